@@ -1,0 +1,10 @@
+"""The one exception that means: the input is wrong, and the user can mend it."""
+
+
+class InputError(ValueError):
+    """A mistake in data, configuration or files that the user can mend.
+
+    Its text is one sentence: what is wrong, in which file or key, what was expected, what to do.
+    The command line prints that sentence alone; every other exception is a fault of the program
+    and keeps its traceback.
+    """
