@@ -1,0 +1,99 @@
+"""What a gliofuse checkpoint says about itself, and how a module is rebuilt from it.
+
+A checkpoint is whole: beside the weights it carries, under the key ``gliofuse``, the constructor
+arguments of the module, the names of modalities and regions, the patients it was trained and
+selected on, and the settings of its data. Everything stored is tensors and plain types, so every
+file is read with ``weights_only=True``: opening a stranger's checkpoint runs no code of his.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+from errors import InputError
+
+KEY = "gliofuse"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file, weights on the CPU, without running any code from it.
+
+    Raises:
+        InputError: when the file is absent, truncated, holds pickled objects, or is not gliofuse's.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"No checkpoint at {file}: give the path of a .ckpt file that a fit wrote.")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{file} holds pickled objects besides tensors and plain types, which could run code "
+            "when opened: use a checkpoint written by `lightning fit` of this project."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise InputError(
+            f"{file} cannot be read as a checkpoint, it is truncated or of another kind: "
+            "copy it again, or train it again with `lightning fit`."
+        ) from error
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise InputError(
+            f"{file} is no gliofuse checkpoint (no '{KEY}' entry): give one that `lightning fit` "
+            "of this project wrote."
+        )
+    return checkpoint
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Return what the checkpoint at ``path`` says about itself: its ``gliofuse`` entry."""
+    return dict(read_checkpoint(path)[KEY])
+
+
+def build(spec: Mapping[str, Any]) -> L.LightningModule:
+    """Instantiate a module from ``{"class_path": ..., "init_args": ...}``, as the command line would.
+
+    Raises:
+        InputError: when the class is unknown or does not take these arguments.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--module", type=L.LightningModule)
+    try:
+        arguments = parser.parse_object({"module": dict(spec)})
+    except ArgumentError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{spec.get('class_path')} cannot be built from the arguments stored with it ({reason}): "
+            "it was written by another version, train it again."
+        ) from error
+    module: L.LightningModule = parser.instantiate_classes(arguments).module
+    return module
+
+
+def load_module(path: str | Path) -> L.LightningModule:
+    """Rebuild the LightningModule of a checkpoint file with its weights, on the CPU.
+
+    Raises:
+        InputError: when the file is no usable checkpoint or its weights do not fit its module.
+    """
+    checkpoint = read_checkpoint(path)
+    card = checkpoint[KEY]
+    if card.get("model") is None:
+        raise InputError(
+            f"{path} does not name its module, it was written outside the command line: "
+            "train it with `lightning fit --config ...`."
+        )
+    module = build(card["model"])
+    module.on_load_checkpoint(checkpoint)
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise InputError(
+            f"The weights in {path} do not fit {card['model']['class_path']} of this version: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    return module

@@ -1,0 +1,107 @@
+"""Stage 2: frozen backbones and one fusion head over their last feature maps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.layouts import REGIONS
+from errors import InputError
+from lightning_modules.backbone import BackboneModule
+from lightning_modules.checkpoints import KEY, build, load_module
+from lightning_modules.segmentation import SegmentationModule
+
+HeadFactory = Callable[[Sequence[int], int, str], nn.Module]
+
+
+class FusionModule(SegmentationModule):
+    """Fuse frozen backbones with a head of ``fusion``, after Vo-Thanh et al., section 3.
+
+    The backbones stay in eval mode while the head trains, run once a batch, and keep no
+    activations; their weights are part of the checkpoint, which is therefore whole.
+
+    Args:
+        head: a class of ``fusion``, built as ``head(feature_channels, 3, size)``.
+        backbones: what is fused: experiment files (``fit`` trains those not trained yet) or
+            checkpoint files of stage 1.
+        size: named size of head and backbones: tiny for a CPU, base as in the paper.
+        **training: loss, optimizer, scheduler, overlap, precision.
+
+    Raises:
+        InputError: when a backbone is no stage-1 checkpoint or has another size.
+    """
+
+    def __init__(
+        self,
+        head: HeadFactory,
+        backbones: list[str | dict[str, Any]],
+        size: Literal["tiny", "base"] = "tiny",
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        modules = [_load_backbone(source) for source in backbones]
+        self.backbone_specs = [module.card["model"] for module in modules]
+        self.backbone_cards = [module.card for module in modules]
+        for source, spec in zip(backbones, self.backbone_specs, strict=True):
+            found = spec["init_args"].get("size", "tiny")
+            if found != size:
+                raise InputError(
+                    f"The backbone {_name(source)} has size {found}, the fusion model.size {size}: "
+                    "train the backbones and the fusion at one size."
+                )
+        self.backbones = nn.ModuleList(module.network for module in modules)
+        self.backbones.requires_grad_(requires_grad=False).eval()
+        self.head = head([network.feature_channels for network in self.backbones], len(REGIONS), size)
+
+    def train(self, mode: bool = True) -> "FusionModule":
+        """Set the head's mode; frozen backbones never leave eval mode."""
+        super().train(mode)
+        self.backbones.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (B, 4, D, H, W) to fused logits (B, 3, D, H, W)."""
+        with torch.no_grad():
+            features = [network.features(image) for network in self.backbones]
+            logits = [
+                network.head(feature)
+                for network, feature in zip(self.backbones, features, strict=True)
+            ]
+        fused: Tensor = self.head(features, logits)
+        return fused
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the backbones by their architecture: their weights are in the checkpoint already."""
+        super().on_save_checkpoint(checkpoint)
+        card = checkpoint[KEY]
+        if card["model"] is not None:
+            arguments = {**card["model"]["init_args"], "backbones": self.backbone_specs}
+            card["model"] = {**card["model"], "init_args": arguments}
+
+    @property
+    def has_nothing_to_train(self) -> bool:
+        """Whether the head has no trainable weight, as late fusion."""
+        return not any(weight.requires_grad for weight in self.parameters())
+
+
+def _load_backbone(source: str | Mapping[str, Any]) -> BackboneModule:
+    if isinstance(source, str) and Path(source).suffix != ".ckpt":
+        raise InputError(
+            f"The backbone {source} is an experiment that is not trained yet: only `lightning fit` "
+            "trains upstream stages; elsewhere give checkpoint files."
+        )
+    module = load_module(source) if isinstance(source, str) else build(source)
+    if not isinstance(module, BackboneModule):
+        raise InputError(
+            f"{_name(source)} holds a {type(module).__name__}, not a stage-1 backbone: "
+            "give a checkpoint of an experiment such as experiments/dynunet.yaml."
+        )
+    if not isinstance(source, str):
+        module.card = {**module.card, "model": dict(source)}
+    return module
+
+
+def _name(source: str | Mapping[str, Any]) -> str:
+    return source if isinstance(source, str) else str(source.get("class_path"))

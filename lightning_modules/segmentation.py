@@ -1,0 +1,205 @@
+"""What every segmentation training shares: loss, optimiser, steps, sliding window, metrics."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from datamodules.layouts import MODALITIES, REGIONS, LabelConvention
+from errors import InputError
+from evaluation.metrics import RegionDice, score_case
+from lightning_modules.checkpoints import KEY
+from lightning_modules.inference import Execution, SlidingWindow, choose_execution
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+class NativeCase(Protocol):
+    """One patient as the data module hands it over, with the way back to the original grid."""
+
+    case_id: str
+    convention: LabelConvention
+    native_spacing: tuple[float, float, float]
+
+    def to_native(self, probabilities: Tensor | np.ndarray) -> np.ndarray:
+        """Bring (R, d, h, w) probabilities to the original grid, (R, *native)."""
+
+    def native_regions(self) -> np.ndarray:
+        """Return the reference as booleans (R, *native) from the original label file."""
+
+
+class SegmentationModule(L.LightningModule):
+    """Train and apply one segmentation network; knows no architecture.
+
+    A subclass says what ``forward(image) -> logits`` is. Patients are scored whole: probabilities
+    of a sliding window over the prepared volume select the checkpoint, and ``test`` scores the
+    composed label map on the original grid against the original label.
+
+    Args:
+        loss: called as ``loss(logits, mask)``, both (B, R, *spatial); logits arrive in fp32.
+        optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
+            weight decay 1e-4, the paper's (its "3e-1" is a misprint).
+        scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
+            ReduceLROnPlateau follows the mean validation Dice.
+        overlap: share of a sliding window that its neighbour covers again.
+        precision: arithmetic of inference: auto takes bf16 where the processor has it.
+    """
+
+    card: dict[str, Any]
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        overlap: float = 0.5,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+    ) -> None:
+        super().__init__()
+        if not 0 <= overlap < 1:
+            raise InputError(f"model.overlap is {overlap}: expected a share from 0 to below 1.")
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.overlap = overlap
+        self.precision: Literal["auto", "fp32", "bf16"] = precision
+        self.tta: Literal["none", "flips"] = "none"
+        self.seed = 0
+        self.patch_size: tuple[int, ...] | None = None
+        self.dice = RegionDice(REGIONS)
+        self.test_rows: list[dict[str, Any]] = []
+        self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(REGIONS)}
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the patch size of training from the data: inference repeats it exactly."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            self.patch_size = tuple(data.patch_size)
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch's randomness (dropout) a function of seed, epoch and rank alone."""
+        sequence = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def compute_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the training loss of a batch; a method with extra terms overrides this."""
+        logits = self(batch["image"])
+        loss: Tensor = self.loss(logits.float(), batch["mask"])
+        return loss
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One optimisation step on a batch of patches."""
+        loss = self.compute_loss(batch)
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["case_id"]),
+        )
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and scheduler over the trainable parameters only."""
+        trainable = [weight for weight in self.parameters() if weight.requires_grad]
+        if self.optimizer_factory is None:
+            optimizer: Optimizer = torch.optim.Adam(trainable, lr=3e-4, weight_decay=1e-4)
+        else:
+            optimizer = self.optimizer_factory(trainable)
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = self.scheduler_factory(optimizer)
+        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": "val/dice/mean"}
+        return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    # -- whole volumes -----------------------------------------------------------------------------
+
+    @property
+    def execution(self) -> Execution:
+        """Precision and memory layout of inference on the present device."""
+        return choose_execution(self.device, self.precision)
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Return region probabilities (B, R, *spatial) of whole volumes (B, M, *spatial)."""
+        if self.patch_size is None:
+            raise InputError(
+                "The model does not know the patch size of its training, so it cannot segment "
+                "whole volumes: load it from a checkpoint, or set patch_size."
+            )
+        window = SlidingWindow(
+            self.patch_size, overlap=self.overlap, tta=self.tta, execution=self.execution
+        )
+        return window(self, image)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Score one whole volume on the prepared grid; return its regions (R, *spatial), bool."""
+        probabilities = self.probabilities(batch["image"])
+        regions = probabilities > 0.5
+        self.dice.update(regions, batch["mask"] > 0.5, batch["case_id"])
+        return regions[0]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean Dice of every region over the patients, each counted once."""
+        for region, value in self.dice.compute().items():
+            self.log(f"val/dice/{region}", value, rank_zero_only=False, sync_dist=False)
+        self.validation_cases = self.dice.per_case()
+        self.dice.reset()
+
+    def segment(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Segment one patient on his original grid.
+
+        Returns:
+            ``case``, ``probabilities`` (R, *native) in fp32 and ``labels`` (*native), uint8 in the
+            label values of the patient's own layout.
+        """
+        case: NativeCase = batch["case"][0]
+        native = case.to_native(self.probabilities(batch["image"])[0])
+        labels = case.convention.from_regions(native > 0.5)
+        return {"case": case, "probabilities": native, "labels": labels}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one patient's composed label map on the original grid."""
+        result = self.segment(batch)
+        case = result["case"]
+        predicted = case.convention.to_regions(result["labels"])
+        scores = score_case(predicted, case.native_regions(), case.native_spacing)
+        self.test_rows.append({"case_id": case.case_id, **scores})
+        return result
+
+    def on_test_epoch_end(self) -> None:
+        """Bring the patients of all ranks together, each once, in the order of their ids."""
+        rows = self.test_rows
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        unique = {row["case_id"]: row for row in rows}
+        self.test_rows = [unique[case_id] for case_id in sorted(unique)]
+        for name in self.test_rows[0] if self.test_rows else ():
+            if name != "case_id":
+                mean = float(np.mean([row[name] for row in self.test_rows]))
+                self.log(f"test/{name}", mean)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Segment one patient, no label needed."""
+        return self.segment(batch)
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the card: what the checkpoint says about itself."""
+        checkpoint[KEY] = {**self.card, "patch_size": list(self.patch_size or ())}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the card of a checkpoint, and with it the patch size of training."""
+        self.card = dict(checkpoint[KEY])
+        self.patch_size = tuple(self.card["patch_size"]) or None

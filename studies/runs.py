@@ -1,0 +1,151 @@
+"""A run: its identity, its folder, its state, and the lock that keeps a second process out.
+
+A run's identity is the hash of what determines its result: the resolved model, the data settings
+and content, the split, the seed and the protocol. Devices, logger, workers and paths are not part
+of it. Reuse of stages and ``--resume`` go by it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError
+
+SCHEMA = 1  # part of the identity: raised when the same settings come to mean another computation
+
+
+def identity_hash(determinants: Mapping[str, Any]) -> str:
+    """Return 12 hex digits of the SHA-256 of the determinants, independent of key order."""
+    text = json.dumps({"schema": SCHEMA, **determinants}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it: readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training under ``<runs_dir>/<experiment>/<id>/``.
+
+    Args:
+        experiment: the stem of the experiment file.
+        id: the identity hash of the run.
+        folder: where everything the run writes goes.
+    """
+
+    experiment: str
+    id: str
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``best.ckpt`` and ``last.ckpt``."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint that validation selected."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last finished epoch, from which ``--resume`` goes on."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row an epoch: loss and validation Dice."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def progress_file(self) -> Path:
+        """What a stage trained in the background is doing now."""
+        return self.folder / "progress.json"
+
+    @property
+    def log_file(self) -> Path:
+        """Terminal output of a stage trained in the background."""
+        return self.folder / "log.txt"
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest, empty before the run has started."""
+        file = self.folder / "manifest.json"
+        if not file.is_file():
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{file} is damaged: remove the folder {self.folder} and train again."
+            ) from error
+        return found
+
+    def update_manifest(self, **entries: Any) -> None:
+        """Add entries to the manifest, atomically."""
+        text = json.dumps({**self.manifest(), **entries}, indent=2, default=str)
+        write_atomically(self.folder / "manifest.json", text + "\n")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended by itself and left a usable checkpoint."""
+        return self.manifest().get("status") == "finished" and self.best_checkpoint.is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something that ``--resume`` can go on from or ``--overwrite`` replace."""
+        return bool(self.manifest()) or self.last_checkpoint.is_file()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Store the resolved configuration."""
+        write_atomically(self.folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, also when it is killed.
+
+        Raises:
+            InputError: when another process is training this run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder} is being trained by another process: wait for it to end, "
+                    "or stop it and repeat the command with --resume."
+                ) from error
+            yield
+
+    def discard(self) -> None:
+        """Move what an earlier attempt left aside, so that nothing computed is lost."""
+        if self.folder.exists():
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            self.folder.rename(self.folder.with_name(f"{self.id}.replaced-{stamp}"))
+
+
+def newest_finished(runs_dir: Path, experiment: str, overlays: list[str]) -> Run | None:
+    """Return the run of an experiment that finished last, if it was made with these overlays."""
+    found = []
+    for file in (runs_dir / experiment).glob("*/manifest.json"):
+        run = Run(experiment, file.parent.name, file.parent)
+        if ".replaced-" in run.id or not run.finished:
+            continue
+        manifest = run.manifest()
+        if set(overlays) <= set(manifest.get("overlays", [])):
+            found.append((str(manifest.get("finished_at", "")), run.id, run))
+    return max(found)[2] if found else None
