@@ -1,0 +1,85 @@
+"""DynUNet: the nnU-Net architecture, the first pretrained network of the fusion."""
+
+from dataclasses import dataclass
+
+import torch
+from monai.networks import nets
+
+from backbones.sizes import NormName, Size, check_image, norm_layer, preset_of
+
+
+@dataclass(frozen=True)
+class _Preset:
+    filters: tuple[int, ...]
+    norm: NormName
+
+
+PRESETS = {
+    # Batch norm: in a network this narrow instance norm erases the very contrast between patches
+    # that it has no width to recover, and scores lower on real patients.
+    "tiny": _Preset(filters=(8, 16, 32, 64), norm="batch"),
+    "base": _Preset(filters=(32, 64, 128, 256, 320, 320), norm="instance"),
+}
+
+
+class DynUNet(nets.DynUNet):
+    """DynUNet (Isensee et al., https://arxiv.org/abs/1904.08128), MONAI's layers and weight names.
+
+    `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits
+    (B, out_channels, D, H, W).
+
+    Args:
+        in_channels: modalities.
+        out_channels: regions.
+        size: `base` is the paper's (six levels, 32 to 320 filters, sides of at least 64 voxels,
+            multiples of 32); `tiny` has four levels of 8 to 64 filters for a processor (sides of
+            at least 16 voxels, multiples of 8).
+        norm: `batch`, `instance` or `group`; unset: instance for `base`, batch for `tiny`.
+
+    Raises:
+        InputError: unknown size or norm; an image of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        out_channels: int = 3,
+        size: Size = "base",
+        norm: NormName | None = None,
+    ) -> None:
+        preset = preset_of("DynUNet", PRESETS, size)
+        levels = len(preset.filters)
+        strides = [1] + [2] * (levels - 1)
+        super().__init__(
+            spatial_dims=3,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=[3] * levels,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            filters=preset.filters,
+            norm_name=norm_layer("DynUNet", norm or preset.norm, preset.filters[0]),
+            deep_supervision=False,
+        )
+        self.size = size
+        self.feature_channels: int = preset.filters[0]
+        self.total_stride: int = 2 ** (levels - 1)
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (B, feature_channels, D, H, W), input of the output block."""
+        check_image(
+            f"DynUNet of size {self.size}",
+            image,
+            self.in_channels,
+            self.total_stride,
+            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
+        )
+        return self.skip_layers(image)
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, out_channels, D, H, W) of a feature map."""
+        return self.output_block(features)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, out_channels, D, H, W) of an image."""
+        return self.head(self.features(image))

@@ -1,0 +1,93 @@
+"""SegResNet: a residual encoder-decoder, the second pretrained network of the fusion."""
+
+from dataclasses import dataclass
+
+import torch
+from monai.networks import nets
+
+from backbones.sizes import NormName, Size, check_image, norm_layer, preset_of
+
+
+@dataclass(frozen=True)
+class _Preset:
+    filters: int
+    norm: NormName
+    dropout: float | None
+
+
+PRESETS = {
+    # No dropout in the tiny network: it drops whole channels, and there are only eight.
+    "tiny": _Preset(filters=8, norm="batch", dropout=None),
+    "base": _Preset(filters=16, norm="group", dropout=0.2),
+}
+BLOCKS_DOWN = (1, 2, 2, 4)
+BLOCKS_UP = (1, 1, 1)
+
+
+class SegResNet(nets.SegResNet):
+    """SegResNet (Myronenko, https://arxiv.org/abs/1810.11654), MONAI's layers and weight names.
+
+    `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits
+    (B, out_channels, D, H, W). Sides are at least 16 voxels and multiples of 8.
+
+    Args:
+        in_channels: modalities.
+        out_channels: regions.
+        size: `base` is the paper's (16 filters at full resolution, dropout 0.2); `tiny` has 8
+            filters and no dropout, for a processor.
+        norm: `batch`, `instance` or `group`; unset: group for `base`, batch for `tiny`.
+
+    Raises:
+        InputError: unknown size or norm; an image of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        out_channels: int = 3,
+        size: Size = "base",
+        norm: NormName | None = None,
+    ) -> None:
+        preset = preset_of("SegResNet", PRESETS, size)
+        super().__init__(
+            spatial_dims=3,
+            init_filters=preset.filters,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            dropout_prob=preset.dropout,
+            norm=norm_layer("SegResNet", norm or preset.norm, preset.filters),
+            blocks_down=BLOCKS_DOWN,
+            blocks_up=BLOCKS_UP,
+        )
+        self.size = size
+        self.feature_channels: int = preset.filters
+        self.total_stride: int = 2 ** len(BLOCKS_UP)
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (B, feature_channels, D, H, W), the decoder's output.
+
+        The final normalisation and activation belong to `head`.
+        """
+        check_image(
+            f"SegResNet of size {self.size}",
+            image,
+            self.in_channels,
+            self.total_stride,
+            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
+        )
+        bottom, skips = self.encode(image)
+        skips.reverse()
+        features = bottom
+        for up_sample, up_layer, skip in zip(
+            self.up_samples, self.up_layers, skips[1:], strict=True
+        ):
+            features = up_layer(up_sample(features) + skip)
+        return features
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, out_channels, D, H, W) of a feature map."""
+        return self.conv_final(features)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, out_channels, D, H, W) of an image."""
+        return self.head(self.features(image))

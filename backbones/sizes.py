@@ -1,0 +1,84 @@
+"""Named sizes, normalisations and patch sizes: what every backbone checks in the same words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from errors import InputError
+
+Size = Literal["tiny", "base"]
+NormName = Literal["batch", "instance", "group"]
+Preset = TypeVar("Preset")
+
+
+def preset_of(network: str, presets: Mapping[str, Preset], size: str) -> Preset:
+    """Return the preset called `size`.
+
+    Raises:
+        InputError: no such size.
+    """
+    if size not in presets:
+        raise InputError(
+            f"{network} has no size {size!r}: set `size` to one of {', '.join(sorted(presets))}."
+        )
+    return presets[size]
+
+
+def norm_layer(network: str, norm: str, width: int) -> tuple[str, dict[str, Any]]:
+    """Return MONAI's (name, arguments) of a normalisation.
+
+    Args:
+        network: name used in the error.
+        norm: `batch`, `instance` (without learned scale and shift, as in the paper's code) or
+            `group`.
+        width: channels at full resolution; `group` puts two of them in a group, which at the
+            16 channels of SegResNet are MONAI's own eight groups.
+
+    Raises:
+        InputError: no such normalisation.
+    """
+    layers: dict[str, tuple[str, dict[str, Any]]] = {
+        "batch": ("BATCH", {}),
+        "instance": ("INSTANCE", {}),
+        "group": ("GROUP", {"num_groups": width // 2}),
+    }
+    if norm not in layers:
+        raise InputError(
+            f"{network} has no normalisation {norm!r}: set `norm` to one of {', '.join(layers)}, "
+            "or leave it out for the default of the size."
+        )
+    return layers[norm]
+
+
+def check_image(
+    network: str, image: torch.Tensor, in_channels: int, stride: int, smallest: int
+) -> None:
+    """Check that an image (B, in_channels, D, H, W) passes through a U-shaped network.
+
+    Args:
+        network: name and size used in the error.
+        image: the input.
+        in_channels: modalities that the network was built for.
+        stride: factor between its finest and its coarsest grid, voxels.
+        smallest: shortest side it takes, voxels.
+
+    Raises:
+        InputError: another number of axes or channels, or a side too short or not divisible.
+    """
+    if image.ndim != 5 or image.shape[1] != in_channels:
+        raise InputError(
+            f"{network} got an image of shape {tuple(image.shape)} where (batch, {in_channels}, "
+            "depth, height, width) was expected: check the modalities and `in_channels`."
+        )
+    sides: Sequence[int] = tuple(image.shape[2:])
+    fitting = tuple(max(smallest, -(-side // stride) * stride) for side in sides)
+    if fitting != sides:
+        raise InputError(
+            f"{network} cannot take patches of {_by(sides)} voxels: every side must be a multiple "
+            f"of {stride} and at least {smallest}, so set `patch_size` to {_by(fitting)}."
+        )
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
