@@ -1,0 +1,15 @@
+"""Heads that fuse the networks of `backbones`, one paper a file."""
+
+from fusion.dual_attention import DualFusionAttention, EarlyFusionAttention, LocalAttention
+from fusion.early import EarlyFusion
+from fusion.global_attention import GlobalFusionAttention
+from fusion.late import LateFusion
+
+__all__ = [
+    "DualFusionAttention",
+    "EarlyFusion",
+    "EarlyFusionAttention",
+    "GlobalFusionAttention",
+    "LateFusion",
+    "LocalAttention",
+]
