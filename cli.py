@@ -1,0 +1,58 @@
+"""The ``lightning`` command: a table of subcommands; each is imported only when it is asked for."""
+
+import importlib
+import sys
+
+from errors import InputError
+
+COMMANDS = {
+    "fit": ("studies.command:fit", "train an experiment, and first what it needs"),
+    "validate": ("studies.command:validate", "score a trained model on its validation patients"),
+    "test": ("studies.command:test", "score a trained model on patients it never saw"),
+    "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
+    "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
+    "phantom": ("datamodules.phantom:main", "write synthetic glioma patients"),
+}
+
+
+def usage() -> str:
+    """Return the overview that ``lightning --help`` prints."""
+    rows = [f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lightning COMMAND [options]",
+            "",
+            "Glioma segmentation in four-modality MRI: train, compare, use.",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "Start with:  lightning fit --config experiments/fusion.yaml",
+            "Options of a command:  lightning COMMAND --help",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; return the exit status (0 done, 2 wrong input)."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] not in COMMANDS:
+        print(
+            f"lightning: there is no command '{words[0]}': use one of {', '.join(COMMANDS)}.",
+            file=sys.stderr,
+        )
+        return 2
+    module_name, _, function = COMMANDS[words[0]][0].partition(":")
+    try:
+        status = getattr(importlib.import_module(module_name), function)(words[1:])
+    except InputError as error:
+        print(f"lightning {words[0]}: {error}", file=sys.stderr)
+        return 2
+    return int(status or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

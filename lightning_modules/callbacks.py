@@ -1,0 +1,271 @@
+"""What a run leaves behind: its metrics file, its gallery, its predictions."""
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from datamodules.layouts import MODALITIES, REGIONS
+from evaluation.figures import overlay_array, overlay_png
+from evaluation.tables import write_csv
+
+
+class MetricsFile(Callback):
+    """Write ``metrics.csv``, a row an epoch: the same numbers as on the W&B dashboard.
+
+    A resumed run keeps the rows of the epochs it goes on from and repeats none. (Lightning's own
+    CSVLogger removes the file when a run restarts.)
+
+    Args:
+        path: the file; written whole and renamed at the end of every epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the rows of the epochs that are not trained again."""
+        self.rows = [
+            row for row in read_metrics(self.path) if int(row["epoch"]) < trainer.current_epoch
+        ]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add the epoch's row."""
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rates[0], **metrics}
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_csv(self.rows, self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.csv``, numbers as floats; an absent file has none."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as handle:
+        return [
+            {name: float(value) for name, value in row.items() if value not in ("", None)}
+            for row in csv.DictReader(handle)
+        ]
+
+
+class ValidationGallery(Callback):
+    """Keep overlays of a few validation patients at the best epoch, for W&B and the run folder.
+
+    Args:
+        folder: where the PNG files go.
+        cases: how many patients.
+    """
+
+    def __init__(self, folder: Path, cases: int = 3) -> None:
+        self.folder = folder
+        self.cases = cases
+        self.latest: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
+        self.best: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
+        self.best_rows: list[dict[str, Any]] = []
+        self.best_score = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the score to beat across a resume."""
+        return {"best_score": self.best_score, "best_rows": self.best_rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the score to beat."""
+        self.best_score = float(state_dict["best_score"])
+        self.best_rows = list(state_dict["best_rows"])
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Mapping[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the regions of the first patients, on the prepared grid."""
+        if trainer.is_global_zero and batch_idx < self.cases:
+            case = batch["case"][0]
+            predicted = outputs.cpu().numpy()
+            reference = batch["mask"][0].cpu().numpy() > 0.5
+            self.latest[case.case_id] = (case, predicted, reference)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember this epoch when it is the best so far."""
+        score = float(trainer.callback_metrics.get("val/dice/mean", 0.0))
+        if score > self.best_score:
+            self.best_score = score
+            self.best = dict(self.latest)
+            self.best_rows = [
+                {"case_id": case_id, **{name: float(value) for name, value in scores.items()}}
+                for case_id, scores in sorted(pl_module.validation_cases.items())
+            ]
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the gallery, and log it as a table when W&B listens."""
+        self.publish(trainer)
+
+    def publish(self, trainer: L.Trainer) -> None:
+        """Write the overlays of the best epoch; log the table of validation patients."""
+        if not trainer.is_global_zero:
+            return
+        drawings = {case_id: _drawing(*entry) for case_id, entry in self.best.items()}
+        for case_id, drawing in drawings.items():
+            overlay_png(path=self.folder / f"{case_id}.png", **drawing)
+        experiment = _wandb_run(trainer)
+        if experiment is None:
+            return
+        import wandb
+
+        table = wandb.Table(columns=["case_id", *(f"dice/{name}" for name in REGIONS), "overlay"])
+        for row in self.best_rows:
+            drawing = drawings.get(row["case_id"])
+            picture = None if drawing is None else wandb.Image(overlay_array(**drawing))
+            table.add_data(row["case_id"], *(row[name] for name in REGIONS), picture)
+        experiment.log({"val/cases": table})
+
+
+def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    image = np.asarray(case.image, dtype=np.float32)
+    return {
+        "images": dict(zip(MODALITIES, image, strict=True)),
+        "prediction": predicted,
+        "reference": reference,
+        "title": case.case_id,
+        "spacing": case.spacing,
+    }
+
+
+def _wandb_run(trainer: L.Trainer) -> Any:
+    """Return the W&B run behind the trainer's loggers, or None."""
+    for logger in trainer.loggers:
+        if type(logger).__name__ == "WandbLogger":
+            return logger.experiment
+    return None
+
+
+class CheckpointArtifact(Callback):
+    """Hand the selected checkpoint, the split and the manifest to W&B as one artifact.
+
+    Args:
+        name: of the artifact.
+        files: what belongs to it; absent files are left out.
+    """
+
+    def __init__(self, name: str, files: list[Path]) -> None:
+        self.name = name
+        self.files = files
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the artifact."""
+        self.publish(trainer)
+
+    def publish(self, trainer: L.Trainer) -> None:
+        """Log the artifact from rank zero."""
+        experiment = _wandb_run(trainer) if trainer.is_global_zero else None
+        if experiment is None:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(self.name, type="model")
+        for file in self.files:
+            if file.is_file():
+                artifact.add_file(str(file), policy="immutable")
+        experiment.log_artifact(artifact)
+
+
+class PredictionWriter(Callback):
+    """Write one label map, one overlay and one line of volumes a patient.
+
+    The NIfTI file lies on the input's grid and affine, in the label values and the file naming of
+    the input's layout. ``volumes.csv`` gives ml and a column of doubts.
+
+    Args:
+        folder: where everything goes.
+        probabilities: also write the three region probabilities (4-D NIfTI, float32).
+    """
+
+    def __init__(self, folder: Path, *, probabilities: bool = False) -> None:
+        self.folder = folder
+        self.probabilities = probabilities
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one patient."""
+        case, labels = outputs["case"], outputs["labels"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        case.save_native(labels, self.folder / case.prediction_name, np.uint8)
+        if self.probabilities:
+            stem = case.prediction_name.split(".nii")[0]
+            volume = np.moveaxis(outputs["probabilities"], 0, -1)
+            case.save_native(volume, self.folder / f"{stem}_probabilities.nii.gz", np.float32)
+        regions = case.convention.to_regions(labels)
+        overlay_png(
+            images={name: case.native_image(name) for name in MODALITIES},
+            prediction=regions,
+            reference=None,
+            path=self.folder / f"{case.case_id}.png",
+            title=case.case_id,
+            spacing=case.native_spacing,
+        )
+        self.rows[case.case_id] = volume_row(case, regions, outputs["probabilities"] > 0.5)
+        if trainer.world_size == 1:
+            self._write_table(list(self.rows.values()))
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table of all ranks' patients, each once."""
+        rows = list(self.rows.values())
+        if trainer.world_size > 1:
+            import torch
+
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.rows)
+            rows = list({key: row for part in gathered for key, row in part.items()}.values())
+        if trainer.is_global_zero and rows:
+            self._write_table(rows)
+
+    def _write_table(self, rows: list[dict[str, Any]]) -> None:
+        ordered = sorted(rows, key=lambda row: row["case_id"])
+        write_csv(ordered, self.folder / "volumes.csv")
+
+
+def volume_row(case: Any, regions: np.ndarray, raw_regions: np.ndarray) -> dict[str, Any]:
+    """Return one patient's volumes in ml and what is doubtful about the segmentation.
+
+    Args:
+        case: the patient, with ``native_spacing`` in mm and ``brain_ml``.
+        regions: composed regions WT, TC, ET, bool (3, *native).
+        raw_regions: the same before composition: sigmoid regions are not nested by themselves.
+    """
+    voxel_ml = float(np.prod(case.native_spacing)) / 1000
+    volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(REGIONS)}
+    doubts = []
+    if volumes["WT"] == 0:
+        doubts.append("no tumour found")
+    if volumes["WT"] > 0.4 * case.brain_ml:
+        doubts.append("over 40 % of the brain")
+    outside = float((raw_regions[1] & ~raw_regions[0]).sum())
+    if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
+        doubts.append("core outside the whole tumour")
+    row = {f"{name}_ml": round(volume, 3) for name, volume in volumes.items()}
+    return {"case_id": case.case_id, **row, "doubts": "; ".join(doubts)}
+
+
+def running_as_stage() -> bool:
+    """Whether this process trains a stage in the background of another gliofuse process."""
+    return os.environ.get("GLIOFUSE_STAGE") == "1"

@@ -1,0 +1,182 @@
+"""One line that says how far a command is: in a terminal, in a log, or in a file for a parent."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+VERBS = {"validate": "validating", "test": "testing", "predict": "predicting"}
+
+
+def make_progress(console: Console | None = None) -> Progress:
+    """Return the progress display of this project: name, bar, count, times, latest scores."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[scores]}"),
+        console=console,
+    )
+
+
+def format_scores(metrics: dict[str, Any]) -> str:
+    """Return the latest loss and validation Dice as one short text."""
+    parts = []
+    if "train/loss" in metrics:
+        parts.append(f"loss {float(metrics['train/loss']):.3f}")
+    for region in ("WT", "TC", "ET"):
+        if f"val/dice/{region}" in metrics:
+            parts.append(f"{region} {float(metrics[f'val/dice/{region}']):.3f}")
+    return "  ".join(parts)
+
+
+class RunProgress(ProgressBar):
+    """Show a training by its optimisation steps, other commands by their patients.
+
+    In a terminal it is a bar with the latest loss and validation Dice; where there is no terminal
+    it prints a line an epoch; as a stage in the background it writes ``file`` instead, and the
+    parent process draws the bar.
+
+    Args:
+        description: what is running, e.g. the experiment's name.
+        file: where a stage in the background reports; None shows it here.
+    """
+
+    def __init__(self, description: str, file: Path | None = None) -> None:
+        super().__init__()
+        self.description = description
+        self.file = file
+        self.scores = ""
+        self.done = 0
+        self.total: int | None = None
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.reported = 0.0
+
+    def disable(self) -> None:
+        """Ignore Lightning's request on ranks other than zero: ``_open`` looks at the rank."""
+
+    def enable(self) -> None:
+        """Lightning's counterpart of ``disable``."""
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar over all steps of the training."""
+        steps = int(trainer.num_training_batches)
+        epochs = trainer.max_epochs or 1
+        self._open(trainer, self.description, steps * epochs, trainer.current_epoch * steps)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Advance by a step."""
+        self._advance()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the epoch's scores; print them where there is no terminal."""
+        self.scores = format_scores(dict(trainer.callback_metrics))
+        self._report(force=True)
+        plain = self.file is None and trainer.is_global_zero and not sys.stdout.isatty()
+        if plain:
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            print(f"{self.description}  {epoch}  {self.scores}", flush=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    # -- whole patients ----------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open a bar over the patients, unless validation is part of a training."""
+        if trainer.state.fn == "validate":
+            self._open_cases(trainer, trainer.num_val_batches)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Advance by a patient."""
+        if trainer.state.fn == "validate":
+            self._advance()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar, unless a training goes on."""
+        if trainer.state.fn == "validate":
+            self._close()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open a bar over the patients."""
+        self._open_cases(trainer, trainer.num_test_batches)
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Advance by a patient."""
+        self._advance()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open a bar over the patients."""
+        self._open_cases(trainer, trainer.num_predict_batches)
+
+    def on_predict_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Advance by a patient."""
+        self._advance()
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, *args: Any) -> None:
+        """Close the bar before an error is printed."""
+        self._close()
+
+    # -- display -----------------------------------------------------------------------------------
+
+    def _open_cases(self, trainer: L.Trainer, batches: list[int | float]) -> None:
+        verb = VERBS.get(str(trainer.state.fn.value if trainer.state.fn else ""), "running")
+        self._open(trainer, f"{self.description}  {verb}", int(sum(batches)), 0)
+
+    def _open(self, trainer: L.Trainer, description: str, total: int, done: int) -> None:
+        self.done, self.total = done, total
+        if self.file is None and trainer.is_global_zero and sys.stdout.isatty():
+            self.progress = make_progress()
+            self.task = self.progress.add_task(
+                description, total=total, completed=done, scores=self.scores
+            )
+            self.progress.start()
+        self._report(force=True)
+
+    def _advance(self) -> None:
+        self.done += 1
+        self._report()
+
+    def _report(self, *, force: bool = False) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=self.done, scores=self.scores)
+        elif self.file is not None and (force or time.monotonic() - self.reported > 0.5):
+            self.reported = time.monotonic()
+            state = {"done": self.done, "total": self.total, "scores": self.scores}
+            temporary = self.file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(state))
+            temporary.replace(self.file)
+
+    def _close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

@@ -1,0 +1,97 @@
+"""Using a trained model: ``validate``, ``test`` and ``predict`` around one or several checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from jsonargparse import Namespace
+
+from evaluation.tables import write_csv
+from lightning_modules.callbacks import PredictionWriter
+from lightning_modules.checkpoints import load_module, read_checkpoint
+from lightning_modules.ensemble import EnsembleModule
+from lightning_modules.progress import RunProgress
+from studies import tracking
+from studies.recall import Recall, check_preparation
+from studies.summary import prediction_summary, test_summary, validation_summary
+
+
+class Application:
+    """What happens around one ``validate``, ``test`` or ``predict``.
+
+    Args:
+        subcommand: validate, test or predict.
+        recalled: the checkpoints and the settings they bring along.
+        arguments: the parsed arguments of the subcommand.
+    """
+
+    def __init__(self, subcommand: str, recalled: Recall, arguments: Namespace) -> None:
+        self.subcommand = subcommand
+        self.recalled = recalled
+        self.arguments = arguments
+        self.run = recalled.run
+
+    def prepare(self, arguments: Namespace) -> None:
+        """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
+        arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
+        if self.subcommand != "test":
+            arguments.trainer.logger = False
+        else:
+            tracking.configure_again(arguments.trainer, self.run, self.recalled)
+
+    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+        """Load the weights, hand the stored split to the data, choose the callbacks."""
+        first = self.recalled.checkpoints[0]
+        checkpoint = read_checkpoint(first)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        check_preparation(model.card, data.identity(), first)
+        data.stored_split = {
+            "split": model.card["split"],
+            "hashes": model.card["hashes"],
+            "seen": [patient for card in self.recalled.cards for patient in card["seen"]],
+        }
+        callbacks: list[Any] = [RunProgress(self.run.experiment)]
+        if self.subcommand == "predict":
+            model.tta = self.arguments.tta
+            callbacks.append(
+                PredictionWriter(
+                    Path(self.arguments.output), probabilities=bool(self.arguments.probabilities)
+                )
+            )
+        else:
+            data.allow_seen_patients = bool(self.arguments.allow_seen_patients)
+        settings.update(
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=self.run.folder,
+        )
+
+    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        """Run the command and say what came of it."""
+        others = [load_module(path) for path in self.recalled.checkpoints[1:]]
+        if others:
+            model = EnsembleModule([model, *others])
+        if self.subcommand == "predict":
+            trainer.predict(model, datamodule=data, return_predictions=False)
+            if trainer.is_global_zero:
+                print(prediction_summary(Path(self.arguments.output)))
+        elif self.subcommand == "validate":
+            trainer.validate(model, datamodule=data, verbose=False)
+            if trainer.is_global_zero:
+                print(validation_summary(model.validation_cases, self.run))
+        else:
+            trainer.test(model, datamodule=data, verbose=False)
+            if trainer.is_global_zero:
+                folder = self._results_folder(data)
+                write_csv(model.test_rows, folder / "per_case.csv")
+                note = getattr(data, "test_note", None)
+                print(test_summary(model.test_rows, folder / "per_case.csv", self.run, note))
+        tracking.finish()
+
+    def _results_folder(self, data: Any) -> Path:
+        """Return the run's own folder for its stored split, one beside it for another cohort."""
+        if getattr(data, "test_is_external", False):
+            return self.run.folder / f"external-{data.fingerprint()[:8]}"
+        return self.run.folder

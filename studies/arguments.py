@@ -1,0 +1,123 @@
+"""The command line as a list of words: which file is the experiment, what goes to its stages."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = ROOT / "experiments" / "defaults.yaml"
+
+UPSTREAM_MODEL_KEYS = ("model.size", "model.init_args.size")
+UPSTREAM_KEYS = ("seed_everything", "runs_dir", "resume", "overwrite")
+UPSTREAM_PREFIXES = ("data", "trainer")
+
+
+@dataclass
+class CommandLine:
+    """The words after a subcommand, sorted.
+
+    Args:
+        configs: values of ``--config`` in their order; the first is the experiment, the others
+            are overlays.
+        options: every other option as (name without dashes, its words as typed).
+    """
+
+    configs: list[str] = field(default_factory=list)
+    options: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, words: list[str]) -> "CommandLine":
+        """Sort the words; ``--name value``, ``--name=value`` and bare flags are understood."""
+        line = cls()
+        position = 0
+        while position < len(words):
+            taken = [words[position]]
+            position += 1
+            while position < len(words) and not words[position].startswith("-"):
+                taken.append(words[position])
+                position += 1
+            if position < len(words) and _is_negative_number(words[position]):
+                taken.append(words[position])
+                position += 1
+            name, _, value = taken[0].lstrip("-").partition("=")
+            if name in ("config", "c"):
+                line.configs += [value] if value else taken[1:]
+            else:
+                line.options.append((name, taken))
+        return line
+
+    def pop(self, name: str) -> list[str]:
+        """Take every occurrence of an option out and return its values."""
+        values: list[str] = []
+        for found, words in self.options:
+            if found == name:
+                first = words[0].partition("=")[2]
+                values += ([first] if first else []) + words[1:]
+        self.options = [(found, words) for found, words in self.options if found != name]
+        return values
+
+    def has(self, name: str) -> bool:
+        """Whether an option stands on the command line."""
+        return any(found == name for found, _ in self.options)
+
+    @property
+    def experiment(self) -> str:
+        """Stem of the experiment file.
+
+        Raises:
+            InputError: when no ``--config`` is given.
+        """
+        if not self.configs:
+            raise InputError(
+                "No experiment is given: add --config FILE, for instance "
+                "--config experiments/fusion.yaml."
+            )
+        return Path(self.configs[0]).stem
+
+    @property
+    def overlays(self) -> list[str]:
+        """Stems of the overlay files."""
+        return [Path(file).stem for file in self.configs[1:]]
+
+    def words(self) -> list[str]:
+        """Return the command line with configuration files found and put first."""
+        files = [word for file in self.configs for word in ("--config", str(find_config(file)))]
+        return files + [word for _, words in self.options for word in words]
+
+    def upstream(self, experiment_file: str) -> "CommandLine":
+        """Return the command line that trains an upstream stage of this one.
+
+        Overlays, ``data.*``, ``trainer.*`` and the seed go along; of ``model.*`` only the size.
+        """
+        kept = [
+            (name, words)
+            for name, words in self.options
+            if name.partition(".")[0] in UPSTREAM_PREFIXES
+            or name in UPSTREAM_KEYS
+            or name in UPSTREAM_MODEL_KEYS
+        ]
+        return CommandLine([experiment_file, *self.configs[1:]], kept)
+
+
+def _is_negative_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def find_config(name: str) -> Path:
+    """Find a configuration file as given, or below the project itself.
+
+    Raises:
+        InputError: when it is in neither place.
+    """
+    for candidate in (Path(name), ROOT / name):
+        if candidate.is_file():
+            return candidate.resolve()
+    raise InputError(
+        f"There is no configuration file {name}, neither here ({Path.cwd()}) nor in the project: "
+        "see the folder experiments/ for those that exist."
+    )

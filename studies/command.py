@@ -1,0 +1,233 @@
+"""``lightning fit|validate|test|predict``: LightningCLI, with runs and stages around it."""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from errors import InputError
+from lightning_modules.callbacks import running_as_stage
+from studies import applying, training
+from studies.arguments import DEFAULTS, CommandLine, find_config
+from studies.recall import Recall, recall
+from studies.stages import Planner
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI in subclass mode, plus this project's own arguments.
+
+    Args:
+        subcommand: fit, validate, test or predict.
+        line: the words after it.
+        recalled: what a trained model brings along; None for fit.
+    """
+
+    def __init__(self, subcommand: str, line: CommandLine, recalled: Recall | None = None) -> None:
+        self.line = line
+        self.recalled = recalled
+        self.session: training.Training | applying.Application | None = None
+        defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
+        super().__init__(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, **{name: dict(defaults) for name in self.subcommands()}},
+            args=[subcommand, *line.words()],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # -- arguments ---------------------------------------------------------------------------------
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        add = parser.add_argument
+        add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        if subcommand != "predict":
+            add(
+                "--allow_seen_patients",
+                action="store_true",
+                help="Score a model on patients it was trained or selected on, and have it said.",
+            )
+        if subcommand == "fit":
+            add("--resume", action="store_true", help="Go on from the last finished epoch.")
+            add(
+                "--overwrite",
+                action="store_true",
+                help="Train again; what an earlier run left is moved aside.",
+            )
+        if subcommand == "predict":
+            add("--output", type=str, default="predictions", help="Folder of the predictions.")
+            add("--probabilities", action="store_true", help="Also write region probabilities.")
+            add(
+                "--tta",
+                type=str,
+                default="none",
+                choices=["none", "flips"],
+                help="Average over the flips of the three axes.",
+            )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with a wrong argument told in one sentence."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(" ".join(str(error).split())) from error
+        # a checkpoint's constructor arguments are read by studies.recall, never by LightningCLI
+
+    def parse_fit(self, line: CommandLine) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for another command line."""
+        parser = self._subcommand_parsers["fit"]
+        try:
+            return self.plain(parser, parser.parse_args(line.words()))
+        except ArgumentError as error:
+            raise InputError(f"{line.configs[0]}: {' '.join(str(error).split())}") from error
+
+    @staticmethod
+    def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+        """Return a configuration as plain types, with the precision of this machine resolved."""
+        resolved: dict[str, Any] = yaml.safe_load(
+            parser.dump(config, skip_none=False, skip_link_targets=False)
+        )
+        resolved.pop("config", None)
+        if resolved["trainer"]["precision"] is None:
+            resolved["trainer"]["precision"] = training.precision_of_machine(
+                resolved["trainer"]["accelerator"]
+            )
+        return resolved
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> Namespace:
+        """The parsed arguments of the subcommand."""
+        found: Namespace = self.config[str(self.subcommand)]
+        return found
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve the run (fit) or hold the data against the checkpoint (the others)."""
+        arguments = self.arguments
+        if self.recalled is None:
+            config = self.plain(self._parser("fit"), arguments)
+            planner = Planner(self.parse_fit, Path(arguments.runs_dir))
+            self.session = training.Training(planner.plan(self.line, config), arguments)
+        else:
+            self.session = applying.Application(str(self.subcommand), self.recalled, arguments)
+        self.session.prepare(arguments)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer with the callbacks and the logger of the session."""
+        settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        assert self.session is not None  # set by before_instantiate_classes
+        self.session.equip(self.model, self.datamodule, settings)
+        return L.Trainer(**settings)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.session is not None  # set by before_instantiate_classes
+        self.session.execute(self.trainer, self.model, self.datamodule)
+
+
+QUIET = {  # what Lightning, MONAI and W&B say about themselves, and why nobody needs to read it
+    "num_workers": "patches come from a memory-mapped cache; on few cores workers only compete",
+    "Checkpoint directory": "the folder of a run is meant to exist on resume",
+    "The number of training batches": "losses are logged once an epoch",
+    "ModelCheckpoint.*lower than": "there is one validation an epoch",
+}
+
+
+def quiet() -> None:
+    """Let only this project's own output reach the terminal; errors still do."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+def _stop_with_parent() -> None:
+    """End this stage when the process that started it is gone, whatever ended it."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(70)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def fit(words: list[str]) -> int:
+    """Train an experiment, its missing stages first."""
+    quiet()
+    if running_as_stage():
+        _stop_with_parent()
+    try:
+        ExperimentCLI("fit", CommandLine.parse(words))
+    except training.AlreadyFinishedError as finished:
+        print(finished)
+    return 0
+
+
+def validate(words: list[str]) -> int:
+    """Score a trained model on its validation patients."""
+    return _apply("validate", words)
+
+
+def test(words: list[str]) -> int:
+    """Score a trained model on patients it never saw."""
+    return _apply("test", words)
+
+
+def predict(words: list[str]) -> int:
+    """Segment patients."""
+    return _apply("predict", words)
+
+
+def _apply(subcommand: str, words: list[str]) -> int:
+    quiet()
+    line = CommandLine.parse(words)
+    if line.has("help") or line.has("h"):
+        ExperimentCLI(subcommand, line)  # prints and leaves
+    runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
+    recalled = recall(line, runs_dir)
+    if rank_zero_only.rank == 0:
+        print(recalled.notice, flush=True)
+    images = {name: value[-1] for name in ("t1", "t1ce", "t2", "flair") if (value := line.pop(name))}
+    with tempfile.TemporaryDirectory() as folder:
+        base = {
+            "model": recalled.cards[0]["model"],
+            "data": recalled.config["data"],
+            "seed_everything": recalled.config["seed_everything"],
+        }
+        files = [_write_yaml(Path(folder) / "checkpoint.yaml", base)]
+        for index, overlay in enumerate(line.configs[1:]):
+            settings = yaml.safe_load(find_config(overlay).read_text()) or {}
+            settings.pop("model", None)  # the network is the checkpoint's
+            files.append(_write_yaml(Path(folder) / f"overlay{index}.yaml", settings))
+        line.configs = files
+        if images:
+            line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
+        line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
+        ExperimentCLI(subcommand, line, recalled)
+    return 0
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(path)

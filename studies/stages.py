@@ -1,0 +1,309 @@
+"""Upstream stages of an experiment: what must be trained before it, and training it visibly."""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from lightning_modules.checkpoints import read_card
+from lightning_modules.progress import make_progress
+from studies.arguments import ROOT, CommandLine
+from studies.runs import Run, identity_hash
+
+PROTOCOL = (  # the trainer's settings that change the result; devices, logger and display do not
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "precision",
+    "sync_batchnorm",
+)
+
+Parse = Callable[[CommandLine], dict[str, Any]]
+
+
+@dataclass
+class Plan:
+    """One training, resolved: its configuration, its data, its upstream stages, its run.
+
+    Args:
+        line: the command line that trains it.
+        config: resolved configuration of ``fit``, plain types.
+        data: the data module, prepared and split.
+        stages: upstream trainings by the experiment file that names them.
+        run: identity and folder.
+    """
+
+    line: CommandLine
+    config: dict[str, Any]
+    data: Any
+    run: Run
+    stages: dict[str, "Plan"] = field(default_factory=dict)
+    determinants: dict[str, Any] = field(default_factory=dict)
+
+
+class Planner:
+    """Resolve trainings and their upstream stages; data that several share is prepared once.
+
+    Args:
+        parse: turns a command line into the resolved configuration of ``fit``.
+        runs_dir: where runs live.
+    """
+
+    def __init__(self, parse: Parse, runs_dir: Path) -> None:
+        self.parse = parse
+        self.runs_dir = runs_dir
+        self.prepared: dict[str, Any] = {}
+
+    def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
+        """Resolve one training and, first, everything upstream of it."""
+        config = self.parse(line) if config is None else config
+        data = self._prepare(config["data"])
+        stages = {}
+        for name in dict.fromkeys(_strings(config["model"]["init_args"])):
+            if name.endswith((".yaml", ".yml")):
+                stages[name] = self.plan(line.upstream(name))
+        determinants = {
+            "model": _identify(config["model"], stages),
+            "data": data.identity(),
+            "cohort": data.fingerprint(),
+            "seed": config["seed_everything"],
+            "protocol": {name: config["trainer"].get(name) for name in PROTOCOL},
+            "callbacks": config["trainer"].get("callbacks"),
+        }
+        run_id = identity_hash(determinants)
+        run = Run(line.experiment, run_id, self.runs_dir / line.experiment / run_id)
+        return Plan(line, config, data, run, stages, determinants)
+
+    def _prepare(self, spec: Mapping[str, Any]) -> Any:
+        key = json.dumps(spec, sort_keys=True, default=str)
+        if key not in self.prepared:
+            module_name, _, class_name = spec["class_path"].rpartition(".")
+            data_class = getattr(importlib.import_module(module_name), class_name)
+            data = data_class(**spec["init_args"])
+            data.prepare_data()
+            data.setup("fit")
+            self.prepared[key] = data
+        return self.prepared[key]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def replace_strings(value: Any, replace: Callable[[str], Any]) -> Any:
+    """Return ``value`` with every string inside it passed through ``replace``."""
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, Mapping):
+        return {name: replace_strings(inner, replace) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_strings(inner, replace) for inner in value]
+    return value
+
+
+def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
+    def identify(text: str) -> str:
+        if text in stages:
+            return f"run:{stages[text].run.id}"
+        if text.endswith(".ckpt"):
+            return f"file:{file_hash(Path(text))}"
+        return text
+
+    return replace_strings(model, identify)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: when it is absent.
+    """
+    if not path.is_file():
+        raise InputError(f"No checkpoint at {path}: give the path of a .ckpt file that a fit wrote.")
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def check_checkpoint(path: Path, plan: Plan, *, allow_seen_patients: bool) -> None:
+    """Hold an upstream checkpoint against the data it will be used with.
+
+    Raises:
+        InputError: when it was trained or selected on a patient that is a test patient here, or
+            when its data was prepared otherwise (spacing, normalisation).
+    """
+    card = read_card(path)
+    here = plan.data.identity()
+    for name in ("spacing", "normalisation"):
+        made, wanted = card.get("data", {}).get(name), here.get(name)
+        if made is not None and made != wanted:
+            raise InputError(
+                f"{path} was trained on data with {name} {made}, this experiment prepares "
+                f"{name} {wanted}: use one setting for both."
+            )
+    hashes = plan.data.case_hashes()
+    seen_ids, seen_hashes = set(), set()
+    for patient in card.get("seen", []):
+        seen_ids.add(patient["case_id"])
+        seen_hashes.add(patient["content_hash"])
+    if plan.data.split.to_dict().get("protocol") == "paper":
+        return  # its test patients are those of selection by definition, and its tables say so
+    met = [
+        case_id
+        for case_id in plan.data.split.test
+        if case_id in seen_ids or hashes.get(case_id) in seen_hashes
+    ]
+    if met and not allow_seen_patients:
+        raise InputError(
+            f"{path} was trained or selected on {len(met)} of the test patients of this experiment "
+            f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
+            "--allow_seen_patients and say so beside the scores."
+        )
+
+
+def _list(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def train_stages(plan: Plan, *, side_by_side: bool) -> None:
+    """Train every upstream stage that has no finished run, in processes of their own.
+
+    Args:
+        plan: the training whose stages are wanted.
+        side_by_side: train them at the same time, each with its share of the processor. On two
+            cores two networks side by side do about twice the work of one with both cores.
+
+    Raises:
+        InputError: when a stage stops on a wrong input or an error of the program.
+    """
+    for stage in plan.stages.values():
+        train_stages(stage, side_by_side=side_by_side)
+    pending = [stage for stage in plan.stages.values() if not stage.run.finished]
+    for name, stage in plan.stages.items():
+        state = "trained before" if stage.run.finished else "to be trained first"
+        print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
+    if not pending:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = max(1, (cores or 1) // len(plan.stages))  # the same when only one of them is left
+    groups = [pending] if side_by_side else [[stage] for stage in pending]
+    for group in groups:
+        _train_group(group, threads=share if side_by_side else None)
+
+
+def _train_group(group: list[Plan], threads: int | None) -> None:
+    with ExitStack() as stack:
+        processes = [_start(plan, index, threads, stack) for index, plan in enumerate(group)]
+        progress = stack.enter_context(make_progress())
+        tasks = [
+            progress.add_task(plan.run.experiment, total=None, scores="starting") for plan in group
+        ]
+        printed = [""] * len(group)
+        running = True
+        while running:
+            running = any(process.poll() is None for process in processes)
+            for index, plan in enumerate(group):
+                state = _read_state(plan.run.progress_file)
+                if state:
+                    progress.update(
+                        tasks[index],
+                        completed=state["done"],
+                        total=state["total"],
+                        scores=state["scores"],
+                    )
+                    if not progress.console.is_terminal and state["scores"] != printed[index]:
+                        printed[index] = state["scores"]
+                        print(f"{plan.run.experiment}  {state['scores']}", flush=True)
+            failed = [code for code in (process.poll() for process in processes) if code]
+            if failed:
+                break
+            time.sleep(0.25)
+    for plan, process in zip(group, processes, strict=True):
+        if process.returncode and process.returncode > 0:
+            raise InputError(_failure(plan))
+    for plan in group:
+        if not plan.run.finished and "RANK" not in os.environ:
+            raise InputError(_failure(plan))
+
+
+def _start(plan: Plan, index: int, threads: int | None, stack: ExitStack) -> subprocess.Popen[bytes]:
+    run = plan.run
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.progress_file.unlink(missing_ok=True)
+    environment = {**os.environ, "GLIOFUSE_STAGE": "1"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    if "MASTER_PORT" in environment:  # started by torchrun or SLURM: a rendezvous of its own
+        environment["MASTER_PORT"] = str(int(environment["MASTER_PORT"]) + 1 + index)
+        environment["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+    log = stack.enter_context(run.log_file.open("ab"))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cli.py"), "fit", *plan.line.words()],
+        env=environment,
+        stdin=subprocess.PIPE,  # closes when this process dies, also by SIGKILL: the stage stops
+        stdout=log,
+        stderr=log,
+    )
+    stack.callback(_stop, process)
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _read_state(file: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return state
+
+
+def _failure(plan: Plan) -> str:
+    lines = plan.run.log_file.read_text(errors="replace").strip().splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return (
+        f"The stage {plan.run.experiment} stopped ({last.strip()}): its output is in "
+        f"{plan.run.log_file}; mend the cause and repeat the command with --resume."
+    )

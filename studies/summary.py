@@ -1,0 +1,104 @@
+"""What a command says at its end: the scores, where things are, the next command."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from evaluation.tables import score_table
+from studies.runs import Run
+from studies.tracking import sync_hint
+
+
+def _render(*parts: Any) -> str:
+    buffer = StringIO()
+    terminal = Console()
+    console = Console(
+        file=buffer,
+        width=min(110, terminal.width),
+        force_terminal=terminal.is_terminal,
+        highlight=False,
+    )
+    for part in parts:
+        console.print(part)
+    return buffer.getvalue().rstrip()
+
+
+def _config_of(manifest: dict[str, Any]) -> str:
+    words = manifest.get("command", [])
+    return words[words.index("--config") + 1] if "--config" in words else "experiments/fusion.yaml"
+
+
+def _relative(path: str | Path) -> str:
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def training_summary(run: Run, *, repeated: bool = False) -> str:
+    """Return the end of a training as text.
+
+    Args:
+        run: the finished run.
+        repeated: whether it had been finished before this command.
+    """
+    manifest = run.manifest()
+    counts = manifest.get("parameters", {"all": 0, "trained": 0})
+    minutes = float(manifest.get("wall_seconds", 0.0)) / 60
+    peak = manifest.get("peak_memory_gb", {}).get("process", 0.0)
+    head = f"[bold]{run.experiment}[/bold] run {run.id}: "
+    if repeated:
+        head += "this training was finished before; nothing was done (--overwrite trains it again)."
+    else:
+        head += f"finished in {minutes:.1f} min, peak memory {peak:.1f} GB."
+    lines = [
+        "",
+        head,
+        f"Parameters: {counts['all']:,} in all, {counts['trained']:,} trained.",
+        score_table(
+            manifest.get("validation_cases", []),
+            title="Validation, whole volumes, best epoch (these patients selected the checkpoint)",
+        ),
+        f"Checkpoint   {_relative(run.best_checkpoint)}",
+        f"Curves       {_relative(run.metrics_file)}",
+        f"Overlays     {_relative(run.folder / 'overlays')}",
+    ]
+    hint = sync_hint(manifest)
+    if hint:
+        lines.append(f"W&B          offline; to see it online: {hint}")
+    config = _relative(_config_of(manifest))
+    lines.append(f"Next         lightning test --config {config}")
+    return _render(*lines)
+
+
+def validation_summary(cases: dict[str, dict[str, float]], run: Run) -> str:
+    """Return the scores of ``validate`` as text."""
+    rows = [{"case_id": case_id, **scores} for case_id, scores in sorted(cases.items())]
+    return _render(score_table(rows, title=f"Validation patients of {run.experiment} {run.id}"))
+
+
+def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, note: str | None) -> str:
+    """Return the scores of ``test`` as text, with where the per-patient table is."""
+    parts: list[Any] = [score_table(rows, title=f"Test patients of {run.experiment} {run.id}")]
+    if note:
+        parts.append(note)
+    parts.append(f"Per patient  {_relative(file)}")
+    parts.append(f"Next         lightning predict --ckpt_path {_relative(run.best_checkpoint)} "
+                 "--data.root DIR --output predictions")
+    return _render(*parts)
+
+
+def prediction_summary(folder: Path) -> str:
+    """Return what ``predict`` wrote, with the patients it doubts."""
+    import csv
+
+    with (folder / "volumes.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    doubted = [f"  {row['case_id']}: {row['doubts']}" for row in rows if row["doubts"]]
+    parts = [f"{len(rows)} patients segmented into {_relative(folder)}/ (label maps, overlays, "
+             "volumes.csv)."]
+    if doubted:
+        parts += [f"Look at {len(doubted)} of them first:", *doubted]
+    return _render(*parts)

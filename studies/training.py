@@ -1,0 +1,271 @@
+"""One training: its run folder, its callbacks and logger, its card, its end."""
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from errors import InputError
+from lightning_modules.callbacks import (
+    CheckpointArtifact,
+    MetricsFile,
+    ValidationGallery,
+    running_as_stage,
+)
+from lightning_modules.checkpoints import KEY, read_checkpoint
+from lightning_modules.inference import choose_execution
+from lightning_modules.progress import RunProgress
+from studies import tracking
+from studies.environment import git_revision, hardware, peak_memory_gb, versions
+from studies.runs import Run, write_atomically
+from studies.stages import Plan, check_checkpoint, replace_strings, train_stages
+from studies.summary import training_summary
+
+
+class AlreadyFinishedError(Exception):
+    """The very training asked for has been done; its text is the summary of that run."""
+
+
+def precision_of_machine(accelerator: str) -> str:
+    """Return the trainer's precision for this machine: from its flags, never from timing."""
+    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    execution = choose_execution(torch.device("cuda" if use_cuda else "cpu"))
+    return "bf16-mixed" if execution.precision == "bf16" else "32-true"
+
+
+class Training:
+    """What happens around one ``fit``.
+
+    Args:
+        plan: the resolved training with its stages.
+        arguments: the parsed arguments of ``fit``.
+    """
+
+    def __init__(self, plan: Plan, arguments: Namespace) -> None:
+        self.plan = plan
+        self.run: Run = plan.run
+        self.resume = bool(arguments.resume)
+        self.overwrite = bool(arguments.overwrite)
+        self.allow_seen = bool(arguments.allow_seen_patients)
+        self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
+        self.gallery = ValidationGallery(self.run.folder / "overlays")
+        self.checkpoint: ModelCheckpoint | None = None
+
+    # -- before the classes exist ------------------------------------------------------------------
+
+    def prepare(self, arguments: Namespace) -> None:
+        """Train missing stages, put their checkpoints into the configuration, settle the run.
+
+        Raises:
+            AlreadyFinishedError: when this very run is finished.
+            InputError: when it was begun before, and neither --resume nor --overwrite is given; or
+                an upstream checkpoint does not fit.
+        """
+        main = rank_zero_only.rank == 0
+        if main and not self.rehearsal:
+            if self.run.finished and not self.overwrite:
+                raise AlreadyFinishedError(training_summary(self.run, repeated=True))
+            self._check_started()
+        arguments.trainer.precision = self.plan.config["trainer"]["precision"]
+        tracking.configure(arguments.trainer, self.run, self.plan)
+        if not self.rehearsal:
+            train_stages(self.plan, side_by_side=self._side_by_side(arguments))
+        paths: dict[str, Any] = {}
+        for name, stage in self.plan.stages.items():
+            if stage.run.finished:
+                check_checkpoint(
+                    stage.run.best_checkpoint, self.plan, allow_seen_patients=self.allow_seen
+                )
+                paths[name] = str(stage.run.best_checkpoint)
+            else:  # a rehearsal: the architecture with random weights
+                paths[name] = stage.config["model"]
+        for name in _checkpoint_files(self.plan.config["model"]):
+            check_checkpoint(Path(name), self.plan, allow_seen_patients=self.allow_seen)
+        model = arguments.model.init_args
+        for name, value in model.as_dict().items():
+            if name in self.plan.config["model"]["init_args"]:
+                stored = self.plan.config["model"]["init_args"][name]
+                replaced = replace_strings(stored, lambda text: paths.get(text, text))
+                if replaced != stored:
+                    model[name] = replaced
+            del value
+
+    def _check_started(self) -> None:
+        run = self.run
+        if self.overwrite:
+            run.discard()
+        elif run.started and not self.resume:
+            raise InputError(
+                f"This training was begun before and not finished ({run.folder}): repeat the "
+                "command with --resume to go on from its last epoch, or with --overwrite to start "
+                "again."
+            )
+
+    @staticmethod
+    def _side_by_side(arguments: Namespace) -> bool:
+        import os
+
+        trainer = arguments.trainer
+        cpu = trainer.accelerator == "cpu" or (
+            trainer.accelerator == "auto" and not torch.cuda.is_available()
+        )
+        launched = {"RANK", "LOCAL_RANK", "SLURM_PROCID"} & set(os.environ)
+        return cpu and trainer.devices in ("auto", 1, "1") and not launched
+
+    # -- once they exist ---------------------------------------------------------------------------
+
+    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+        """Give the trainer its callbacks and folder, and the model its card."""
+        run = self.run
+        progress = run.progress_file if running_as_stage() else None
+        callbacks = [*(settings.get("callbacks") or []), RunProgress(run.experiment, progress)]
+        if not self.rehearsal:
+            self.checkpoint = ModelCheckpoint(
+                dirpath=run.checkpoints,
+                filename="best",
+                monitor="val/dice/mean",
+                mode="max",
+                save_last=True,
+                save_on_train_epoch_end=True,  # at the epoch's end: where resume goes on
+                enable_version_counter=False,
+            )
+            artifact = CheckpointArtifact(
+                f"{run.experiment}-{run.id}",
+                [run.best_checkpoint, run.folder / "split.json", run.folder / "manifest.json"],
+            )
+            callbacks += [MetricsFile(run.metrics_file), self.gallery, self.checkpoint, artifact]
+        settings.update(
+            callbacks=callbacks,
+            default_root_dir=None if self.rehearsal else run.folder,
+            enable_model_summary=False,
+        )
+        model.seed = int(self.plan.config["seed_everything"])
+        model.card.update(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        plan = self.plan
+        split, hashes = plan.data.split, plan.data.case_hashes()
+        seen = set(split.train) | set(split.val)
+        patients = {
+            case_id: {"case_id": case_id, "content_hash": hashes[case_id]} for case_id in sorted(seen)
+        }
+        for stage in plan.stages.values():
+            if stage.run.finished:
+                for patient in read_checkpoint(stage.run.best_checkpoint)[KEY]["seen"]:
+                    patients.setdefault(patient["case_id"], patient)
+        for name in _checkpoint_files(plan.config["model"]):
+            for patient in read_checkpoint(name)[KEY]["seen"]:
+                patients.setdefault(patient["case_id"], patient)
+        return _plain(
+            {
+                "model": plan.config["model"],
+                "config": plan.config,
+                "data": plan.data.identity(),
+                "label_conventions": plan.data.conventions(),
+                "split": split.to_dict(),
+                "hashes": hashes,
+                "seen": list(patients.values()),
+                "run": {"experiment": self.run.experiment, "id": self.run.id},
+                "stages": {name: stage.run.id for name, stage in plan.stages.items()},
+                "overlays": plan.line.overlays,
+                "versions": versions(),
+                "git": git_revision(),
+            }
+        )
+
+    # -- the training itself -----------------------------------------------------------------------
+
+    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        """Train, or where nothing is trainable validate once; then say what came of it."""
+        if self.rehearsal:
+            trainer.fit(model, datamodule=data)
+            print("Rehearsal done (fast_dev_run): nothing was kept.")
+            return
+        run, began = self.run, time.monotonic()
+        with run.lock() if trainer.is_global_zero else nullcontext():
+            spent = float(run.manifest().get("wall_seconds", 0.0))
+            if trainer.is_global_zero:
+                self._begin(trainer, model)
+            if getattr(model, "has_nothing_to_train", False):
+                self._validate_once(trainer, model, data)
+            else:
+                resume = self.resume and run.last_checkpoint.is_file()
+                path = str(run.last_checkpoint) if resume else None
+                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+            if trainer.is_global_zero:
+                run.update_manifest(
+                    status="finished",
+                    finished_at=time.strftime("%Y-%m-%dT%H:%M:%S"),
+                    wall_seconds=round(spent + time.monotonic() - began, 1),
+                    peak_memory_gb=peak_memory_gb(),
+                    scores=self._scores(trainer),
+                    validation_cases=self.gallery.best_rows,
+                    wandb=tracking.folders(run),
+                )
+                print(training_summary(run))
+        tracking.finish()
+
+    def _begin(self, trainer: L.Trainer, model: Any) -> None:
+        run, plan = self.run, self.plan
+        run.write_config(_plain(plan.config))
+        write_atomically(run.folder / "split.json", plan.data.split_json())
+        sizes = [weight.numel() for weight in model.parameters()]
+        trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
+        run.update_manifest(
+            status="running",
+            experiment=run.experiment,
+            id=run.id,
+            overlays=plan.line.overlays,
+            command=["lightning", "fit", *plan.line.words()],
+            stages={name: str(stage.run.folder) for name, stage in plan.stages.items()},
+            determinants=plan.determinants,
+            cohort=plan.data.fingerprint(),
+            seed=plan.config["seed_everything"],
+            parameters={"all": sum(sizes), "trained": sum(trained)},
+            execution={
+                "training": str(trainer.precision),
+                "inference": choose_execution(trainer.strategy.root_device).to_dict(),
+                "devices": trainer.world_size,
+            },
+            versions=versions(),
+            git=git_revision(),
+            hardware=hardware(),
+        )
+
+    def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        model.patch_size = tuple(data.patch_size)
+        trainer.validate(model, datamodule=data, verbose=False)
+        trainer.save_checkpoint(self.run.best_checkpoint)
+        self.gallery.publish(trainer)
+
+    def _scores(self, trainer: L.Trainer) -> dict[str, float]:
+        rows = self.gallery.best_rows
+        names = [name for name in rows[0] if name != "case_id"] if rows else []
+        return {
+            f"val/dice/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names
+        }
+
+
+def _checkpoint_files(model: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+
+    def collect(text: str) -> str:
+        if text.endswith(".ckpt"):
+            found.append(text)
+        return text
+
+    replace_strings(model, collect)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON would keep it: plain types only, as ``weights_only`` demands."""
+    import json
+
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,84 @@
+"""The house itself: who may import whom, what the README promises, what must not stand here."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "pip install -c constraints.txt -e . && lightning fit --config experiments/fusion.yaml"
+TEST = 'pip install -c constraints.txt -e ".[test]" && pytest'
+SOURCES = [
+    path
+    for folder in (
+        "adapters backbones datamodules evaluation fusion lightning_modules speed studies".split()
+    )
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def test_readme_holds_the_two_commands_near_its_top():
+    top = (ROOT / "README.md").read_text().splitlines()[:40]
+    assert RUN in top
+    assert TEST in top
+
+
+def test_ci_runs_exactly_the_test_command():
+    assert TEST in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_dependency_is_pinned():
+    pinned = {
+        line.split("==")[0]
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    names = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in asked}
+    assert names <= pinned
+    assert not {name for name in pinned if "torchvision" in name or name == "timm"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_noun_and_imports_no_torchvision(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert not re.search(r"^\s*(from|import) (torchvision|timm)\b", text, re.MULTILINE)
+
+
+def test_import_rules():
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."]])
+def test_ruff_is_clean(tool):
+    result = subprocess.run(
+        [sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_mypy_is_clean():
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_help_and_unknown_commands_do_not_import_torch():
+    code = (
+        "import sys, cli; status = cli.main(['--help']); assert status == 0; "
+        "assert cli.main(['trian']) == 2; assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "fit" in result.stdout
+    assert "no command 'trian'" in result.stderr
