@@ -1,0 +1,269 @@
+"""Prepared cases on disk: cropped, normalised, float16, memory-mapped, one folder a case.
+
+A folder is named after the content of the case and the settings that shaped it, and appears whole
+or not at all. An index by path, size and modification time spares reading files that did not
+change. Two processes may prepare the same cohort at once: each case is prepared by one of them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+from tqdm import tqdm
+
+from datamodules.geometry import (
+    Geometry,
+    bounding_box,
+    canonical_spacing,
+    canonical_view,
+    orientation_of,
+)
+from datamodules.integrity import Reading, combine, duplicates, examine
+from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
+from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
+from datamodules.prepared import PreparedCase
+from datamodules.sampling import region_samples
+from errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def default_cache() -> Path:
+    """The cache folder: ``GLIOFUSE_CACHE``, else ``~/.cache/gliofuse``."""
+    return Path(os.environ.get("GLIOFUSE_CACHE") or Path.home() / ".cache" / "gliofuse")
+
+
+def prepare_cases(
+    cases: Sequence[CaseFiles],
+    cache_dir: str | Path,
+    spacing: float,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+) -> list[PreparedCase]:
+    """Check and prepare every case, those already in the cache by a look at their files only.
+
+    Args:
+        cases: What `find_cases` found.
+        cache_dir: Where prepared cases are kept.
+        spacing: mm of the prepared grid, in all directions.
+        progress: Show a progress bar.
+        workers: Cases prepared side by side; None: by the cores.
+
+    Raises:
+        InputError: One line for each bad case; the good ones are in the cache by then.
+    """
+    prepared, problems = prepare_cohort(
+        cases, cache_dir, spacing, progress=progress, workers=workers
+    )
+    if problems:
+        raise InputError(describe(problems, len(cases)))
+    return prepared
+
+
+def prepare_cohort(
+    cases: Sequence[CaseFiles],
+    cache_dir: str | Path,
+    spacing: float,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+) -> tuple[list[PreparedCase], dict[str, str]]:
+    """As `prepare_cases`, but returns the bad cases with their problems instead of raising."""
+    if not 0.1 <= spacing <= 20:
+        raise InputError(f"data.spacing is {spacing} mm: expected between 0.1 and 20, such as 1.0.")
+    cache = Path(cache_dir).expanduser()
+    for folder in ("cases", "index", "locks"):
+        try:
+            (cache / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"data.cache_dir {cache} cannot be written ({error.strerror}): give another "
+                "folder there or in GLIOFUSE_CACHE."
+            ) from error
+
+    def attempt(case: CaseFiles) -> PreparedCase | str:
+        return _prepare_one(case, cache, spacing)
+
+    count = workers or max(1, min(8, (os.cpu_count() or 1) // 2))
+    with ThreadPoolExecutor(count) as pool:
+        results = pool.map(attempt, cases)
+        bar = tqdm(results, "preparing cases", len(cases), unit="case", disable=not progress)
+        outcomes = list(bar)
+    problems = {
+        case.case_id: outcome
+        for case, outcome in zip(cases, outcomes, strict=True)
+        if isinstance(outcome, str)
+    }
+    prepared = [outcome for outcome in outcomes if isinstance(outcome, PreparedCase)]
+    repeated = duplicates({case.case_id: case.content_hash for case in prepared})
+    problems.update(repeated)
+    return [case for case in prepared if case.case_id not in repeated], problems
+
+
+def describe(problems: dict[str, str], total: int) -> str:
+    """All bad cases, one line each."""
+    lines = "\n".join(f"  {case_id}: {what}" for case_id, what in sorted(problems.items()))
+    return f"{len(problems)} of {total} cases cannot be used, mend or remove them:\n{lines}"
+
+
+def _prepare_one(case: CaseFiles, cache: Path, spacing: float) -> PreparedCase | str:
+    """One case out of the cache, or prepared now; its problems when it has any."""
+    listed = _files(case)
+    places = sorted((kind, path, channel) for kind, (path, channel, *_) in listed.items())
+    settings = (places, asdict(case.convention), spacing, NORMALISATION_VERSION)
+    name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
+    entry = cache / "index" / f"{name}.json"
+    with FileLock(cache / "locks" / f"{name}.lock"):
+        folder = _lookup(entry, listed, cache)
+        if folder is None:
+            reading = examine(case)
+            if reading.problems:
+                return "; ".join(reading.problems)
+            folder = _store(reading, cache, spacing)
+            _write_json(entry, {"files": listed, "folder": folder.name})
+    return PreparedCase(case, folder)
+
+
+def _files(case: CaseFiles) -> dict[str, list[Any]]:
+    """Size and modification time of every file of a case."""
+    listed: dict[str, list[Any]] = {}
+    labelled = {} if case.label is None else {"label": (case.label, None)}
+    images = {m: (image.path, image.channel) for m, image in case.images.items()}
+    for kind, (path, channel) in (images | labelled).items():
+        try:
+            stat = path.stat()
+        except OSError:
+            continue  # `examine` reports it
+        listed[kind] = [str(path.resolve()), channel, stat.st_size, stat.st_mtime_ns]
+    return listed
+
+
+def _lookup(entry: Path, listed: dict[str, list[Any]], cache: Path) -> Path | None:
+    try:
+        found = json.loads(entry.read_text())
+    except (OSError, ValueError):
+        return None
+    folder = cache / "cases" / str(found.get("folder"))
+    if found.get("files") != listed or not (folder / "case.json").is_file():
+        return None
+    return folder
+
+
+def _store(reading: Reading, cache: Path, spacing: float) -> Path:
+    """Write the prepared case under a temporary name and rename it; return its folder."""
+    content, label = reading.content_hash(), reading.label_hash()
+    geometry = _geometry(reading, spacing)
+    reference = reading.reference
+    settings = {
+        "content": content,
+        "label": label,
+        "geometry": asdict(geometry),
+        "affine": reference.affine.tolist(),
+        "header": reference.header.hex(),
+        "convention": reading.case.convention.to_dict() if label else None,
+        "normalisation": NORMALISATION_VERSION,
+    }
+    key = combine([json.dumps(settings, sort_keys=True)])[:32]
+    folder = cache / "cases" / key
+    if (folder / "case.json").is_file():
+        return folder
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=cache / "cases"))
+    try:
+        _write_arrays(reading, geometry, temporary, settings)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not (folder / "case.json").is_file():  # else another process was first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _geometry(reading: Reading, spacing: float) -> Geometry:
+    reference = reading.reference
+    orientation = orientation_of(reference.affine)
+    assert reading.brain is not None  # a case without problems has a brain
+    start, box = bounding_box(canonical_view(reading.brain, orientation))
+    return Geometry(
+        native_shape=tuple(int(n) for n in reference.array.shape),
+        orientation=orientation,
+        start=start,
+        box=box,
+        native_spacing=canonical_spacing(reference.spacing, orientation),
+        spacing=(spacing, spacing, spacing),
+    )
+
+
+def _write_arrays(
+    reading: Reading, geometry: Geometry, folder: Path, settings: dict[str, Any]
+) -> None:
+    assert reading.brain is not None
+    brain = geometry.crop(reading.brain)
+    image = np.lib.format.open_memmap(
+        folder / "image.npy", mode="w+", dtype=np.float16, shape=(4, *geometry.shape)
+    )
+    resized = resample_mask(brain, geometry) if geometry.resamples else brain
+
+    def write(index_modality: tuple[int, str]) -> None:
+        index, modality = index_modality
+        scored = normalise(geometry.crop(reading.images[modality].array), brain)
+        image[index] = _resample_image(scored, brain, resized, geometry)
+
+    with ThreadPoolExecutor(len(MODALITIES)) as pool:
+        list(pool.map(write, enumerate(MODALITIES)))
+    notices = list(reading.notices)
+    if reading.label is not None:
+        regions = reading.case.convention.to_regions(geometry.crop(reading.label))
+        outside = int(np.count_nonzero(reading.label)) - int(
+            np.count_nonzero(geometry.crop(reading.label))
+        )
+        if outside:
+            notices.append(f"{outside} labelled voxels lie outside the brain box")
+        if geometry.resamples:
+            regions = np.stack([geometry.resample(region) > 0.5 for region in regions])
+        label = CANONICAL.from_regions(regions)
+        np.save(folder / "label.npy", label)
+        seed = int(settings["content"][:8], 16)
+        np.save(folder / "samples.npy", region_samples(label, resized, seed))
+    brain_ml = float(np.count_nonzero(brain) * np.prod(geometry.native_spacing) / 1000)
+    described = settings | {"brain_ml": brain_ml, "notices": notices, "fill": BACKGROUND}
+    _write_json(folder / "case.json", described)
+
+
+def resample_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> npt.NDArray[np.bool_]:
+    """A mask on the prepared grid, by partial volume of at least one half."""
+    return geometry.resample(mask) >= 0.5
+
+
+def _resample_image(
+    scored: npt.NDArray[np.float16],
+    brain: npt.NDArray[np.bool_],
+    resized: npt.NDArray[np.bool_],
+    geometry: Geometry,
+) -> Array:
+    """An image on the prepared grid; the fill outside the brain does not bleed into it."""
+    if not geometry.resamples:
+        return scored
+    share = geometry.resample(brain)
+    inside = geometry.resample(np.where(brain, scored, 0)) / np.maximum(share, 1e-3)
+    return np.where(resized, inside, BACKGROUND).astype(np.float16)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    """Write whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    os.replace(temporary, path)

@@ -1,0 +1,195 @@
+"""Patients in the folders of the Medical Segmentation Decathlon and of nnU-Net's raw data.
+
+Both keep `imagesTr`, `labelsTr` and a `dataset.json`; nnU-Net writes one file a channel
+(`*_0000.nii.gz`), MSD Task01 one 4-D file a patient.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.layouts import (
+    MODALITIES,
+    MSD,
+    CaseFiles,
+    ImageFile,
+    LabelConvention,
+    nifti_files,
+    patient_of,
+    read_json,
+)
+from errors import InputError
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})\.nii(\.gz)?$")
+_MSD_ORDER = {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
+_ALIASES = {
+    "flair": {"flair", "t2f", "t2flair", "fla"},
+    "t1ce": {"t1ce", "t1gd", "t1c", "t1post", "t1contrast", "t1wce", "t1ka", "t1km", "t1cont"},
+    "t1": {"t1", "t1w", "t1n", "t1native", "t1pre"},
+    "t2": {"t2", "t2w"},
+}
+
+
+def find_collection(root: Path, folder: Path | None, layout: str | None) -> list[CaseFiles]:
+    """Examinations of an MSD or nnU-Net folder, sorted by case id.
+
+    Args:
+        root: The folder that holds `imagesTr`, `labelsTr` and `dataset.json`.
+        folder: Which of its image folders to read; None: `imagesTr`, else `imagesTs`.
+        layout: `msd`, `nnunet`, or None to go by the names of the files.
+
+    Raises:
+        InputError: Channels or label values whose meaning `dataset.json` does not tell.
+    """
+    if folder is None:
+        folder = next((root / n for n in ("imagesTr", "imagesTs") if (root / n).is_dir()), root)
+    files = list(nifti_files(folder))
+    if not files:
+        raise InputError(f"{folder} holds no NIfTI file: give the folder of the data set.")
+    by_channel = [_CHANNEL.fullmatch(path.name) for path in files]
+    if layout is None:
+        layout = "nnunet" if any(by_channel) else "msd"
+    if any(by_channel) and not all(by_channel):
+        stray = next(path for path, match in zip(files, by_channel, strict=True) if match is None)
+        raise InputError(
+            f"{stray} stands beside nnU-Net files (*_0000.nii.gz) without a channel number: "
+            "remove it or give data.layout a YAML file."
+        )
+    description = root / "dataset.json"
+    meaning = read_json(description) if description.is_file() else {}
+    labels = root / folder.name.replace("images", "labels")
+    if layout == "msd":
+        return _msd(files, labels, meaning, description)
+    return _nnunet(files, labels, meaning, description)
+
+
+def _msd(
+    files: list[Path], labels: Path, meaning: Mapping[str, Any], where: Path
+) -> list[CaseFiles]:
+    """One 4-D file an examination."""
+    channels = _channels(meaning["modality"], where) if "modality" in meaning else _MSD_ORDER
+    convention = _convention(meaning["labels"], "msd", where) if "labels" in meaning else MSD
+    cases = []
+    for path in files:
+        case_id = re.sub(r"\.nii(\.gz)?$", "", path.name)
+        images = {modality: ImageFile(path, channels[modality]) for modality in MODALITIES}
+        cases.append(_case(case_id, images, labels / path.name, convention, "msd", path))
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def _nnunet(
+    files: list[Path], labels: Path, meaning: Mapping[str, Any], where: Path
+) -> list[CaseFiles]:
+    """One file a channel, four channels an examination."""
+    named = meaning.get("channel_names") or meaning.get("modality")
+    if not named or not meaning.get("labels"):
+        raise InputError(
+            f"{where} does not tell what the channels and label values of these nnU-Net files "
+            "mean: give it channel_names and labels, or give data.layout a YAML file."
+        )
+    channels = _channels(named, where)
+    convention = _convention(meaning["labels"], "nnunet", where)
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in files:
+        match = _CHANNEL.fullmatch(path.name)
+        if match is not None:
+            found[match["case"]][int(match["channel"])] = path
+    cases = []
+    for case_id, by_channel in found.items():
+        images = {
+            modality: ImageFile(by_channel[channel])
+            for modality, channel in channels.items()
+            if channel in by_channel
+        }
+        anchor = next(iter(by_channel.values()))
+        extension = ".nii.gz" if anchor.name.endswith(".gz") else ".nii"
+        label = labels / f"{case_id}{extension}"
+        cases.append(_case(case_id, images, label, convention, "nnunet", anchor))
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def _case(
+    case_id: str,
+    images: dict[str, ImageFile],
+    label: Path,
+    convention: LabelConvention,
+    layout: str,
+    anchor: Path,
+) -> CaseFiles:
+    extension = ".nii.gz" if anchor.name.endswith(".gz") else ".nii"
+    return CaseFiles(
+        case_id=case_id,
+        patient_id=patient_of(case_id),
+        images=images,
+        label=label if label.is_file() else None,
+        convention=convention,
+        layout=layout,
+        prediction_name=f"{case_id}{extension}",
+    )
+
+
+def _channels(named: Mapping[str, str], where: Path) -> dict[str, int]:
+    """Channel number of each modality, read from names such as ``t1gd`` or ``T2w``."""
+    channels: dict[str, int] = {}
+    for number, name in named.items():
+        plain = re.sub(r"[^a-z0-9]", "", str(name).lower()).removesuffix("mri")
+        modality = next((m for m, aliases in _ALIASES.items() if plain in aliases), None)
+        if modality is not None and modality not in channels:
+            channels[modality] = int(number)
+    missing = [modality for modality in MODALITIES if modality not in channels]
+    if missing:
+        raise InputError(
+            f"{where} names the channels {', '.join(map(str, named.values()))}, among which "
+            f"{', '.join(missing)} is not recognised: name the four t1, t1ce, t2 and flair."
+        )
+    return channels
+
+
+def _convention(labels: Mapping[str, Any], name: str, where: Path) -> LabelConvention:
+    """Label meaning from `dataset.json`, whose classes or nested regions are named in English."""
+    classes: dict[str, set[int]] = {}
+    cavity: set[int] = set()
+    for left, right in labels.items():
+        # MSD and nnU-Net version 1 write {"1": "edema"}, version 2 {"edema": 1} or lists of values.
+        text, value = (right, left) if str(left).isdigit() else (left, right)
+        values = {int(v) for v in value} if isinstance(value, list) else {int(value)}
+        kind = _class_of(str(text))
+        if kind == "cavity":
+            cavity |= values
+        elif kind is not None:
+            classes[kind] = values
+    if {"WT", "TC", "enhancing"} <= set(classes):
+        classes["oedema"] = classes["WT"] - classes["TC"]
+        classes["necrosis"] = classes["TC"] - classes["enhancing"]
+    wanted = ("necrosis", "oedema", "enhancing")
+    if any(len(classes.get(kind, ())) != 1 for kind in wanted):
+        raise InputError(
+            f"{where} has the labels {dict(labels)}, which do not give one value each to oedema, "
+            "necrosis (non-enhancing core) and enhancing tumour: name them so, or give "
+            "data.layout a YAML file."
+        )
+    single = {kind: next(iter(classes[kind])) for kind in wanted}
+    return LabelConvention(name, **single, background=tuple(sorted(cavity)))
+
+
+def _class_of(text: str) -> str | None:
+    """Which class or region an English label name means; None for the background."""
+    words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
+    compact = words.replace(" ", "")
+    if compact in ("background", "ignore", ""):
+        return None
+    if "cavity" in compact or compact == "rc":
+        return "cavity"
+    if compact.startswith("whole") or compact == "wt":
+        return "WT"
+    if "edema" in compact or compact in ("ed", "snfh"):
+        return "oedema"
+    if "necro" in compact or "nonenh" in compact or compact in ("ncr", "net", "netc", "ncrnet"):
+        return "necrosis"
+    if compact in ("tumorcore", "tumourcore", "core", "tc"):
+        return "TC"
+    if "enhanc" in compact or compact == "et":
+        return "enhancing"
+    return None

@@ -1,0 +1,151 @@
+r"""A layout described in YAML: file name patterns with ``{case}``, and what the label values mean.
+
+name: our_hospital
+images:                          # relative to data.root; * stands for anything but /
+  t1: "{case}/{case}_T1.nii.gz"
+  t1ce: "{case}/{case}_T1gd.nii.gz"
+  t2: "{case}/{case}_T2.nii.gz"
+  flair: {file: "{case}/{case}_all.nii.gz", channel: 3}
+label: "{case}/{case}_mask.nii.gz"                    # optional
+labels: {necrosis: 1, oedema: 2, enhancing: 3, background: [4]}
+patient: "(.+)_visit\d+"                             # optional, the patient within {case}
+prediction: "{case}_mask.nii.gz"                      # optional
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, nifti_files
+from errors import InputError
+
+_KEYS = {"name", "images", "label", "labels", "patient", "prediction"}
+
+
+def find_described(root: Path, description: Path) -> list[CaseFiles]:
+    """Examinations below `root` named as the YAML file `description` says, sorted by case id.
+
+    Raises:
+        InputError: The description is incomplete, or no file fits it.
+    """
+    described = _read(description)
+    convention = _convention(described, description)
+    patterns = {m: _pattern(described["images"][m], m, description) for m in MODALITIES}
+    label_pattern = described.get("label")
+    relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
+    found: dict[str, dict[str, ImageFile]] = {}
+    for modality, (pattern, channel) in patterns.items():
+        for case_id, path in _matches(pattern, relative, description, modality).items():
+            found.setdefault(case_id, {})[modality] = ImageFile(path, channel)
+    labels: dict[str, Path] = {}
+    if label_pattern:
+        labels = _matches(
+            _compile(str(label_pattern), "label", description), relative, description, "label"
+        )
+    if not found:
+        raise InputError(
+            f"no file below data.root {root} fits the patterns of {description} (images.t1 is "
+            f"{described['images']['t1']!r}): correct the patterns."
+        )
+    name = str(described.get("name", description.stem))
+    prediction = str(described.get("prediction", "{case}_seg.nii.gz"))
+    return [
+        CaseFiles(
+            case_id=case_id,
+            patient_id=_patient(case_id, described.get("patient"), description),
+            images=found[case_id],
+            label=labels.get(case_id),
+            convention=convention,
+            layout=name,
+            prediction_name=prediction.replace("{case}", case_id),
+        )
+        for case_id in sorted(found)
+    ]
+
+
+def _read(description: Path) -> dict[str, Any]:
+    try:
+        described = yaml.safe_load(description.expanduser().read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(
+            f"data.layout {description} cannot be read as YAML ({' '.join(str(error).split())})."
+        ) from error
+    images = described.get("images") if isinstance(described, dict) else None
+    if not isinstance(images, dict) or set(images) != set(MODALITIES):
+        raise InputError(
+            f"{description} needs the key images with a pattern for each of "
+            f"{', '.join(MODALITIES)}, such as t1: '{{case}}/{{case}}_T1.nii.gz'."
+        )
+    unknown = set(described) - _KEYS
+    if unknown:
+        raise InputError(
+            f"{description} has the unknown key {sorted(unknown)[0]!r}: expected only "
+            f"{', '.join(sorted(_KEYS))}."
+        )
+    return described
+
+
+def _convention(described: dict[str, Any], description: Path) -> LabelConvention:
+    labels = described.get("labels") or {}
+    classes = ("necrosis", "oedema", "enhancing")
+    values = [labels.get(key) for key in classes]
+    if not all(type(v) is int and 0 < v < 256 for v in values) or len(set(values)) < len(values):
+        raise InputError(
+            f"{description} needs the key labels with three different whole numbers for "
+            "necrosis, oedema and enhancing, such as labels: {necrosis: 1, oedema: 2, "
+            "enhancing: 4}."
+        )
+    return LabelConvention(
+        str(described.get("name", description.stem)),
+        **{key: int(labels[key]) for key in classes},
+        background=tuple(int(v) for v in labels.get("background", ())),
+    )
+
+
+def _pattern(entry: Any, key: str, description: Path) -> tuple[re.Pattern[str], int | None]:
+    if isinstance(entry, dict) and "file" in entry:
+        channel = entry.get("channel")
+        return _compile(str(entry["file"]), key, description), None if channel is None else int(
+            channel
+        )
+    return _compile(str(entry), key, description), None
+
+
+def _compile(pattern: str, key: str, description: Path) -> re.Pattern[str]:
+    """A file name pattern as a regular expression; later ``{case}`` must equal the first."""
+    if "{case}" not in pattern:
+        raise InputError(f"{description} has no {{case}} in the pattern {pattern!r} of {key}.")
+    escaped = re.escape(pattern).replace(re.escape("*"), "[^/]*")
+    case = re.escape("{case}")
+    return re.compile(escaped.replace(case, "(?P<case>[^/]+?)", 1).replace(case, "(?P=case)"))
+
+
+def _matches(
+    pattern: re.Pattern[str], relative: dict[str, Path], description: Path, key: str
+) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, path in relative.items():
+        match = pattern.fullmatch(name)
+        if match is None:
+            continue
+        if match["case"] in found:
+            raise InputError(
+                f"{description} finds two files for {key} of {match['case']}, "
+                f"{found[match['case']]} and {path}: narrow the pattern."
+            )
+        found[match["case"]] = path
+    return found
+
+
+def _patient(case_id: str, pattern: str | None, description: Path) -> str:
+    if pattern is None:
+        return case_id
+    match = re.search(pattern, case_id)
+    if match is None or not match.groups():
+        raise InputError(
+            f"the patient pattern {pattern!r} of {description} finds no group in the case id "
+            f"{case_id}: write one group in parentheses that holds the patient."
+        )
+    return match.group(1)

@@ -1,0 +1,334 @@
+"""What must be true of a case before it is used, and the `lightning check` command.
+
+A case is read once; `examine` lists everything wrong with it, and the cache prepares the same
+reading. Problems are found for all cases at once and reported one line a case.
+"""
+
+import argparse
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.geometry import bounding_box, canonical_view, orientation_of
+from datamodules.layouts import (
+    LAYOUTS,
+    MODALITIES,
+    MSD,
+    CaseFiles,
+    LabelConvention,
+    find_cases,
+)
+from datamodules.reading import Volume, read_volume
+from errors import InputError
+
+AFFINE_TOLERANCE = 0.1  # mm that the corners of two modalities' grids may lie apart
+HEAD_VOLUME = 2500.0  # ml; the largest brains measure 2000 ml, a head with skull and skin 3500 ml
+HEAD_FRACTION = 0.95  # of the grid; a skull-stripped brain leaves far more of its grid at 0
+
+Array = npt.NDArray[Any]
+
+
+class Reading:
+    """A case in memory: its volumes, what is wrong with them, and what they are known by.
+
+    Attributes:
+        images: Modality to volume, on the grid of the files.
+        label: Label map, whole numbers, or None.
+        brain: Voxels where any modality is not 0.
+        problems: Why the case cannot be used; empty when it can.
+        notices: What a person should know about a usable case.
+    """
+
+    def __init__(self, case: CaseFiles) -> None:
+        self.case = case
+        self.images: dict[str, Volume] = {}
+        self.label: Array | None = None
+        self.brain: npt.NDArray[np.bool_] | None = None
+        self.problems: list[str] = []
+        self.notices: list[str] = list(case.notices)
+
+    @property
+    def reference(self) -> Volume:
+        """The volume whose grid stands for the case."""
+        return next(iter(self.images.values()))
+
+    def content_hash(self) -> str:
+        """Digest of the voxel values in canonical order, whatever the name, type or compression.
+
+        Taken over the brain box, so a zero margin cut off elsewhere does not hide a patient.
+        """
+        assert self.brain is not None  # set by `examine` for every case without problems
+        orientation = orientation_of(self.reference.affine)
+        start, size = bounding_box(canonical_view(self.brain, orientation))
+        box = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+        cropped = [
+            canonical_view(self.images[modality].array, orientation)[box] for modality in MODALITIES
+        ]
+        with ThreadPoolExecutor(len(cropped)) as pool:
+            return combine(pool.map(digest, cropped))
+
+    def label_hash(self) -> str:
+        """Digest of the label map in canonical order; empty when there is none."""
+        if self.label is None:
+            return ""
+        return digest(canonical_view(self.label, orientation_of(self.reference.affine)))
+
+
+def examine(case: CaseFiles) -> Reading:
+    """Read a case and list everything that is wrong with it."""
+    reading = Reading(case)
+    for modality in MODALITIES:
+        if modality not in case.images:
+            reading.problems.append(f"modality {modality} is missing")
+    volumes = _read_all(reading)
+    for modality, image in case.images.items():
+        volume = volumes.get(image.path)
+        if volume is not None:
+            _take_image(reading, modality, image.channel, volume)
+    _check_grids(reading)
+    if case.label is not None and case.label in volumes:
+        _take_label(reading, volumes[case.label])
+    if not reading.problems:
+        brain = reading.images[MODALITIES[0]].array != 0
+        for modality in MODALITIES[1:]:
+            brain |= reading.images[modality].array != 0
+        reading.brain = brain
+        _check_stripped(reading, brain)
+    return reading
+
+
+def digest(array: Array) -> str:
+    """Digest of an array's values and shape; whole numbers digest alike in every type."""
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        array = whole if np.array_equal(whole, array) else array.astype(np.float32)
+    if array.size and array.dtype.kind in "fiu" and not _fractional(array):
+        small = array.min() >= -32768 and array.max() <= 32767
+        array = array.astype(np.int16 if small else np.int64)
+    state = hashlib.sha256(repr((array.shape, array.dtype.str)).encode())
+    # Canonical views of NIfTI arrays are Fortran-ordered: their transpose is cheap to lay out.
+    state.update(np.ascontiguousarray(array.T).data)
+    return state.hexdigest()
+
+
+def combine(parts: Any) -> str:
+    """One digest of several."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def duplicates(hashes: dict[str, str]) -> dict[str, str]:
+    """Problem of each case whose images another case holds too: case id to sentence."""
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    for case_id, content in sorted(hashes.items()):
+        by_hash[content].append(case_id)
+    return {
+        case_id: f"holds the same images as {', '.join(o for o in same if o != case_id)}: keep one"
+        for same in by_hash.values()
+        if len(same) > 1
+        for case_id in same
+    }
+
+
+def _fractional(array: Array) -> bool:
+    return array.dtype.kind == "f" and not np.array_equal(np.rint(array), array)
+
+
+def _read_all(reading: Reading) -> dict[Path, Volume]:
+    """Every file of the case, read side by side; a file that cannot be read is a problem."""
+    case = reading.case
+    paths = {image.path for image in case.images.values()} | ({case.label} - {None})
+
+    def attempt(path: Path) -> Volume | str:
+        try:
+            return read_volume(path)
+        except InputError as error:
+            return str(error).rstrip(".")
+
+    ordered = sorted(path for path in paths if path is not None)
+    with ThreadPoolExecutor(max(1, len(ordered))) as pool:
+        results = dict(zip(ordered, pool.map(attempt, ordered), strict=True))
+    reading.problems += [result for result in results.values() if isinstance(result, str)]
+    return {path: result for path, result in results.items() if isinstance(result, Volume)}
+
+
+def _take_image(reading: Reading, modality: str, channel: int | None, volume: Volume) -> None:
+    array = volume.array
+    if channel is not None:
+        if array.ndim != 4 or channel >= array.shape[3]:
+            reading.problems.append(
+                f"{modality} should be channel {channel} of a 4-D image, which has the shape "
+                f"{array.shape}"
+            )
+            return
+        array = array[..., channel]
+    elif array.ndim != 3:
+        reading.problems.append(f"{modality} is {array.ndim}-D {array.shape}, expected 3-D")
+        return
+    if array.dtype.kind not in "iuf":
+        reading.problems.append(f"{modality} holds {array.dtype}, expected a grey value a voxel")
+        return
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        reading.problems.append(f"{modality} holds NaN or Inf")
+        return
+    if not array.any():
+        reading.problems.append(f"{modality} is empty (all voxels 0)")
+        return
+    if array.min() == array.max():
+        reading.problems.append(f"{modality} is empty (all voxels {array.flat[0]})")
+        return
+    reading.images[modality] = Volume(array, volume.affine, volume.header)
+
+
+def _check_grids(reading: Reading) -> None:
+    """Shapes, affines: the modalities of a BraTS case lie on one grid."""
+    if not reading.images:
+        return
+    anchor, reference = next(iter(reading.images.items()))
+    if not np.isfinite(reference.affine).all() or abs(np.linalg.det(reference.affine)) < 1e-6:
+        reading.problems.append(f"{anchor} has an affine that describes no grid")
+        return
+    for modality, volume in list(reading.images.items())[1:]:
+        _compare_grid(reading, modality, volume, anchor, reference)
+
+
+def _compare_grid(
+    reading: Reading, name: str, volume: Volume, anchor: str, reference: Volume
+) -> None:
+    if volume.array.shape != reference.array.shape:
+        reading.problems.append(
+            f"{name} has the shape {volume.array.shape}, {anchor} {reference.array.shape}: "
+            "register them to one grid"
+        )
+        return
+    corners = np.array(np.meshgrid(*[[0, n - 1] for n in reference.array.shape[:3]])).reshape(3, -1)
+    apart = (volume.affine - reference.affine) @ np.vstack([corners, np.ones(corners.shape[1])])
+    distance = float(np.sqrt((apart[:3] ** 2).sum(0)).max())
+    if not distance <= AFFINE_TOLERANCE:
+        reading.problems.append(
+            f"the affines of {name} and {anchor} put their corners {distance:.1f} mm apart: "
+            "register them to one grid"
+        )
+
+
+def _take_label(reading: Reading, volume: Volume) -> None:
+    array = volume.array
+    if array.ndim != 3:
+        reading.problems.append(f"the label is {array.ndim}-D {array.shape}, expected 3-D")
+        return
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        reading.problems.append("the label holds NaN or Inf")
+        return
+    if reading.images:
+        anchor, reference = next(iter(reading.images.items()))
+        _compare_grid(reading, "the label", volume, anchor, reference)
+    found = np.unique(array[array != 0])
+    if _fractional(found):
+        reading.problems.append(
+            f"the label holds {found[found != np.rint(found)][0]:g}, expected whole numbers"
+        )
+        return
+    values = {int(value) for value in found}
+    contradiction = contradicts(reading.case.convention, values)
+    if contradiction:
+        reading.problems.append(contradiction)
+        return
+    reading.label = array.astype(np.uint8)
+    if not values:
+        reading.notices.append("the label holds no tumour")
+    cavity = np.isin(reading.label, reading.case.convention.background)
+    if cavity.any():
+        ml = float(cavity.sum() * np.prod(volume.spacing) / 1000)
+        reading.notices.append(f"{ml:.1f} ml of resection cavity counted as background")
+
+
+def contradicts(convention: LabelConvention, values: set[int]) -> str:
+    """What is wrong with the non-zero `values` of a label under `convention`; empty if nothing."""
+    unknown = sorted(values - convention.values)
+    if unknown:
+        known = {layout: years.convention for layout, years in LAYOUTS.items()} | {"msd": MSD}
+        fitting = [n for n, c in known.items() if values <= c.values and c.name != convention.name]
+        hint = f" (they fit {', '.join(fitting)}: data.layout says which)" if fitting else ""
+        return (
+            f"the label holds {', '.join(map(str, unknown))}, but {convention.name} knows only "
+            f"{', '.join(map(str, sorted(convention.values)))}{hint}"
+        )
+    if convention.name == "brats2023" and 4 in values and 3 not in values:
+        # 2023 has no 4; with a 3 beside it, it can only be the cavity of 2024, alone it may be
+        # enhancing tumour written as until 2021, and reading it as background would lose it.
+        return (
+            "the label holds 4 and no 3, which BraTS 2023 does not use: give data.layout "
+            "brats2024 if 4 is the resection cavity, relabel it to 3 if it is enhancing tumour"
+        )
+    return ""
+
+
+def _check_stripped(reading: Reading, brain: npt.NDArray[np.bool_]) -> None:
+    ml = float(np.prod(reading.reference.spacing)) / 1000
+    for modality in MODALITIES:
+        inside = int(np.count_nonzero(reading.images[modality].array))
+        fraction = inside / brain.size
+        if fraction > HEAD_FRACTION or inside * ml > HEAD_VOLUME:
+            reading.problems.append(
+                f"{modality} shows a whole head ({fraction:.0%} of the grid and "
+                f"{inside * ml:.0f} ml are not 0): a skull-stripper such as HD-BET comes first"
+            )
+            return
+
+
+def main(argv: Sequence[str]) -> int:
+    """The `lightning check` command: every case examined, one table, 1 when any is bad."""
+    from rich.console import Console
+    from tqdm import tqdm
+
+    parser = argparse.ArgumentParser(
+        prog="lightning check", description="Check every case of a cohort before training on it."
+    )
+    parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
+    parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
+    options = parser.parse_args(list(argv))
+    cases = find_cases(options.root, options.layout)
+    problems: dict[str, list[str]] = {}
+    notices: dict[str, list[str]] = {}
+    hashes: dict[str, str] = {}
+
+    def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
+        reading = examine(case)
+        content = "" if reading.problems else reading.content_hash()
+        return case, reading.problems, reading.notices, content
+
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+        progress = tqdm(pool.map(inspect, cases), "checking", len(cases), unit="case")
+        for case, wrong, known, content in progress:
+            unlabelled = ["no label"] if case.label is None else []
+            problems[case.case_id], notices[case.case_id] = wrong, known + unlabelled
+            if content:
+                hashes[case.case_id] = content
+    for case_id, sentence in duplicates(hashes).items():
+        problems[case_id].append(sentence)
+    bad = [case_id for case_id, wrong in problems.items() if wrong]
+    console = Console(soft_wrap=True)
+    console.print(_table(problems, notices))
+    layouts = ", ".join(sorted({case.layout for case in cases}))
+    console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
+    return 1 if bad else 0
+
+
+def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
+    """Bad cases first, then the ones with a notice; cases without either have no line."""
+    from rich.table import Table
+
+    table = Table("case", "state", "what")
+    for case_id, wrong in problems.items():
+        if wrong:
+            table.add_row(case_id, "[red]bad[/red]", "; ".join(wrong))
+    for case_id, known in notices.items():
+        if known and not problems[case_id]:
+            table.add_row(case_id, "notice", "; ".join(known))
+    return table

@@ -1,0 +1,323 @@
+"""Naming and label meaning of every BraTS year, MSD, nnU-Net raw and layouts described in YAML.
+
+A leaf: it reads file names and small description files, never an image, and anyone may import it.
+"""
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from errors import InputError
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+REGIONS = ("WT", "TC", "ET")
+
+
+@dataclass(frozen=True)
+class LabelConvention:
+    """What the values of a label map mean.
+
+    Args:
+        name: The convention's name, e.g. ``brats2021``.
+        necrosis: Value of the necrotic and non-enhancing core.
+        oedema: Value of the oedema.
+        enhancing: Value of the enhancing tumour.
+        background: Values besides 0 that belong to no region (a resection cavity).
+    """
+
+    name: str
+    necrosis: int
+    oedema: int
+    enhancing: int
+    background: tuple[int, ...] = ()
+
+    @property
+    def values(self) -> frozenset[int]:
+        """Every value a label map of this convention may hold."""
+        return frozenset({0, self.necrosis, self.oedema, self.enhancing, *self.background})
+
+    def to_regions(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Overlapping regions WT, TC, ET of a label map: (*S) to bool (3, *S)."""
+        enhancing = labels == self.enhancing
+        core = enhancing | (labels == self.necrosis)
+        return np.stack([core | (labels == self.oedema), core, enhancing])
+
+    def from_regions(self, regions: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Label map of overlapping regions: bool (3, *S) to uint8 (*S).
+
+        Sigmoid regions are not nested by themselves: WT becomes oedema, TC core, ET enhancing,
+        the later overwriting the earlier, so core outside the whole tumour stays core.
+        """
+        labels = np.zeros(regions.shape[1:], np.uint8)
+        for region, value in zip(
+            regions, (self.oedema, self.necrosis, self.enhancing), strict=True
+        ):
+            labels[np.asarray(region, bool)] = value
+        return labels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for checkpoints and manifests."""
+        return {
+            "name": self.name,
+            "necrosis": self.necrosis,
+            "oedema": self.oedema,
+            "enhancing": self.enhancing,
+            "background": list(self.background),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "LabelConvention":
+        """Inverse of `to_dict`."""
+        return cls(**{**plain, "background": tuple(plain["background"])})
+
+
+BRATS_4 = LabelConvention("brats2021", necrosis=1, oedema=2, enhancing=4)
+BRATS_3 = LabelConvention("brats2023", necrosis=1, oedema=2, enhancing=3, background=(4,))
+MSD = LabelConvention("msd", necrosis=2, oedema=1, enhancing=3)
+CANONICAL = LabelConvention("canonical", necrosis=1, oedema=2, enhancing=3)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One modality: a 3-D file, or one channel of a 4-D file."""
+
+    path: Path
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one examination; `images` lacks the modalities that were not found."""
+
+    case_id: str
+    patient_id: str
+    images: dict[str, ImageFile]
+    label: Path | None
+    convention: LabelConvention
+    layout: str
+    prediction_name: str
+    notices: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Years:
+    """Naming shared by some challenges: ``<prefix...><separator><suffix>.nii[.gz]``."""
+
+    prefix: str
+    patient: str
+    suffixes: Mapping[str, str]
+    separator: str
+    convention: LabelConvention
+
+
+_OLD = {"t1": "t1", "t1ce": "t1ce", "t2": "t2", "flair": "flair", "seg": "seg"}
+_NEW = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair", "seg": "seg"}
+# Until 2019 the last number counts the examinations of a patient, since 2023 the last three digits;
+# the post-treatment examinations of 2024 count from 100.
+LAYOUTS: dict[str, _Years] = {
+    "brats2017": _Years(r"brats17_", r"(.+)_\d+", _OLD, "_", BRATS_4),
+    "brats2018": _Years(r"brats18_", r"(.+)_\d+", _OLD, "_", BRATS_4),
+    "brats2019": _Years(r"brats19_", r"(.+)_\d+", _OLD, "_", BRATS_4),
+    "brats2020": _Years(r"brats20_", r"(.+)", _OLD, "_", BRATS_4),
+    "brats2021": _Years(r"brats2021_", r"(.+)", _OLD, "_", BRATS_4),
+    "brats2023": _Years(r"brats-(?:gli|ssa)-\d+-0\d\d$", r"(.+)-\d{3}", _NEW, "-", BRATS_3),
+    "brats2024": _Years(
+        r"brats-gli-\d+-[1-9]\d\d$", r"(.+)-\d{3}", _NEW, "-", replace(BRATS_3, name="brats2024")
+    ),
+}
+# One collection may hold examinations before and after treatment: their labels mean the same.
+_COMPATIBLE = {"brats2023", "brats2024"}
+OTHER_LAYOUTS = ("msd", "nnunet")
+_NIFTI = re.compile(r"\.nii(\.gz)?$")
+
+
+def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseFiles]:
+    """Every examination below `root`, sorted by case id.
+
+    Args:
+        root: A folder; HGG/LGG or any other folders in between do not matter.
+        layout: A name of `LAYOUTS` or `OTHER_LAYOUTS`, a YAML file, or None to go by the names.
+
+    Raises:
+        InputError: Nothing found, several layouts mixed, or one file found twice.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise InputError(f"data.root {root} is not a folder: give the folder that holds patients.")
+    if layout is not None and str(layout).endswith((".yaml", ".yml")):
+        from datamodules.described import find_described
+
+        return find_described(root, Path(layout))
+    if layout is not None and layout not in (*LAYOUTS, *OTHER_LAYOUTS):
+        known = ", ".join((*LAYOUTS, *OTHER_LAYOUTS))
+        raise InputError(
+            f"data.layout {layout!r} is unknown: expected one of {known}, or a YAML file."
+        )
+    files = list(nifti_files(root))
+    collection = root.parent if root.name in ("imagesTr", "imagesTs") else root
+    is_collection = (collection / "imagesTr").is_dir() or (collection / "imagesTs").is_dir()
+    if layout in OTHER_LAYOUTS or (layout is None and is_collection):
+        from datamodules.decathlon import find_collection
+
+        folder = root if root.name in ("imagesTr", "imagesTs") else None
+        return find_collection(collection, folder, None if layout is None else str(layout))
+    return _find_brats(root, files, None if layout is None else str(layout))
+
+
+def patient_of(case_id: str) -> str:
+    """The patient an examination belongs to, by the rules of the challenge that named it."""
+    for years in LAYOUTS.values():
+        if re.match(years.prefix, case_id, re.IGNORECASE):
+            found = re.fullmatch(years.patient, case_id)
+            return found.group(1) if found else case_id
+    return case_id
+
+
+def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> CaseFiles:
+    """One unlabelled patient given as four files, for `predict`.
+
+    Raises:
+        InputError: A modality is missing or unknown, or its file does not exist.
+    """
+    if set(images) != set(MODALITIES):
+        raise InputError(
+            f"one patient needs the four files {', '.join(MODALITIES)}: got "
+            f"{', '.join(sorted(images)) or 'none'}; give all of --t1 --t1ce --t2 --flair."
+        )
+    paths = {modality: Path(images[modality]).expanduser() for modality in MODALITIES}
+    for modality, path in paths.items():
+        if not path.is_file():
+            raise InputError(f"--{modality} {path} is not a file: give a NIfTI image.")
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(
+            f"data.layout {layout!r} cannot name one patient's prediction: expected one of "
+            f"{', '.join(LAYOUTS)}."
+        )
+    stems = {modality: _NIFTI.sub("", path.name) for modality, path in paths.items()}
+    case_id = os.path.commonprefix(list(stems.values()))  # noqa: RUF071 - of names, not paths
+    case_id = re.sub(r"[-_.]+(t|T)?$", "", case_id) or paths["t1"].parent.name or "patient"
+    recognised = next(
+        (name for name, y in LAYOUTS.items() if re.match(y.prefix, case_id, re.IGNORECASE)), None
+    )
+    name = layout or recognised or "brats2021"
+    return CaseFiles(
+        case_id=case_id,
+        patient_id=patient_of(case_id),
+        images={modality: ImageFile(path) for modality, path in paths.items()},
+        label=None,
+        convention=LAYOUTS[name].convention,
+        layout=name,
+        prediction_name=f"{case_id}{LAYOUTS[name].separator}seg.nii.gz",
+    )
+
+
+def nifti_files(root: Path) -> Iterator[Path]:
+    """Every NIfTI file below `root`, links followed once, hidden files left out."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and _NIFTI.search(name):
+                yield Path(folder, name)
+
+
+def _find_brats(root: Path, files: Iterable[Path], given: str | None) -> list[CaseFiles]:
+    """Examinations named in the manner of a BraTS year."""
+    files = list(files)
+    found: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
+    for path in files:
+        match = _brats_name(path, given)
+        if match is None:
+            continue
+        layout, case_id, kind = match
+        kinds = found[layout][case_id]
+        if kind in kinds:
+            raise InputError(
+                f"{case_id} has two files for {kind}, {kinds[kind]} and {path}: leave one of them."
+            )
+        kinds[kind] = path
+    if not found:
+        seen = f"the first of {len(files)} NIfTI files is {files[0].name}" if files else "no NIfTI"
+        raise InputError(
+            f"no patient found below data.root {root} ({seen}): expected names such as "
+            f"BraTS2021_00006_flair.nii.gz{f' ({given})' if given else ''}, or describe them in a "
+            "YAML file given as data.layout."
+        )
+    if len(found) > 1 and not set(found) <= _COMPATIBLE:
+        raise InputError(
+            f"data.root {root} mixes layouts ({', '.join(sorted(found))}), whose labels or "
+            "patients need not agree: give the folder of one of them."
+        )
+    cases = [
+        _brats_case(case_id, kinds, layout)
+        for layout, by_case in found.items()
+        for case_id, kinds in by_case.items()
+    ]
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def _brats_name(path: Path, given: str | None) -> tuple[str, str, str] | None:
+    """(layout, case id, modality or "seg") of a file, or None when it is named otherwise."""
+    stem = _NIFTI.sub("", path.name)
+    for layout, years in LAYOUTS.items():
+        if given is not None and layout != given:
+            continue
+        case_id, separator, suffix = stem.rpartition(years.separator)
+        kind = years.suffixes.get(suffix.lower())
+        if not separator or kind is None:
+            continue
+        if given is not None or re.match(years.prefix, case_id, re.IGNORECASE):
+            return layout, case_id, kind
+    return None
+
+
+def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFiles:
+    """One examination out of its files, its label looked for under a known wrong name too."""
+    years = LAYOUTS[layout]
+    images = {modality: ImageFile(kinds[modality]) for modality in MODALITIES if modality in kinds}
+    label = kinds.get("seg")
+    notices: tuple[str, ...] = ()
+    anchor = next(iter(kinds.values()))
+    if label is None and anchor.parent.name == case_id:
+        # BraTS20_Training_355 was published with its label called W39_1998.09.19_Segm.nii.
+        strays = [p for p in sorted(anchor.parent.iterdir()) if re.search(r"_Segm\.nii", p.name)]
+        if len(strays) == 1:
+            label = strays[0]
+            notices = (f"label read from {label.name}, a known wrong name",)
+    found = re.fullmatch(years.patient, case_id)
+    extension = "".join(anchor.suffixes[-2:]) if anchor.name.endswith(".gz") else ".nii"
+    return CaseFiles(
+        case_id=case_id,
+        patient_id=found.group(1) if found else case_id,
+        images=images,
+        label=label,
+        convention=years.convention,
+        layout=layout,
+        prediction_name=f"{case_id}{years.separator}seg{extension}",
+        notices=notices,
+    )
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        InputError: The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}): mend or replace it.") from error

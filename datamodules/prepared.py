@@ -1,0 +1,169 @@
+"""One prepared case: what training reads, and the way back to the grid of its files."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.geometry import Geometry
+from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
+from datamodules.reading import read_volume
+from errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+class PreparedCase:
+    """One examination out of the cache; arrays are opened when asked for, never held.
+
+    Attributes:
+        case_id: Name of the examination.
+        patient_id: Name of the patient, shared by the examinations of one patient.
+        spacing: mm of the prepared grid, canonical order.
+        content_hash: Digest of the images' voxel values.
+        label_hash: Digest of the label's; empty without one.
+        convention: Meaning of the label values in the original files.
+        prediction_name: File name of a prediction in the case's own layout.
+        layout: Name of the layout the case was found in.
+        brain_ml: Volume of the brain in ml.
+        notices: What a person should know about the case.
+        native_shape: Grid of the original files, file order.
+        native_affine: (4, 4) of the original files.
+        native_spacing: mm of the original files, file order.
+    """
+
+    def __init__(self, files: CaseFiles, folder: Path) -> None:
+        described = json.loads((folder / "case.json").read_text())
+        self.files = files
+        self.folder = folder
+        self.case_id = files.case_id
+        self.patient_id = files.patient_id
+        self.convention = files.convention
+        self.prediction_name = files.prediction_name
+        self.layout = files.layout
+        self.geometry = Geometry.from_dict(described["geometry"])
+        self.spacing: tuple[float, ...] = self.geometry.spacing
+        self.content_hash: str = described["content"]
+        self.label_hash: str = described["label"]
+        self.brain_ml: float = described["brain_ml"]
+        self.notices: list[str] = [*files.notices] + [
+            notice for notice in described["notices"] if notice not in files.notices
+        ]
+        self.native_affine: npt.NDArray[np.float64] = np.array(described["affine"])
+        self.native_shape = self.geometry.native_shape
+        edges = np.sqrt((self.native_affine[:3, :3] ** 2).sum(0))
+        self.native_spacing = tuple(float(edge) for edge in edges)
+        self._header = bytes.fromhex(described["header"])
+
+    def __repr__(self) -> str:
+        return f"PreparedCase({self.case_id!r}, {'x'.join(map(str, self.shape))})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of the prepared grid (d, h, w)."""
+        return self.geometry.shape
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the case has a label map."""
+        return bool(self.label_hash)
+
+    @property
+    def image(self) -> npt.NDArray[np.float16]:
+        """Memory map (4, d, h, w) of z-scores."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def label(self) -> npt.NDArray[np.uint8] | None:
+        """Memory map (d, h, w): 0 background, 1 necrosis, 2 oedema, 3 enhancing; or None."""
+        if not self.labelled:
+            return None
+        return np.load(self.folder / "label.npy", mmap_mode="r")
+
+    @property
+    def samples(self) -> npt.NDArray[np.int16]:
+        """Voxels of each region, for drawing patch centres: (4, n, 3), WT, TC, ET, elsewhere."""
+        return np.load(self.folder / "samples.npy", mmap_mode="r")
+
+    def mask(self) -> npt.NDArray[np.float32]:
+        """Regions WT, TC, ET on the prepared grid: (3, d, h, w), 0 or 1."""
+        return CANONICAL.to_regions(np.asarray(self._labelled())).astype(np.float32)
+
+    def _labelled(self) -> npt.NDArray[np.uint8]:
+        label = self.label
+        if label is None:
+            raise InputError(f"{self.case_id} has no label: it can be predicted, not scored.")
+        return label
+
+    def native_regions(self) -> npt.NDArray[np.bool_]:
+        """Regions of the original label file: (3, *native_shape)."""
+        if self.files.label is None:
+            raise InputError(f"{self.case_id} has no label: it can be predicted, not scored.")
+        return self.convention.to_regions(read_volume(self.files.label).array)
+
+    def native_image(self, modality: str) -> npt.NDArray[np.float32]:
+        """One modality as its file holds it: (*native_shape).
+
+        Args:
+            modality: One of t1, t1ce, t2, flair.
+        """
+        if modality not in MODALITIES:
+            raise ValueError(f"modality {modality!r} is none of {', '.join(MODALITIES)}")
+        file = self.files.images[modality]
+        array = read_volume(file.path).array
+        if file.channel is not None:
+            array = array[..., file.channel]
+        return np.asarray(array, np.float32)
+
+    def to_native(self, probabilities: Any) -> npt.NDArray[np.float32]:
+        """Prepared grid (R, d, h, w) to the grid of the files (R, *native_shape).
+
+        Linear interpolation; 0 outside the brain box.
+
+        Args:
+            probabilities: A float tensor on the CPU, or an array.
+        """
+        array = np.asarray(probabilities, np.float32)
+        if array.shape[1:] != self.shape:
+            raise ValueError(f"shape {array.shape[1:]} is not the prepared grid {self.shape}")
+        return self.geometry.to_native(array)
+
+    def save_native(self, array: Array, path: str | Path, dtype: Any) -> None:
+        """Write (*native_shape) as NIfTI on the grid and affine of the files, whole or not at all.
+
+        Args:
+            array: Values in file order.
+            path: Ends in ``.nii`` or ``.nii.gz``.
+            dtype: Type of the voxels in the file.
+        """
+        path = Path(path)
+        values = np.asarray(array).astype(dtype)
+        if values.shape != self.native_shape:
+            raise ValueError(f"shape {values.shape} is not the native grid {self.native_shape}")
+        if self._header:
+            header = nib.Nifti1Header(self._header, check=False)
+            header.set_data_shape(values.shape)
+            header.set_data_dtype(values.dtype)
+            header.set_slope_inter(1, 0)
+            header["cal_min"] = header["cal_max"] = 0
+            # Passing no affine keeps sform and qform to the last bit.
+            image = nib.Nifti1Image(values, None, header)
+        else:
+            image = nib.Nifti1Image(values, self.native_affine)
+        suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(f".tmp{suffix}", f".{path.name}.", path.parent)
+        os.close(handle)
+        try:
+            nib.save(image, temporary)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(path, 0o666 & ~mask)  # mkstemp's file is for its owner alone

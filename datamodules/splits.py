@@ -1,0 +1,318 @@
+"""Which patients train, which select the checkpoint, which are tested; and leaks between them.
+
+Every split is by patient: the examinations of one patient stay together. The order of patients is
+their digest with the seed, so it depends neither on the order of files nor on who else is there.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datamodules.layouts import read_json
+from errors import InputError
+
+Protocol = Literal["default", "paper"]
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of the three parts, with what identifies their patients later.
+
+    Args:
+        train: Cases that are trained on.
+        val: Cases that select the checkpoint.
+        test: Cases that are scored; under protocol `paper` the same as `val`.
+        protocol: `default`, `paper` (selected on the tested patients) or `external`.
+        source: How the split came about, in words.
+        patients: Case id to patient id.
+        hashes: Case id to content hash.
+        layouts: Names of the layouts the cases were found in.
+    """
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    protocol: str = "default"
+    source: str = ""
+    patients: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    layouts: list[str] = field(default_factory=list)
+
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether the tested patients also selected the checkpoint; tables must say so."""
+        return self.protocol != "external" and bool(set(self.val) & set(self.test))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for checkpoints and `split.json`."""
+        return {
+            "train": list(self.train),
+            "val": list(self.val),
+            "test": list(self.test),
+            "protocol": self.protocol,
+            "source": self.source,
+            "patients": dict(self.patients),
+            "hashes": dict(self.hashes),
+            "layouts": list(self.layouts),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Split":
+        """Inverse of `to_dict`; keys of other origin are ignored."""
+        return cls(**{key: plain[key] for key in cls.__dataclass_fields__ if key in plain})
+
+
+def make_split(
+    patients: Mapping[str, str],
+    *,
+    protocol: Protocol = "default",
+    n_folds: int | None = None,
+    fold: int = 0,
+    split_file: str | Path | None = None,
+    seed: int = 0,
+) -> Split:
+    """Split labelled cases into training, validation and test.
+
+    Args:
+        patients: Case id to patient id.
+        protocol: `default` is 70/10/20; `paper` the paper's 8:2, selected and scored on the 2.
+        n_folds: The fold is the test set, validation is cut from the rest.
+        fold: Which fold, from 0.
+        split_file: JSON with train, val and test, or nnU-Net's `splits_final.json`.
+        seed: Of the order of patients.
+
+    Raises:
+        InputError: Too few patients, a fold that does not exist, or a split file that does not fit.
+    """
+    if split_file is not None:
+        return _from_file(Path(split_file).expanduser(), patients, protocol, fold, seed)
+    order = _ordered(set(patients.values()), seed)
+    if n_folds is not None:
+        if not 2 <= n_folds <= len(order):
+            raise InputError(
+                f"data.n_folds is {n_folds} for {len(order)} patients: expected between 2 and the "
+                "number of patients."
+            )
+        if not 0 <= fold < n_folds:
+            raise InputError(f"data.fold is {fold}: expected 0 to {n_folds - 1}.")
+        test = order[fold::n_folds]
+        source = f"fold {fold} of {n_folds}, seed {seed}"
+    else:
+        needed = 2 if protocol == "paper" else 3
+        if len(order) < needed:
+            raise InputError(
+                f"{len(order)} labelled patients cannot be split: expected at least {needed}, give "
+                "a larger data.root."
+            )
+        test = order[: max(1, round(TEST_SHARE * len(order)))]
+        source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"
+    rest = [patient for patient in order if patient not in set(test)]
+    return _assemble(patients, rest, test, protocol, source)
+
+
+def _assemble(
+    patients: Mapping[str, str],
+    rest: Sequence[str],
+    test: Sequence[str],
+    protocol: Protocol,
+    source: str,
+) -> Split:
+    """Cut validation from the patients not tested, unless the paper's protocol is asked."""
+    if protocol == "paper":
+        train, val = rest, test
+    else:
+        if len(rest) < 2:
+            raise InputError(
+                f"{len(rest)} patients are left to train and validate on ({source}): expected at "
+                "least 2."
+            )
+        share = VALIDATION_SHARE / (1 - TEST_SHARE)
+        count = min(max(1, round(share * len(rest))), len(rest) - 1)
+        val, train = rest[:count], rest[count:]
+    return Split(
+        train=_cases(patients, train),
+        val=_cases(patients, val),
+        test=_cases(patients, test),
+        protocol=protocol,
+        source=source,
+    )
+
+
+def _cases(patients: Mapping[str, str], chosen: Iterable[str]) -> list[str]:
+    wanted = set(chosen)
+    return sorted(case_id for case_id, patient in patients.items() if patient in wanted)
+
+
+def _ordered(patients: set[str], seed: int) -> list[str]:
+    def rank(patient: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+
+    return sorted(patients, key=rank)
+
+
+def _from_file(
+    path: Path, patients: Mapping[str, str], protocol: Protocol, fold: int, seed: int
+) -> Split:
+    """The parts a file names; of nnU-Net's, `val` is tested and validation cut from `train`."""
+    content = read_json(path)
+    if isinstance(content, list):
+        if not 0 <= fold < len(content):
+            raise InputError(f"data.fold is {fold}, but {path} holds {len(content)} folds.")
+        parts = {"train": content[fold].get("train"), "test": content[fold].get("val")}
+    else:
+        parts = {key: content.get(key) for key in ("train", "val", "test")}
+    for key, ids in parts.items():
+        if not isinstance(ids, list) or not ids:
+            raise InputError(
+                f"{path} has no case ids under {key!r}: expected the keys train, val and test, or "
+                "nnU-Net's list of folds."
+            )
+    unknown = sorted({i for ids in parts.values() for i in ids} - set(patients))
+    if unknown:
+        raise InputError(
+            f"{path} names {len(unknown)} cases that are not among the labelled ones below "
+            f"data.root ({', '.join(unknown[:5])}): correct the file or the root."
+        )
+    _refuse_shared_patients(path, parts, patients)
+    if isinstance(content, list):
+        listed = {i: patients[i] for ids in parts.values() for i in ids}
+        rest = _ordered({patients[i] for i in parts["train"]}, seed)
+        test = sorted({patients[i] for i in parts["test"]})
+        return _assemble(listed, rest, test, protocol, f"{path.name}, fold {fold}")
+    shared = set(parts["val"]) == set(parts["test"])
+    return Split(
+        train=sorted(parts["train"]),
+        val=sorted(parts["val"]),
+        test=sorted(parts["test"]),
+        protocol="paper" if shared else "default",
+        source=path.name,
+    )
+
+
+def _refuse_shared_patients(
+    path: Path, parts: Mapping[str, list[str]], patients: Mapping[str, str]
+) -> None:
+    """A patient stands on one side only; validation equal to test is the paper's protocol."""
+    sides = {key: {patients[i] for i in ids} for key, ids in parts.items()}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = sorted(sides.get(one, set()) & sides.get(other, set()))
+        if shared and not (one == "val" and sides[one] == sides[other]):
+            raise InputError(
+                f"{path} has {', '.join(shared[:5])} both in {one} and in {other}: keep each "
+                "patient on one side."
+            )
+
+
+def evaluation_split(
+    stored: Mapping[str, Any],
+    patients: Mapping[str, str],
+    hashes: Mapping[str, str],
+    *,
+    layouts: Iterable[str] = (),
+    aliases: Mapping[str, set[str]] | None = None,
+    allow_seen: bool = False,
+) -> tuple[Split, list[str]]:
+    """What a checkpoint may be scored on, among the labelled cases at hand.
+
+    The checkpoint's own cohort gives its stored test set; patients it never saw are an external
+    test set, all of them; a mixture is refused.
+
+    Args:
+        stored: The checkpoint's `Split.to_dict()`.
+        patients: Case id to patient id of the cases at hand.
+        hashes: Case id to content hash of the cases at hand.
+        layouts: Layout names of the cases at hand.
+        aliases: Case id to the names the case had in other years.
+        allow_seen: Score seen patients too; the notice names them.
+
+    Returns:
+        The split (only `test` matters) and notices.
+
+    Raises:
+        InputError: Every case was trained or selected on, or seen and unseen ones are mixed.
+    """
+    own = Split.from_dict(stored)
+    used = set(own.train) | set(own.val)
+    seen = _recognise(own, used, patients, hashes, aliases or {})
+    known = seen | _recognise(own, used | set(own.test), patients, hashes, aliases or {})
+    new = sorted(set(patients) - known)
+    described: dict[str, Any] = {
+        "patients": {**own.patients, **patients},
+        "hashes": {**own.hashes, **hashes},
+        "layouts": sorted(layouts),
+    }
+    notices = []
+    if seen and not new and not allow_seen:
+        test = sorted(_recognise(own, set(own.test), patients, hashes, aliases or {}))
+        test = test if own.selected_on_test else [i for i in test if i not in seen]
+        if not test:
+            raise InputError(
+                f"every case here was used to train or select the checkpoint ({_few(seen)}): give "
+                "patients it has not seen, or data.allow_seen_patients."
+            )
+        if len(test) < len(own.test):
+            notices.append(f"{len(test)} of the {len(own.test)} stored test cases are here")
+        if own.selected_on_test:
+            notices.append("the checkpoint was selected on these patients")
+        split = Split(own.train, own.val, test, own.protocol, own.source, **described)
+        return split, notices
+    if seen and not allow_seen:
+        raise InputError(
+            f"data.root mixes patients that the checkpoint was trained or selected on "
+            f"({_few(seen)}) with unseen ones ({_few(new)}): separate them, or give "
+            "data.allow_seen_patients."
+        )
+    if seen:
+        notices.append(f"scored although trained or selected on: {', '.join(sorted(seen))}")
+    if set(own.layouts) != set(layouts) and own.layouts and not aliases:
+        notices.append(
+            f"overlap unknown: trained on {', '.join(own.layouts)}, tested on "
+            f"{', '.join(sorted(layouts))}, whose years rename the same patients, and no "
+            "name_mapping*.csv was found"
+        )
+    split = Split([], [], sorted(patients), "external", "external test set", **described)
+    return split, notices
+
+
+def _recognise(
+    own: Split,
+    part: set[str],
+    patients: Mapping[str, str],
+    hashes: Mapping[str, str],
+    aliases: Mapping[str, set[str]],
+) -> set[str]:
+    """Cases at hand that belong to `part` of the checkpoint's cohort, by name or by content."""
+    contents = {own.hashes[i] for i in part if i in own.hashes}
+    names = part | {own.patients[i] for i in part if i in own.patients}
+    return {
+        case_id
+        for case_id, patient in patients.items()
+        if hashes.get(case_id) in contents
+        or not names.isdisjoint({case_id, patient, *aliases.get(case_id, ())})
+    }
+
+
+def read_aliases(root: Path) -> dict[str, set[str]]:
+    """Names of one patient in different years, from `name_mapping*.csv` near `root`."""
+    aliases: dict[str, set[str]] = {}
+    places = [*root.glob("name_mapping*.csv"), *root.glob("*/name_mapping*.csv")]
+    for path in sorted({*places, *root.resolve().parent.glob("name_mapping*.csv")}):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                names = {
+                    value.strip()
+                    for column, value in row.items()
+                    if value and column and "id" in column.lower() and value.strip() != "NA"
+                }
+                for name in names:
+                    aliases.setdefault(name, set()).update(names - {name})
+    return aliases
+
+
+def _few(ids: Iterable[str]) -> str:
+    listed = sorted(ids)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
