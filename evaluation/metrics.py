@@ -39,8 +39,8 @@ class EmptyRule:
     def __str__(self) -> str:
         """Return the rule as a sentence for tables."""
         return (
-            f"rule {self.name}: both empty = Dice {self.dice_both:g}, HD95 {self.hd95_both:g} mm; "
-            f"one empty = Dice {self.dice_one:g}, HD95 {self.hd95_one:g} mm"
+            f"empty in both: Dice {self.dice_both:g}, HD95 {self.hd95_both:g} mm; "
+            f"in one: Dice {self.dice_one:g}, HD95 {self.hd95_one:g} mm (rule {self.name})"
         )
 
 
