@@ -1,0 +1,170 @@
+"""What every backbone and every fusion head promises, one line a network."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from backbones import DynUNet, SegResNet
+from errors import InputError
+from fusion import DualFusionAttention, EarlyFusion, LateFusion
+
+BACKBONES = {
+    "DynUNet": DynUNet,
+    "SegResNet": SegResNet,
+    "DynUNet-instance": partial(DynUNet, norm="instance"),
+    "DynUNet-group": partial(DynUNet, norm="group"),
+    "SegResNet-instance": partial(SegResNet, norm="instance"),
+    "SegResNet-group": partial(SegResNet, norm="group"),
+}
+HEADS = {
+    "LateFusion": LateFusion,
+    "EarlyFusion": EarlyFusion,
+    "DualFusionAttention": DualFusionAttention,
+    "DualFusionAttention-pooled": partial(DualFusionAttention, exact_below=100),
+    "DualFusionAttention-channel": partial(DualFusionAttention, attention="channel"),
+    "DualFusionAttention-released": partial(DualFusionAttention, variant="released"),
+}
+CHANNELS = (8, 4)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    return BACKBONES[request.param](4, 3, size="tiny")
+
+
+@pytest.fixture(params=HEADS)
+def head(request):
+    return HEADS[request.param](CHANNELS, 3, size="tiny")
+
+
+def head_inputs(*grid, batch=2):
+    features = [torch.randn(batch, channels, *grid) for channels in CHANNELS]
+    return features, [torch.randn(batch, 3, *grid) for _ in CHANNELS]
+
+
+def assert_every_weight_learns(network: nn.Module, output: torch.Tensor) -> None:
+    (output * torch.randn_like(output)).sum().backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_backbone_shapes(backbone):
+    image = torch.randn(2, 4, 16, 24, 32)
+    features = backbone.features(image)
+    assert features.shape == (2, backbone.feature_channels, 16, 24, 32)
+    assert backbone.head(features).shape == (2, 3, 16, 24, 32)
+
+
+def test_backbone_forward_is_head_of_features_and_leaves_the_features_alone(backbone):
+    backbone.eval()
+    image = torch.randn(1, 4, 16, 16, 16)
+    features = backbone.features(image)
+    before = features.clone()
+    logits = backbone.head(features)
+    assert torch.equal(features, before)
+    assert torch.equal(backbone(image), logits)
+
+
+def test_backbone_gradient_reaches_every_weight(backbone):
+    assert_every_weight_learns(backbone, backbone(torch.randn(2, 4, 16, 16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("sides", "advice"), [((16, 17, 24), "16 x 24 x 24"), ((8, 16, 16), "16 x 16 x 16")]
+)
+def test_backbone_names_the_patch_size_that_fits(backbone, sides, advice):
+    with pytest.raises(InputError, match=f"`patch_size` to {advice}"):
+        backbone(torch.randn(1, 4, *sides))
+
+
+def test_backbone_refuses_other_modalities(backbone):
+    with pytest.raises(InputError, match="in_channels"):
+        backbone(torch.randn(1, 3, 16, 16, 16))
+
+
+@pytest.mark.parametrize("build", [DynUNet, SegResNet])
+def test_backbone_refuses_unknown_names(build):
+    with pytest.raises(InputError, match=r"no size 'huge'.*base, tiny"):
+        build(4, 3, size="huge")
+    with pytest.raises(InputError, match=r"no normalisation 'layer'.*batch, instance, group"):
+        build(4, 3, norm="layer")
+
+
+def test_backbone_state_dict_round_trip(backbone):
+    backbone.train()(torch.randn(2, 4, 16, 16, 16))  # moves running statistics, where there are any
+    image = torch.randn(1, 4, 16, 16, 16)
+    twin = copy.deepcopy(backbone)
+    for weight in twin.parameters():
+        nn.init.normal_(weight)
+    assert not torch.equal(twin.eval()(image), backbone.eval()(image))
+    twin.load_state_dict(backbone.state_dict())
+    assert torch.equal(twin(image), backbone(image))
+
+
+def test_head_shapes(head):
+    assert head(*head_inputs(8, 8, 8)).shape == (2, 3, 8, 8, 8)
+
+
+def test_head_takes_odd_and_unequal_sides_or_says_why_not(head):
+    features, logits = head_inputs(7, 6, 5)
+    if getattr(head, "attend", None) is not None and head.attend.mode == "plane":
+        with pytest.raises(InputError, match="cubic"):
+            head(features, logits)
+    else:
+        assert head(features, logits).shape == (2, 3, 7, 6, 5)
+
+
+def test_head_gradient_reaches_every_weight(head):
+    if not list(head.parameters()):
+        assert isinstance(head, LateFusion)
+        return
+    assert_every_weight_learns(head, head(*head_inputs(8, 8, 8)))
+
+
+def test_head_runs_in_mixed_precision(head):
+    features, logits = head_inputs(8, 8, 8)
+    expected = head(features, logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head([one.bfloat16() for one in features], [one.bfloat16() for one in logits])
+    error = (found.float() - expected).abs().mean() / expected.abs().mean()
+    assert error < 0.05
+    if found.requires_grad:
+        found.float().sum().backward()
+
+
+def test_head_keeps_its_inputs(head):
+    features, logits = head_inputs(8, 8, 8)
+    before = [one.clone() for one in (*features, *logits)]
+    head(features, logits)
+    assert all(torch.equal(a, b) for a, b in zip((*features, *logits), before, strict=True))
+
+
+def test_head_state_dict_round_trip(head):
+    features, logits = head_inputs(8, 8, 8)
+    twin = copy.deepcopy(head)
+    for weight in twin.parameters():
+        nn.init.normal_(weight)
+    twin.load_state_dict(head.state_dict())
+    assert torch.equal(twin(features, logits), head(features, logits))
+
+
+@pytest.mark.parametrize("build", [EarlyFusion, DualFusionAttention])
+def test_trained_head_refuses_wrong_sizes_and_features(build):
+    with pytest.raises(InputError, match="no size 'huge'"):
+        build(CHANNELS, size="huge")
+    head = build(CHANNELS, size="tiny")
+    features, logits = head_inputs(8, 8, 8)
+    with pytest.raises(InputError, match=r"built for feature maps of \[8, 4\].*got \[4, 8\]"):
+        head(features[::-1], logits)
+    with pytest.raises(InputError, match="different grids"):
+        head([features[0], features[1][..., :4]], logits)
