@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
+from datamodules import memory
 from datamodules.layouts import CANONICAL
 from datamodules.prepared import PreparedCase
 from datamodules.sampling import draw_centre, patch_start
@@ -59,8 +60,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         else:
             image, labels = plain_patch(case.image, label, start, self.patch_size)
         return {
-            "image": torch.from_numpy(image),
-            "mask": torch.from_numpy(CANONICAL.to_regions(labels)).float(),
+            "image": image,
+            "mask": region_masks(labels),
             "case_id": case.case_id,
             "spacing": torch.tensor(case.spacing),
         }
@@ -79,7 +80,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         """The case: image (4, d, h, w), mask (3, d, h, w) when labelled, case_id, spacing, case."""
         case = self.cases[item]
         batch = {
-            "image": torch.from_numpy(np.asarray(case.image, np.float32)),
+            "image": torch.from_numpy(np.array(case.image)).float(),
             "case_id": case.case_id,
             "spacing": torch.tensor(case.spacing),
             "case": case,
@@ -110,6 +111,15 @@ class GlobalOrderSampler(DistributedSampler[int]):
                 first + self.rank, first + self.num_samples * self.num_replicas, self.num_replicas
             )
         )
+
+
+def region_masks(label: torch.Tensor) -> torch.Tensor:
+    """Regions WT, TC, ET of a canonical label map: uint8 (d, h, w) to float32 (3, d, h, w)."""
+    mask = torch.from_numpy(memory.empty((3, *label.shape), np.float32))
+    mask[0] = label != 0
+    mask[1] = (label != 0) & (label != CANONICAL.oedema)
+    mask[2] = label == CANONICAL.enhancing
+    return mask
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

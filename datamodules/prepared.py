@@ -69,21 +69,31 @@ class PreparedCase:
         return self.geometry.shape
 
     @property
+    def native_orientation(self) -> str:
+        """Where the axes of the files point to, such as LPS."""
+        return "".join(nib.aff2axcodes(self.native_affine))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the files say of themselves that they show a phantom."""
+        return b"SYNTHETIC" in self._header
+
+    @property
     def labelled(self) -> bool:
         """Whether the case has a label map."""
         return bool(self.label_hash)
 
     @property
     def image(self) -> npt.NDArray[np.float16]:
-        """Memory map (4, d, h, w) of z-scores."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+        """Memory map (4, d, h, w) of z-scores; what is written to it stays in memory."""
+        return np.load(self.folder / "image.npy", mmap_mode="c")
 
     @property
     def label(self) -> npt.NDArray[np.uint8] | None:
         """Memory map (d, h, w): 0 background, 1 necrosis, 2 oedema, 3 enhancing; or None."""
         if not self.labelled:
             return None
-        return np.load(self.folder / "label.npy", mmap_mode="r")
+        return np.load(self.folder / "label.npy", mmap_mode="c")
 
     @property
     def samples(self) -> npt.NDArray[np.int16]:

@@ -1,17 +1,12 @@
 """Where patches come from: centres balanced over the regions, patches out of the memory map."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.intensity import BACKGROUND
 from datamodules.layouts import CANONICAL
 
 SAMPLES = 4096  # voxels kept a region: more than the patches ever drawn from one case
 ABSENT = -1
-
-Array = npt.NDArray[Any]
 
 
 def region_samples(
@@ -69,31 +64,3 @@ def patch_start(
         min(max(c - p // 2, 0), n - p) if n >= p else -((p - n) // 2)
         for c, p, n in zip(centre, patch_size, shape, strict=True)
     )
-
-
-def read_region(
-    volume: Array,
-    start: tuple[int, ...],
-    size: tuple[int, ...],
-    out: Array,
-    fill: float = BACKGROUND,
-) -> Array:
-    """Copy a region of (..., d, h, w) into `out` (..., *size), beyond the volume `fill`.
-
-    Args:
-        volume: A memory map or array.
-        start: First voxel of the region, possibly negative.
-        size: Of the region.
-        out: Filled and returned; its type may differ from the volume's.
-        fill: Value beyond the volume.
-    """
-    source: list[Any] = [...]
-    target: list[Any] = [...]
-    for s, n, extent in zip(start, size, volume.shape[-3:], strict=True):
-        low, high = max(s, 0), min(s + n, extent)
-        source.append(slice(low, max(high, low)))
-        target.append(slice(low - s, max(high, low) - s))
-    if any(part.stop - part.start < n for part, n in zip(source[1:], size, strict=True)):
-        out[...] = fill
-    out[tuple(target)] = volume[tuple(source)]
-    return out

@@ -5,15 +5,18 @@ patch. Rotation turns about one anatomical axis at a time and reads a larger reg
 map, so that the corners of the turned patch hold image wherever there is any.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
 
+from datamodules import memory
 from datamodules.intensity import BACKGROUND
-from datamodules.sampling import read_region
 
 Array = npt.NDArray[Any]
 ROTATION_PROBABILITY = 0.5
@@ -57,17 +60,17 @@ def draw(rng: np.random.Generator) -> Augmentation:
 
 def plain_patch(
     image: Array, label: Array, start: tuple[int, ...], size: tuple[int, ...]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """A patch as it lies: image (4, *size), label (*size).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A patch as it lies: image (4, *size) float32, label (*size) uint8.
 
     Args:
-        image: (4, d, h, w), possibly a memory map.
-        label: (d, h, w).
+        image: (4, d, h, w) float16, possibly a memory map.
+        label: (d, h, w) uint8.
         start: First voxel; the patch may reach beyond the volume.
         size: Of the patch in voxels.
     """
-    patch = read_region(image, start, size, np.empty((len(image), *size), np.float32))
-    return patch, read_region(label, start, size, np.empty(size, np.uint8), 0)
+    patch = _read(image, start, size, BACKGROUND)
+    return _single(patch), torch.from_numpy(_read(label, start, size, 0))
 
 
 def augmented_patch(
@@ -76,25 +79,63 @@ def augmented_patch(
     start: tuple[int, ...],
     size: tuple[int, ...],
     augmentation: Augmentation,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The patch of `plain_patch`, turned about its centre, mirrored, its intensities changed."""
-    if augmentation.axis is None:
-        patch, labels = plain_patch(image, label, start, size)
-    else:
-        patch, labels = _turned(image, label, start, size, augmentation.axis, augmentation.angle)
-    mirrored = tuple(slice(None, None, -1 if flip else 1) for flip in augmentation.flips)
-    patch, labels = patch[(slice(None), *mirrored)], labels[mirrored]
-    return _intensity(patch, augmentation), np.ascontiguousarray(labels)
+    if augmentation.axis is not None:
+        return _turned(image, label, start, size, augmentation)
+    mirror = _mirror(augmentation.flips)
+    # Everything that only moves voxels is done in float16, half the memory.
+    patch = _contiguous(_read(image, start, size, BACKGROUND)[(slice(None), *mirror)])
+    labels = _contiguous(_read(label, start, size, 0)[mirror])
+    brain = _brain(torch.from_numpy(patch))
+    return _change_intensity(_single(patch), brain, augmentation), torch.from_numpy(labels)
 
 
-def _intensity(patch: Array, augmentation: Augmentation) -> npt.NDArray[np.float32]:
-    """Scale and shift inside the brain; the background keeps its fill."""
-    brain = np.any(patch != BACKGROUND, axis=0)
-    out = np.empty(patch.shape, np.float32)
-    for channel, values in enumerate(patch):
-        np.multiply(brain, augmentation.shift[channel], out=out[channel])
-        out[channel] += values * augmentation.scale[channel]
-    return out
+def _mirror(flips: Sequence[bool]) -> tuple[slice, ...]:
+    return tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+
+
+def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
+    """A region of (..., d, h, w) in memory, (..., *size); beyond the volume lies `fill`."""
+    source: list[Any] = [...]
+    target: list[Any] = [...]
+    for first, n, extent in zip(start, size, volume.shape[-3:], strict=True):
+        low, high = max(first, 0), min(first + n, extent)
+        source.append(slice(low, max(high, low)))
+        target.append(slice(low - first, max(high, low) - first))
+    region = memory.empty((*volume.shape[:-3], *size), volume.dtype)
+    if any(part.stop - part.start < n for part, n in zip(source[1:], size, strict=True)):
+        region[...] = fill
+    region[tuple(target)] = volume[tuple(source)]
+    return region
+
+
+def _contiguous(view: Array) -> Array:
+    """A copy of a mirrored or turned view, in order."""
+    copy = memory.empty(view.shape, view.dtype)
+    copy[...] = view
+    return copy
+
+
+def _single(halves: Array) -> torch.Tensor:
+    """float16 to float32."""
+    return torch.from_numpy(memory.empty(halves.shape, np.float32)).copy_(torch.from_numpy(halves))
+
+
+def _brain(patch: torch.Tensor) -> torch.Tensor:
+    """1 inside the brain, 0 outside: (4, *patch) to float32 (*patch)."""
+    # The fill is 0.0, whose bits are all 0: a voxel of brain has a bit set in some modality.
+    bits = patch.view(torch.int16 if patch.element_size() == 2 else torch.int32)
+    return (reduce(torch.bitwise_or, bits) != 0).float()
+
+
+def _change_intensity(
+    patch: torch.Tensor, brain: torch.Tensor, augmentation: Augmentation
+) -> torch.Tensor:
+    """Scale and shift inside the brain, in place; the background keeps its fill."""
+    for values, scale, shift in zip(patch, augmentation.scale, augmentation.shift, strict=True):
+        values.mul_(float(scale)).add_(brain, alpha=float(shift))
+    return patch
 
 
 def _turned(
@@ -102,36 +143,53 @@ def _turned(
     label: Array,
     start: tuple[int, ...],
     size: tuple[int, ...],
-    axis: int,
-    angle: float,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Rotate about `axis` through the patch's centre; the image linearly, the label nearest."""
+    augmentation: Augmentation,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate about one axis through the patch's centre, mirror, change intensities.
+
+    The image is interpolated linearly, the label takes its nearest voxel.
+    """
+    assert augmentation.axis is not None  # the caller has looked
+    axis, angle, flips = augmentation.axis, augmentation.angle, augmentation.flips
     first, second = (a for a in range(3) if a != axis)
     plane = (size[first], size[second])
-    cosine, sine = np.cos(angle), np.sin(angle)
-    # Around the turned rectangle lies an upright one, one voxel wider for the interpolation.
-    reach = (
-        int(np.ceil(abs(cosine) * plane[0] + abs(sine) * plane[1])) + 2,
-        int(np.ceil(abs(sine) * plane[0] + abs(cosine) * plane[1])) + 2,
-    )
-    reach = (reach[0] + (reach[0] - plane[0]) % 2, reach[1] + (reach[1] - plane[1]) % 2)
+    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
+    # Around the turned rectangle lies an upright one, a voxel wider for the interpolation, and
+    # wider by an even number so that both have one centre.
+    reach = [
+        int(np.ceil(abs(cosine) * n + abs(sine) * other)) + 2 for n, other in (plane, plane[::-1])
+    ]
+    reach = [n + (n - p) % 2 for n, p in zip(reach, plane, strict=True)]
     wide, wide_start = list(size), list(start)
-    for a, n in ((first, reach[0]), (second, reach[1])):
-        wide_start[a] -= (n - size[a]) // 2
-        wide[a] = n
-    i, j = np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in plane], indexing="ij")
+    for a, n in zip((first, second), reach, strict=True):
+        wide[a], wide_start[a] = n, start[a] - (n - size[a]) // 2
+    # Mirroring in the plane is a change of sign of the coordinates.
+    i, j = np.meshgrid(
+        *[
+            (np.arange(n) - (n - 1) / 2) * (-1 if flips[a] else 1)
+            for a, n in zip((first, second), plane, strict=True)
+        ],
+        indexing="ij",
+    )
     x = cosine * i - sine * j + (reach[0] - 1) / 2
     y = sine * i + cosine * j + (reach[1] - 1) / 2
-    region, labels = plain_patch(image, label, tuple(wide_start), tuple(wide))
     # The turning plane in front, the axis behind: every weight then acts on a whole row at once.
-    rows = np.moveaxis(region, axis + 1, 3).reshape(len(region), reach[0] * reach[1], size[axis])
-    weights = _bilinear(x.ravel(), y.ravel(), reach)
-    turned = np.empty((len(region), *plane, size[axis]), np.float32)
-    for channel, values in zip(turned, rows, strict=True):
-        channel[...] = (weights @ values).reshape(channel.shape)
-    nearest = np.rint(x).astype(np.intp) * reach[1] + np.rint(y).astype(np.intp)
-    flat = np.moveaxis(labels, axis, 2).reshape(reach[0] * reach[1], size[axis])
-    return np.moveaxis(turned, 3, axis + 1), np.moveaxis(flat[nearest], 2, axis)
+    order = _mirror([False, False, False, flips[axis]])
+    voxels = reach[0] * reach[1]
+    halves = _contiguous(
+        np.moveaxis(_read(image, wide_start, wide, BACKGROUND), axis + 1, 3)[order]
+    )
+    weights = _bilinear(x.ravel(), y.ravel(), (reach[0], reach[1]))
+    turned = memory.empty((len(image), *plane, size[axis]), np.float32)
+    for modality, values in zip(turned, _single(halves).numpy(), strict=True):
+        interpolated = weights @ values.reshape(voxels, size[axis])
+        modality[...] = interpolated.reshape(modality.shape)
+    changed = torch.from_numpy(turned)
+    changed = _change_intensity(changed, _brain(changed), augmentation)
+    patch = turned if axis == 2 else _contiguous(np.moveaxis(changed.numpy(), 3, axis + 1))
+    nearest = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
+    labels = np.moveaxis(_read(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
+    return torch.from_numpy(patch), torch.from_numpy(_contiguous(np.moveaxis(labels, 2, axis)))
 
 
 def _bilinear(x: Array, y: Array, shape: tuple[int, int]) -> sparse.csr_matrix:

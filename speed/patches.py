@@ -1,0 +1,106 @@
+"""A training patch out of the cache, against MONAI's PersistentDataset and dictionary transforms.
+
+    python speed/patches.py --data DIR [--out FILE.json]
+
+Both sides start from their own prepared cache of the same cases and give one four-modality patch
+with its label; first as it lies, then with rotation (probability 0.5, one axis, up to 15 degrees),
+three flips, intensity scale and shift. Sides take turns in one process, so that a busy machine
+slows both.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from monai.data import PersistentDataset
+from monai.transforms import (
+    Compose,
+    ConcatItemsd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    MapTransform,
+    NormalizeIntensityd,
+    OneOf,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandRotated,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+
+from datamodules.brats import BraTSPatchDataModule
+from datamodules.layouts import MODALITIES, CaseFiles, find_cases
+from datamodules.loading import PatchDataset
+from speed.timing import report, take_turns
+
+PATCH = (128, 128, 128)
+
+
+def monai_patches(cases: list[CaseFiles], folder: Path, augmented: bool) -> PersistentDataset:
+    """MONAI's way: normalised volumes on disk, a crop balanced over tumour and background."""
+    prepare: list[MapTransform] = [
+        LoadImaged([*MODALITIES, "label"]),
+        EnsureChannelFirstd([*MODALITIES, "label"]),
+        ConcatItemsd(MODALITIES, "image"),
+        NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+    ]
+    crop = [RandCropByPosNegLabeld(["image", "label"], "label", PATCH, 3, 1, num_samples=1)]
+    keys = ["image", "label"]
+    angle = 15 * 3.14159265 / 180
+    changes = [
+        OneOf(
+            [
+                RandRotated(
+                    keys, **{f"range_{axis}": angle}, prob=0.5, mode=["bilinear", "nearest"]
+                )
+                for axis in "xyz"
+            ]
+        ),
+        *[RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)],
+        RandScaleIntensityd("image", 0.1, prob=1.0, channel_wise=True),
+        RandShiftIntensityd("image", 0.1, prob=1.0, channel_wise=True),
+    ]
+    files = [
+        {m: str(case.images[m].path) for m in MODALITIES} | {"label": str(case.label)}
+        for case in cases
+    ]
+    transforms = Compose([*prepare, *crop, *(changes if augmented else [])])
+    return PersistentDataset(files, transforms, cache_dir=folder)
+
+
+def own_patches(root: Path, folder: Path, augmented: bool) -> PatchDataset:
+    """This repository's way."""
+    data = BraTSPatchDataModule(root=str(root), cache_dir=str(folder))
+    data.prepare_data()
+    cases = [case for case in data.cases.values() if case.labelled]
+    return PatchDataset(cases, PATCH, 1000, 0, augmented)
+
+
+def drawer(dataset: PersistentDataset | PatchDataset, cases: int) -> Callable[[int], object]:
+    """Patch number `i`, the cases in turn."""
+    return lambda i: dataset[i % cases if isinstance(dataset, PersistentDataset) else i]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled BraTS cases")
+    parser.add_argument("--out", type=Path, help="JSON file for the result")
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+    cases = find_cases(options.data)
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, augmented in (("plain patch", False), ("augmented patch", True)):
+            peer = monai_patches(cases, Path(folder, "monai"), augmented)
+            own = own_patches(options.data, Path(folder, "own"), augmented)
+            figures[name] = take_turns(
+                drawer(own, len(cases)), drawer(peer, len(cases)), options.repeats
+            )
+    goals = {"plain patch": 8.0, "augmented patch": 2.0}
+    report("128^3 patch of four modalities, seconds", figures, goals, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Two ways of doing one thing, timed in turns, and the report of their ratio."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+WARM_UP = 3  # turns that fill caches and are not counted
+
+
+def take_turns(
+    own: Callable[[int], object], peer: Callable[[int], object], repeats: int
+) -> dict[str, float]:
+    """Median and mean seconds of both, turn by turn, and the peer's over ours."""
+    seconds: dict[str, list[float]] = {"own": [], "peer": []}
+    for turn in range(repeats + WARM_UP):
+        for name, way in (("own", own), ("peer", peer)):
+            start = time.perf_counter()
+            way(turn)
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    means = {f"{name}_mean": statistics.fmean(values) for name, values in seconds.items()}
+    return {
+        **medians,
+        **means,
+        "ratio": medians["peer"] / medians["own"],
+        "ratio_of_means": means["peer_mean"] / means["own_mean"],
+        "repeats": repeats,
+    }
+
+
+def hardware() -> str:
+    """The machine in general terms: cores, processor, accelerator."""
+    model = platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        names = [line for line in information.read_text().splitlines() if "model name" in line]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} cores {model}, {gpu}"
+
+
+def report(
+    title: str,
+    figures: Mapping[str, Mapping[str, float]],
+    goals: Mapping[str, float],
+    out: Path | None,
+) -> None:
+    """Print one line a figure; write them all as JSON where `out` is given."""
+    print(f"{title} ({hardware()})")
+    for name, figure in figures.items():
+        print(
+            f"  {name}: {figure['own']:.4f} against MONAI {figure['peer']:.4f}, "
+            f"{figure['ratio']:.1f} times as fast (goal {goals[name]:g}; of the means "
+            f"{figure['ratio_of_means']:.1f})"
+        )
+    if out is not None:
+        import monai
+
+        content: dict[str, Any] = {
+            "title": title,
+            "hardware": hardware(),
+            "versions": {
+                "torch": torch.__version__,
+                "monai": monai.__version__,
+                "numpy": np.__version__,
+            },
+            "goals": dict(goals),
+            "figures": {name: dict(figure) for name, figure in figures.items()},
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(content, indent=2) + "\n")
