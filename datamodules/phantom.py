@@ -129,7 +129,9 @@ def _write_patient(job: _Job) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check(out: Path, patients: int, seed: int, layout: str, spacing: float) -> None:
+def _check(
+    out: Path, patients: int, seed: int, layout: str, spacing: float, workers: int | None
+) -> None:
     """Refuse what cannot be generated, and a folder that holds anything else."""
     if layout not in (*LAYOUTS, EXAM):
         names = ", ".join((*LAYOUTS, EXAM))
@@ -144,6 +146,8 @@ def _check(out: Path, patients: int, seed: int, layout: str, spacing: float) -> 
         raise InputError(
             f"The phantom spacing is {spacing:g} mm; give one from {FINEST_MM} to {COARSEST_MM} mm."
         )
+    if workers is not None and workers < 1:
+        raise InputError(f"The number of processes is {workers}; give 1 or more.")
     if out.exists() and not out.is_dir():
         raise InputError(f"The phantom output {out} is a file; name a folder that is new or empty.")
     if not out.is_dir():
@@ -206,7 +210,7 @@ def generate_cohort(
     Raises:
         InputError: a setting out of range, or a folder that holds something else.
     """
-    _check(out, patients, seed, layout, spacing)
+    _check(out, patients, seed, layout, spacing, workers)
     settings: dict[str, object] = {
         "version": PHANTOM_VERSION,
         "seed": seed,

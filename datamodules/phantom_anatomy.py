@@ -205,7 +205,7 @@ def _warped_coordinates(
     ]
     coarse = template.voxel((mni[0], mni[1], mni[2]), 2.0)
     if push is not None:  # tissue gives way, the skull does not
-        moved = sum(np.abs(p) for p in push) > 0.3
+        moved = np.abs(push[0]) + np.abs(push[1]) + np.abs(push[2]) > 0.3
         firm = np.clip(_sample(template.depth, coarse, moved) / 22, 0, 1)
         displacement = [firm * p for p in push]
         for r in range(3):

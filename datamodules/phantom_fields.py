@@ -6,13 +6,14 @@ the same generator gives the same bytes on every run.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndi
 from numpy.typing import NDArray
 from scipy import sparse
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32 throughout; numpy's own types call every mixed product "floating"
 
 # A cubic B-spline over independent unit lattice values has the variance (mean of the sum of its
 # squared weights) ** 3 = 0.479 ** 3; its inverse root restores unit variance.

@@ -79,7 +79,7 @@ def plan_lesion(rng: np.random.Generator, pose: Pose, enhancing: bool) -> Lesion
         core_ml=whole * share,
         foci=tuple(foci),
         enhancing=enhancing,
-        rim_mm=float(np.exp(rng.uniform(np.log(1.2), np.log(4.5)))),
+        rim_mm=float(np.exp(rng.uniform(np.log(1.6), np.log(6.0)))),
         pressure=float(rng.uniform(0.05, 0.55)),
         fluid_core=bool(rng.random() < FLUID_CORE),
     )
@@ -186,7 +186,7 @@ def _core_level(
     rng: np.random.Generator, plan: LesionPlan, grid: Grid, room: np.ndarray, brain: Anatomy
 ) -> Field:
     """Signed level (mm, positive inside) of the core, cut to its exact volume."""
-    radius = np.full(grid.shape, np.inf, np.float32)
+    radius: Field = np.full(grid.shape, np.inf, np.float32)
     for focus in plan.foci:
         radius = np.minimum(radius, _radius(focus, grid) / np.float32(focus.size))
     knots = max(0.9 * plan.radius, 8.0), max(0.4 * plan.radius, 5.0)
@@ -208,7 +208,7 @@ def _rim(
     thickness = plan.rim_mm * np.clip(1 + rng.uniform(0.3, 0.9) * texture, 0, 2.2)
     outer = np.clip(rng.uniform(-2.5, 1.5) + 1.5 * layered_noise(rng, grid, (22.0,)), 0, None)
     rim = core & (depth > outer) & (depth <= outer + thickness + 0.4 * grid.spacing)
-    rim &= thickness > 0.35 * plan.rim_mm
+    rim &= thickness > rng.uniform(0.0, 0.45) * plan.rim_mm
     if rng.random() < 0.35:  # septa and solid nodules inside the core
         inner = smooth_noise(rng, grid, 14.0)
         rim |= core & (np.abs(inner) < rng.uniform(0.05, 0.25)) & (texture > 0)
