@@ -1,0 +1,79 @@
+"""Tables: nothing half-written, floats that survive, the numbers a reader sees."""
+
+import io
+from statistics import stdev
+
+import pytest
+from rich.console import Console
+
+from evaluation.metrics import score_case
+from evaluation.tables import markdown_table, read_csv, score_table, write_csv
+
+DICES = (0.9, 0.7, 0.65)
+ROWS = [
+    {
+        "case_id": f"00{index}",
+        **{f"dice/{region}": value for region in ("WT", "TC", "ET")},
+        **{f"hd95/{region}": 10.0 * index for region in ("WT", "TC", "ET")},
+    }
+    for index, value in enumerate(DICES)
+]
+
+
+def render(table):
+    buffer = io.StringIO()
+    Console(file=buffer, width=100).print(table)
+    return buffer.getvalue()
+
+
+def test_csv_round_trip_is_exact_and_ids_stay_text(tmp_path):
+    rows = [{"case_id": "007", "dice/WT": 1 / 3}, {"case_id": "1e3", "dice/WT": 0.1, "late": 5.0}]
+    write_csv(rows, tmp_path / "new" / "per_case.csv")
+    assert read_csv(tmp_path / "new" / "per_case.csv") == rows
+
+
+def test_csv_that_fails_leaves_the_old_file(tmp_path):
+    class Unprintable:
+        def __str__(self):
+            raise RuntimeError("disk full")
+
+    path = tmp_path / "per_case.csv"
+    write_csv(ROWS, path)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError):
+        write_csv([*ROWS, {"case_id": Unprintable()}], path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["per_case.csv"]
+
+
+def test_score_table_shows_mean_spread_median_and_who_was_counted():
+    text = render(score_table(ROWS, "Test", note="selected on these patients"))
+    line = next(line for line in text.splitlines() if line.strip().startswith("ET"))
+    assert line.split() == ["ET", "0.750", "±", f"{stdev(DICES):.3f}", "0.700", "10.00", "10.00"]
+    for words in ("Test", "3 patients", "373.13", "rule brats", "selected on these patients"):
+        assert words in text
+
+
+def test_score_table_without_distances_or_patients():
+    text = render(score_table([{"case_id": "a", "WT": 0.5, "TC": 0.4, "ET": 0.3}]))
+    assert "HD95 mean" not in text
+    assert next(x for x in text.splitlines() if "mean " in x and "0.4" in x).split() == [
+        "mean",
+        "0.400",
+        "0.400",
+    ]
+    assert "n/a" in render(score_table([]))
+
+
+def test_markdown_has_the_same_cells():
+    text = markdown_table(ROWS, note="selected on these patients")
+    assert f"| WT | 0.750 ± {stdev(DICES):.3f} | 0.700 | 10.00 | 10.00 |" in text
+    assert "selected on these patients" in text
+
+
+def test_rows_of_score_case_fit_the_table():
+    import numpy as np
+
+    masks = np.ones((3, 4, 4, 4), dtype=bool)
+    row = {"case_id": "a", **score_case(masks, masks, (1.0, 1.0, 1.0))}
+    assert "1.000" in render(score_table([row]))
