@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +109,8 @@ class BraTSPatchDataModule(LightningDataModule):
             InputError: Bad cases, all at once. With images to predict only when none is left.
         """
         self._load(progress=True)
+        if not self._predicting():
+            self._refuse_bad()
 
     def setup(self, stage: str) -> None:
         """Open the cache and decide the split.
@@ -166,11 +169,19 @@ class BraTSPatchDataModule(LightningDataModule):
             "patches_per_epoch": self.patches_per_epoch,
             "augmentation": self.augmentation,
             "seed": self.seed,
-            "split": {part: list(getattr(self.split, part)) for part in ("train", "val", "test")},
-            "protocol": self.split.protocol,
+            "split": self._parts(),
+            "protocol": self.protocol,
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
         }
+
+    def _parts(self) -> dict[str, list[str]] | None:
+        """Cases of each part; None for a cohort that can be predicted or tested, not trained on."""
+        try:
+            split = self.split
+        except InputError:  # `setup` says why where it matters
+            return None
+        return {"train": split.train, "val": split.val, "test": split.test}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random patches in one global order, whatever the number of ranks and workers."""
@@ -210,7 +221,7 @@ class BraTSPatchDataModule(LightningDataModule):
             prepared, self.failures = prepare_cohort(
                 found, self.cache_dir, self.spacing, progress=progress
             )
-            if self.failures and not (prepared and self._predicting()):
+            if not prepared:
                 raise InputError(describe(self.failures, len(found)))
             self._cases = {case.case_id: case for case in prepared}
             self.notices += [f"{c.case_id}: {note}" for c in prepared for note in c.notices]
@@ -221,7 +232,12 @@ class BraTSPatchDataModule(LightningDataModule):
             return [single_case(self.images, self.layout)]
         if self.root is not None:
             return find_cases(self.root, self.layout)
-        return find_cases(self._phantoms(), "brats2021")
+        # Phantoms of another seed are other patients, so their names say the seed.
+        return [
+            replace(case, case_id=name, patient_id=name)
+            for case in find_cases(self._phantoms(), "brats2021")
+            for name in [f"phantom-{self.phantom_seed}-{case.case_id[-4:]}"]
+        ]
 
     def _phantoms(self) -> Path:
         """Folder of the phantom cohort, generated once, by one process."""
@@ -274,6 +290,7 @@ class BraTSPatchDataModule(LightningDataModule):
                 identities["hashes"],
                 layouts=identities["layouts"],
                 aliases=read_aliases(root) if root else None,
+                stage="validate" if stage == "validate" else "test",
                 allow_seen=self.allow_seen_patients,
             )
             for notice in notices:

@@ -131,16 +131,26 @@ def _separable(
 def _weights(size: int, new_size: int, step: float) -> npt.NDArray[np.float32]:
     """Interpolation matrix (new_size, size) between two grids that share their first edge.
 
-    Linear where the new grid is finer; where it is coarser the triangle is widened to the new
-    voxel, so that detail below it is averaged and not aliased. Beyond the edge the last value
-    holds.
+    Linear where the new grid is finer; where it is coarser the linear interpolant is averaged over
+    the new voxel, so that detail below it does not alias. Both keep a linear field as it is.
+    Beyond the edge the last value holds.
     """
-    width = max(step, 1.0)
     centres = (np.arange(new_size) + 0.5) * step - 0.5
-    reach = int(np.ceil(width))
+    half = step / 2 if step > 1 else 0.0
+    reach = int(np.ceil(half)) + 1
+    taps = np.floor(centres)[:, None] + np.arange(-reach, reach + 2)
+    apart = centres[:, None] - taps
+    if half:
+        weight = (_hat_integral(apart + half) - _hat_integral(apart - half)) / step
+    else:
+        weight = np.clip(1 - np.abs(apart), 0, None)
     weights = np.zeros((new_size, size), np.float64)
-    for row, centre in enumerate(centres):
-        taps = np.arange(int(np.floor(centre)) - reach, int(np.ceil(centre)) + reach + 1)
-        weight = np.clip(1 - np.abs(taps - centre) / width, 0, None)
-        np.add.at(weights[row], np.clip(taps, 0, size - 1), weight)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    rows = np.arange(new_size)[:, None].repeat(taps.shape[1], 1)
+    np.add.at(weights, (rows, np.clip(taps, 0, size - 1).astype(int)), weight)
+    return weights.astype(np.float32)
+
+
+def _hat_integral(x: Array) -> Array:
+    """Integral of max(0, 1 - |t|) from minus infinity to `x`."""
+    x = np.clip(x, -1, 1)
+    return np.where(x < 0, (1 + x) ** 2 / 2, 1 - (1 - x) ** 2 / 2)

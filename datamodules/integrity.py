@@ -7,6 +7,7 @@ reading. Problems are found for all cases at once and reported one line a case.
 import argparse
 import hashlib
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -313,7 +314,8 @@ def main(argv: Sequence[str]) -> int:
     for case_id, sentence in duplicates(hashes).items():
         problems[case_id].append(sentence)
     bad = [case_id for case_id, wrong in problems.items() if wrong]
-    console = Console(soft_wrap=True)
+    # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
     console.print(_table(problems, notices))
     layouts = ", ".join(sorted({case.layout for case in cases}))
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
@@ -322,9 +324,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
     """Bad cases first, then the ones with a notice; cases without either have no line."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("case", "state", "what")
+    table = Table("case", "state", Column("what", overflow="fold"))
     for case_id, wrong in problems.items():
         if wrong:
             table.add_row(case_id, "[red]bad[/red]", "; ".join(wrong))

@@ -214,6 +214,7 @@ def evaluation_split(
     *,
     layouts: Iterable[str] = (),
     aliases: Mapping[str, set[str]] | None = None,
+    stage: Literal["validate", "test"] = "test",
     allow_seen: bool = False,
 ) -> tuple[Split, list[str]]:
     """What a checkpoint may be scored on, among the labelled cases at hand.
@@ -227,38 +228,48 @@ def evaluation_split(
         hashes: Case id to content hash of the cases at hand.
         layouts: Layout names of the cases at hand.
         aliases: Case id to the names the case had in other years.
+        stage: `validate` scores the stored validation set, `test` the test set.
         allow_seen: Score seen patients too; the notice names them.
 
     Returns:
-        The split (only `test` matters) and notices.
+        The split, whose `test` (or `val`) is to be scored, and notices.
 
     Raises:
         InputError: Every case was trained or selected on, or seen and unseen ones are mixed.
     """
     own = Split.from_dict(stored)
-    used = set(own.train) | set(own.val)
-    seen = _recognise(own, used, patients, hashes, aliases or {})
-    known = seen | _recognise(own, used | set(own.test), patients, hashes, aliases or {})
-    new = sorted(set(patients) - known)
+
+    def here(part: Iterable[str]) -> set[str]:
+        return _recognise(own, set(part), patients, hashes, aliases or {})
+
+    trained, selected, tested = here(own.train), here(own.val), here(own.test)
+    seen = trained | selected
+    new = sorted(set(patients) - seen - tested)
     described: dict[str, Any] = {
         "patients": {**own.patients, **patients},
         "hashes": {**own.hashes, **hashes},
         "layouts": sorted(layouts),
     }
-    notices = []
     if seen and not new and not allow_seen:
-        test = sorted(_recognise(own, set(own.test), patients, hashes, aliases or {}))
-        test = test if own.selected_on_test else [i for i in test if i not in seen]
-        if not test:
+        leaked = tested & (trained if own.selected_on_test else seen)
+        if leaked:
+            raise InputError(
+                f"the checkpoint was trained or selected on patients of its test set "
+                f"({_few(leaked)}): train it on this split, or give data.allow_seen_patients."
+            )
+        if not (tested if stage == "test" else selected):
             raise InputError(
                 f"every case here was used to train or select the checkpoint ({_few(seen)}): give "
                 "patients it has not seen, or data.allow_seen_patients."
             )
-        if len(test) < len(own.test):
-            notices.append(f"{len(test)} of the {len(own.test)} stored test cases are here")
+        notices = []
+        if stage == "test" and len(tested) < len(own.test):
+            notices.append(f"{len(tested)} of the {len(own.test)} stored test cases are here")
         if own.selected_on_test:
             notices.append("the checkpoint was selected on these patients")
-        split = Split(own.train, own.val, test, own.protocol, own.source, **described)
+        split = Split(
+            sorted(trained), sorted(selected), sorted(tested), own.protocol, own.source, **described
+        )
         return split, notices
     if seen and not allow_seen:
         raise InputError(
@@ -266,6 +277,7 @@ def evaluation_split(
             f"({_few(seen)}) with unseen ones ({_few(new)}): separate them, or give "
             "data.allow_seen_patients."
         )
+    notices = []
     if seen:
         notices.append(f"scored although trained or selected on: {', '.join(sorted(seen))}")
     if set(own.layouts) != set(layouts) and own.layouts and not aliases:
@@ -274,7 +286,8 @@ def evaluation_split(
             f"{', '.join(sorted(layouts))}, whose years rename the same patients, and no "
             "name_mapping*.csv was found"
         )
-    split = Split([], [], sorted(patients), "external", "external test set", **described)
+    every = sorted(patients)
+    split = Split([], every, every, "external", "external test set", **described)
     return split, notices
 
 

@@ -1,0 +1,237 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from datamodules.layouts import (
+    LAYOUTS,
+    MODALITIES,
+    MSD,
+    LabelConvention,
+    find_cases,
+    patient_of,
+    single_case,
+)
+from errors import InputError
+
+OLD = ("t1", "t1ce", "t2", "flair", "seg")
+NEW = ("t1n", "t1c", "t2w", "t2f", "seg")
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder", "case_id", "separator", "suffixes", "extension", "patient", "enhancing"),
+    [
+        ("brats2017", "HGG/", "Brats17_CBICA_AAB_1", "_", OLD, ".nii.gz", "Brats17_CBICA_AAB", 4),
+        ("brats2018", "LGG/", "Brats18_2013_0_1", "_", OLD, ".nii.gz", "Brats18_2013_0", 4),
+        ("brats2019", "HGG/", "BraTS19_TMC_06290_1", "_", OLD, ".nii", "BraTS19_TMC_06290", 4),
+        ("brats2020", "", "BraTS20_Training_001", "_", OLD, ".nii", "BraTS20_Training_001", 4),
+        ("brats2021", "", "BraTS2021_00006", "_", OLD, ".nii.gz", "BraTS2021_00006", 4),
+        ("brats2023", "", "BraTS-GLI-00001-001", "-", NEW, ".nii.gz", "BraTS-GLI-00001", 3),
+        ("brats2024", "a/b/", "BraTS-GLI-02062-100", "-", NEW, ".nii.gz", "BraTS-GLI-02062", 3),
+    ],
+)
+def test_every_year_is_recognised(
+    tmp_path, layout, folder, case_id, separator, suffixes, extension, patient, enhancing
+):
+    names = [f"{case_id}{separator}{suffix}{extension}" for suffix in suffixes]
+    touch(tmp_path, *[f"{folder}{case_id}/{name}" for name in names])
+    (case,) = find_cases(tmp_path)
+    assert (case.case_id, case.layout, case.patient_id) == (case_id, layout, patient)
+    assert case.convention.enhancing == enhancing
+    assert [case.images[m].path.name for m in MODALITIES] == names[:4]
+    assert case.label is not None
+    assert case.label.name == names[4] == case.prediction_name
+
+
+def test_time_points_share_a_patient(tmp_path):
+    for time in ("000", "001", "100"):
+        case_id = f"BraTS-GLI-00001-{time}"
+        touch(tmp_path, *[f"{case_id}/{case_id}-{s}.nii.gz" for s in NEW])
+    cases = find_cases(tmp_path)
+    assert len(cases) == 3
+    assert {case.patient_id for case in cases} == {"BraTS-GLI-00001"}
+    assert [case.layout for case in cases] == ["brats2023", "brats2023", "brats2024"]
+
+
+def test_misnamed_label_of_brats_2020_is_accepted_with_a_notice(tmp_path):
+    case_id = "BraTS20_Training_355"
+    touch(tmp_path, *[f"{case_id}/{case_id}_{s}.nii" for s in OLD[:4]])
+    touch(tmp_path, f"{case_id}/W39_1998.09.19_Segm.nii")
+    (case,) = find_cases(tmp_path)
+    assert case.label is not None
+    assert case.label.name == "W39_1998.09.19_Segm.nii"
+    assert "W39_1998" in case.notices[0]
+
+
+def test_missing_modality_and_label_are_left_to_the_checks(tmp_path):
+    touch(tmp_path, "BraTS2021_00001/BraTS2021_00001_t1.nii.gz")
+    (case,) = find_cases(tmp_path)
+    assert set(case.images) == {"t1"}
+    assert case.label is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no patient found"),
+        (["scan.nii.gz"], "scan.nii.gz"),
+        (["BraTS2021_00001_t1.nii.gz", "Brats18_A_1_t1.nii.gz"], "brats2018, brats2021"),
+        (["BraTS2021_00001_t1.nii.gz", "x/BraTS2021_00001_t1.nii"], "two files for t1"),
+    ],
+)
+def test_unknown_mixed_and_ambiguous_names_are_refused_in_one_sentence(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(InputError, match=message) as error:
+        find_cases(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_given_layout_frees_the_case_name_and_an_unknown_one_is_refused(tmp_path):
+    touch(tmp_path, *[f"p1_{s}.nii.gz" for s in OLD])
+    (case,) = find_cases(tmp_path, "brats2021")
+    assert case.case_id == "p1"
+    with pytest.raises(InputError, match="brats2022"):
+        find_cases(tmp_path, "brats2022")
+
+
+def msd(root, **changes):
+    touch(root, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
+    content = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "labels": {
+            "0": "background",
+            "1": "edema",
+            "2": "non-enhancing tumor",
+            "3": "enhancing tumour",
+        },
+    }
+    (root / "dataset.json").write_text(json.dumps(content | changes))
+
+
+def test_msd_order_and_labels(tmp_path):
+    msd(tmp_path)
+    (case,) = find_cases(tmp_path)
+    assert {m: case.images[m].channel for m in MODALITIES} == {
+        "t1": 1, "t1ce": 2, "t2": 3, "flair": 0
+    }  # fmt: skip
+    assert (case.layout, case.convention) == ("msd", MSD)
+    assert case.prediction_name == "BRATS_001.nii.gz"
+    (tmp_path / "dataset.json").unlink()
+    assert find_cases(tmp_path) == [case]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "edema": 2, "necrotic core": 1, "enhancing tumor": 3},
+        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": 3},
+    ],
+)
+def test_nnunet_meaning_comes_from_dataset_json(tmp_path, labels):
+    touch(tmp_path, *[f"imagesTr/A_1_{n:04d}.nii.gz" for n in range(4)], "labelsTr/A_1.nii.gz")
+    with pytest.raises(InputError, match="channel_names and labels"):
+        find_cases(tmp_path)
+    channels = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"channel_names": channels, "labels": labels})
+    )
+    (case,) = find_cases(tmp_path)
+    assert case.layout == "nnunet"
+    assert case.images["flair"].path.name == "A_1_0003.nii.gz"
+    assert case.label is not None
+    assert (case.convention.necrosis, case.convention.oedema, case.convention.enhancing) == (
+        1, 2, 3
+    )  # fmt: skip
+
+
+def test_nnunet_with_an_unknown_channel_or_label_is_refused(tmp_path):
+    touch(tmp_path, *[f"imagesTr/A_{n:04d}.nii.gz" for n in range(4)])
+    content = {"channel_names": {"0": "T1", "1": "CT", "2": "T2", "3": "FLAIR"}, "labels": {"a": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="t1ce is not recognised"):
+        find_cases(tmp_path)
+    content["channel_names"]["1"] = "T1Gd"
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="oedema"):
+        find_cases(tmp_path)
+
+
+YAML = """
+name: ward
+images:
+  t1: "{case}/{case}_*_T1.nii.gz"
+  t1ce: "{case}/{case}_*_T1gd.nii.gz"
+  t2: "{case}/{case}_*_T2.nii.gz"
+  flair: {file: "{case}/{case}_all.nii.gz", channel: 3}
+label: "{case}/{case}_mask.nii.gz"
+labels: {necrosis: 5, oedema: 6, enhancing: 7, background: [9]}
+patient: "(.+)_v\\\\d"
+prediction: "{case}_auto.nii.gz"
+"""
+
+
+def test_a_layout_described_in_yaml(tmp_path):
+    description = tmp_path / "ward.yaml"
+    description.write_text(YAML)
+    for case in ("p1_v1", "p1_v2"):
+        touch(tmp_path, *[f"{case}/{case}_x_{m}.nii.gz" for m in ("T1", "T1gd", "T2")])
+        touch(tmp_path, f"{case}/{case}_all.nii.gz", f"{case}/{case}_mask.nii.gz")
+    first, second = find_cases(tmp_path, description)
+    assert (first.case_id, first.patient_id, second.patient_id) == ("p1_v1", "p1", "p1")
+    assert first.images["flair"].channel == 3
+    assert first.convention == LabelConvention("ward", 5, 6, 7, (9,))
+    assert first.prediction_name == "p1_v1_auto.nii.gz"
+    description.write_text(YAML.replace("oedema: 6, ", ""))
+    with pytest.raises(InputError, match="oedema"):
+        find_cases(tmp_path, description)
+
+
+@pytest.mark.parametrize("convention", [LAYOUTS["brats2018"].convention, MSD])
+def test_regions_and_labels_are_inverse(convention):
+    labels = np.array([0, convention.necrosis, convention.oedema, convention.enhancing])
+    regions = convention.to_regions(labels)
+    np.testing.assert_array_equal(regions.sum(1), [3, 2, 1])
+    np.testing.assert_array_equal(convention.from_regions(regions), labels)
+    assert LabelConvention.from_dict(json.loads(json.dumps(convention.to_dict()))) == convention
+
+
+def test_regions_that_are_not_nested_are_composed_in_order():
+    convention = LAYOUTS["brats2021"].convention
+    regions = np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]], bool)
+    np.testing.assert_array_equal(convention.from_regions(regions), [1, 4, 4, 0])
+
+
+def test_the_cavity_of_2024_is_background_of_every_region():
+    assert not LAYOUTS["brats2024"].convention.to_regions(np.array([4])).any()
+
+
+def test_single_case_takes_its_name_from_the_files(tmp_path):
+    touch(tmp_path, *[f"BraTS2021_00006_{m}.nii.gz" for m in MODALITIES])
+    images = {m: str(tmp_path / f"BraTS2021_00006_{m}.nii.gz") for m in MODALITIES}
+    case = single_case(images)
+    assert (case.case_id, case.layout) == ("BraTS2021_00006", "brats2021")
+    assert case.prediction_name == "BraTS2021_00006_seg.nii.gz"
+    with pytest.raises(InputError, match="--flair"):
+        single_case({m: images[m] for m in MODALITIES[:3]})
+
+
+def test_patient_of_leaves_unknown_names_alone():
+    assert patient_of("Brats18_CBICA_ABC_1") == "Brats18_CBICA_ABC"
+    assert patient_of("ward_7") == "ward_7"
+
+
+def test_layouts_is_light_to_import():
+    code = (
+        "import sys, datamodules.layouts;"
+        "assert not {'torch', 'lightning', 'nibabel', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
