@@ -8,10 +8,10 @@ from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
+from evaluation.figures import overlay_array, overlay_png
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts import MODALITIES, REGIONS
-from evaluation.figures import overlay_array, overlay_png
 from evaluation.tables import write_csv
 
 
@@ -39,7 +39,12 @@ class MetricsFile(Callback):
         """Add the epoch's row."""
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rates[0], **metrics}
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": rates[0],
+            **metrics,
+        }
         self.rows.append(row)
         if trainer.is_global_zero:
             write_csv(self.rows, self.path)
@@ -105,7 +110,7 @@ class ValidationGallery(Callback):
             self.best = dict(self.latest)
             self.best_rows = [
                 {"case_id": case_id, **{name: float(value) for name, value in scores.items()}}
-                for case_id, scores in sorted(pl_module.validation_cases.items())
+                for case_id, scores in sorted(_validation_cases(pl_module).items())
             ]
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -126,10 +131,16 @@ class ValidationGallery(Callback):
 
         table = wandb.Table(columns=["case_id", *(f"dice/{name}" for name in REGIONS), "overlay"])
         for row in self.best_rows:
-            drawing = drawings.get(row["case_id"])
-            picture = None if drawing is None else wandb.Image(overlay_array(**drawing))
+            known = row["case_id"] in drawings
+            picture = wandb.Image(overlay_array(**drawings[row["case_id"]])) if known else None
             table.add_data(row["case_id"], *(row[name] for name in REGIONS), picture)
         experiment.log({"val/cases": table})
+
+
+def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float]]:
+    """Return the scores per validation patient that a segmentation module keeps."""
+    found: Any = pl_module
+    return dict(found.validation_cases)
 
 
 def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -140,6 +151,7 @@ def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[st
         "reference": reference,
         "title": case.case_id,
         "spacing": case.spacing,
+        "synthetic": case.synthetic,
     }
 
 
@@ -147,7 +159,7 @@ def _wandb_run(trainer: L.Trainer) -> Any:
     """Return the W&B run behind the trainer's loggers, or None."""
     for logger in trainer.loggers:
         if type(logger).__name__ == "WandbLogger":
-            return logger.experiment
+            return getattr(logger, "experiment", None)
     return None
 
 
@@ -222,6 +234,8 @@ class PredictionWriter(Callback):
             path=self.folder / f"{case.case_id}.png",
             title=case.case_id,
             spacing=case.native_spacing,
+            orientation=case.native_orientation,
+            synthetic=case.synthetic,
         )
         self.rows[case.case_id] = volume_row(case, regions, outputs["probabilities"] > 0.5)
         if trainer.world_size == 1:

@@ -28,7 +28,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"No checkpoint at {file}: give the path of a .ckpt file that a fit wrote.")
+        raise InputError(
+            f"No checkpoint at {file}: give the path of a .ckpt file that a fit wrote."
+        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -55,10 +57,10 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def build(spec: Mapping[str, Any]) -> L.LightningModule:
-    """Instantiate a module from ``{"class_path": ..., "init_args": ...}``, as the command line would.
+    """Instantiate a module from its class path and arguments, as the command line would.
 
     Raises:
-        InputError: when the class is unknown or does not take these arguments.
+        InputError: when the class is unknown or does not take the arguments.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--module", type=L.LightningModule)
@@ -67,7 +69,7 @@ def build(spec: Mapping[str, Any]) -> L.LightningModule:
     except ArgumentError as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{spec.get('class_path')} cannot be built from the arguments stored with it ({reason}): "
+            f"{spec.get('class_path')} cannot be built from what is stored with it ({reason}): "
             "it was written by another version, train it again."
         ) from error
     module: L.LightningModule = parser.instantiate_classes(arguments).module

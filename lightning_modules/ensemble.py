@@ -17,13 +17,13 @@ class EnsembleModule(SegmentationModule):
 
     def __init__(self, members: Sequence[SegmentationModule]) -> None:
         super().__init__(loss=nn.Identity(), overlap=members[0].overlap)
-        self.members = nn.ModuleList(members)
-        self.tta = members[0].tta
+        self.members = nn.ModuleList(members)  # registers them, so that they move to the device
+        self.models = list(members)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Return mean region probabilities (B, R, *spatial) of whole volumes (B, M, *spatial)."""
         outputs = []
-        for member in self.members:
+        for member in self.models:
             member.tta = self.tta
             outputs.append(member.probabilities(image))
         return torch.stack(outputs).mean(dim=0)

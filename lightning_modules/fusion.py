@@ -1,6 +1,7 @@
 """Stage 2: frozen backbones and one fusion head over their last feature maps."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ class FusionModule(SegmentationModule):
     Args:
         head: a class of ``fusion``, built as ``head(feature_channels, 3, size)``.
         backbones: what is fused: experiment files (``fit`` trains those not trained yet) or
-            checkpoint files of stage 1.
+            checkpoint files of stage 1. (A fusion checkpoint names the architectures instead, as
+            JSON: their weights are in it.)
         size: named size of head and backbones: tiny for a CPU, base as in the paper.
         **training: loss, optimizer, scheduler, overlap, precision.
 
@@ -36,24 +38,25 @@ class FusionModule(SegmentationModule):
     def __init__(
         self,
         head: HeadFactory,
-        backbones: list[str | dict[str, Any]],
+        backbones: list[str],
         size: Literal["tiny", "base"] = "tiny",
         **training: Any,
     ) -> None:
         super().__init__(**training)
         modules = [_load_backbone(source) for source in backbones]
         self.backbone_specs = [module.card["model"] for module in modules]
-        self.backbone_cards = [module.card for module in modules]
         for source, spec in zip(backbones, self.backbone_specs, strict=True):
             found = spec["init_args"].get("size", "tiny")
             if found != size:
                 raise InputError(
-                    f"The backbone {_name(source)} has size {found}, the fusion model.size {size}: "
+                    f"The backbone {source} has size {found}, the fusion {size}: "
                     "train the backbones and the fusion at one size."
                 )
-        self.backbones = nn.ModuleList(module.network for module in modules)
+        self.networks: list[Any] = [module.network for module in modules]
+        self.backbones = nn.ModuleList(self.networks)
         self.backbones.requires_grad_(requires_grad=False).eval()
-        self.head = head([network.feature_channels for network in self.backbones], len(REGIONS), size)
+        channels = [network.feature_channels for network in self.networks]
+        self.head = head(channels, len(REGIONS), size)
 
     def train(self, mode: bool = True) -> "FusionModule":
         """Set the head's mode; frozen backbones never leave eval mode."""
@@ -64,10 +67,10 @@ class FusionModule(SegmentationModule):
     def forward(self, image: Tensor) -> Tensor:
         """Map images (B, 4, D, H, W) to fused logits (B, 3, D, H, W)."""
         with torch.no_grad():
-            features = [network.features(image) for network in self.backbones]
+            features = [network.features(image) for network in self.networks]
             logits = [
                 network.head(feature)
-                for network, feature in zip(self.backbones, features, strict=True)
+                for network, feature in zip(self.networks, features, strict=True)
             ]
         fused: Tensor = self.head(features, logits)
         return fused
@@ -77,7 +80,7 @@ class FusionModule(SegmentationModule):
         super().on_save_checkpoint(checkpoint)
         card = checkpoint[KEY]
         if card["model"] is not None:
-            arguments = {**card["model"]["init_args"], "backbones": self.backbone_specs}
+            arguments = {**card["model"]["init_args"], "backbones": [json.dumps(spec) for spec in self.backbone_specs]}
             card["model"] = {**card["model"], "init_args": arguments}
 
     @property
@@ -86,22 +89,21 @@ class FusionModule(SegmentationModule):
         return not any(weight.requires_grad for weight in self.parameters())
 
 
-def _load_backbone(source: str | Mapping[str, Any]) -> BackboneModule:
-    if isinstance(source, str) and Path(source).suffix != ".ckpt":
+def _load_backbone(source: str) -> BackboneModule:
+    if source.startswith("{"):
+        spec = json.loads(source)
+        module = build(spec)
+        module.card = {"model": spec}
+    elif Path(source).suffix == ".ckpt":
+        module = load_module(source)
+    else:
         raise InputError(
             f"The backbone {source} is an experiment that is not trained yet: only `lightning fit` "
             "trains upstream stages; elsewhere give checkpoint files."
         )
-    module = load_module(source) if isinstance(source, str) else build(source)
     if not isinstance(module, BackboneModule):
         raise InputError(
-            f"{_name(source)} holds a {type(module).__name__}, not a stage-1 backbone: "
+            f"{source} holds a {type(module).__name__}, not a stage-1 backbone: "
             "give a checkpoint of an experiment such as experiments/dynunet.yaml."
         )
-    if not isinstance(source, str):
-        module.card = {**module.card, "model": dict(source)}
     return module
-
-
-def _name(source: str | Mapping[str, Any]) -> str:
-    return source if isinstance(source, str) else str(source.get("class_path"))

@@ -1,4 +1,4 @@
-"""Using a trained model: ``validate``, ``test`` and ``predict`` around one or several checkpoints."""
+"""Using trained models: what happens around ``validate``, ``test`` and ``predict``."""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,22 @@ from lightning_modules.progress import RunProgress
 from studies import tracking
 from studies.recall import Recall, check_preparation
 from studies.summary import prediction_summary, test_summary, validation_summary
+
+
+def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the split of the first card, its training part widened by all that any member saw.
+
+    An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
+    than its own split names.
+    """
+    stored = dict(cards[0]["split"])
+    hashes, train = dict(stored["hashes"]), set(stored["train"])
+    for card in cards:
+        for patient in card["seen"]:
+            if patient["case_id"] not in stored["val"]:
+                train.add(patient["case_id"])
+            hashes.setdefault(patient["case_id"], patient["content_hash"])
+    return {**stored, "train": sorted(train), "hashes": hashes}
 
 
 class Application:
@@ -46,11 +62,7 @@ class Application:
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         check_preparation(model.card, data.identity(), first)
-        data.stored_split = {
-            "split": model.card["split"],
-            "hashes": model.card["hashes"],
-            "seen": [patient for card in self.recalled.cards for patient in card["seen"]],
-        }
+        data.stored_split = stored_split(self.recalled.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment)]
         if self.subcommand == "predict":
             model.tta = self.arguments.tta
@@ -59,8 +71,7 @@ class Application:
                     Path(self.arguments.output), probabilities=bool(self.arguments.probabilities)
                 )
             )
-        else:
-            data.allow_seen_patients = bool(self.arguments.allow_seen_patients)
+        tracking.tidy(settings.get("logger"))
         settings.update(
             callbacks=callbacks,
             enable_checkpointing=False,
@@ -70,7 +81,7 @@ class Application:
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Run the command and say what came of it."""
-        others = [load_module(path) for path in self.recalled.checkpoints[1:]]
+        others: list[Any] = [load_module(path) for path in self.recalled.checkpoints[1:]]
         if others:
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
@@ -86,12 +97,15 @@ class Application:
             if trainer.is_global_zero:
                 folder = self._results_folder(data)
                 write_csv(model.test_rows, folder / "per_case.csv")
-                note = getattr(data, "test_note", None)
-                print(test_summary(model.test_rows, folder / "per_case.csv", self.run, note))
+                print(
+                    test_summary(model.test_rows, folder / "per_case.csv", self.run, data.notices)
+                )
         tracking.finish()
 
     def _results_folder(self, data: Any) -> Path:
-        """Return the run's own folder for its stored split, one beside it for another cohort."""
-        if getattr(data, "test_is_external", False):
+        """Return the run's own folder for its stored split, one inside it for another cohort."""
+        if self.arguments.results_dir:
+            return Path(self.arguments.results_dir)
+        if data.split.protocol == "external":
             return self.run.folder / f"external-{data.fingerprint()[:8]}"
         return self.run.folder

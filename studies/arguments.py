@@ -83,7 +83,15 @@ class CommandLine:
     def words(self) -> list[str]:
         """Return the command line with configuration files found and put first."""
         files = [word for file in self.configs for word in ("--config", str(find_config(file)))]
-        return files + [word for _, words in self.options for word in words]
+        return files + self._option_words()
+
+    def typed(self) -> list[str]:
+        """Return the command line as it was typed, configuration files first."""
+        files = [word for file in self.configs for word in ("--config", file)]
+        return files + self._option_words()
+
+    def _option_words(self) -> list[str]:
+        return [word for _, words in self.options for word in words]
 
     def upstream(self, experiment_file: str) -> "CommandLine":
         """Return the command line that trains an upstream stage of this one.

@@ -14,12 +14,12 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from errors import InputError
 from lightning_modules.callbacks import running_as_stage
 from studies import applying, training
 from studies.arguments import DEFAULTS, CommandLine, find_config
+from studies.environment import is_main_process
 from studies.recall import Recall, recall
 from studies.stages import Planner
 
@@ -45,7 +45,10 @@ class ExperimentCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, **{name: dict(defaults) for name in self.subcommands()}},
+            parser_kwargs={
+                "exit_on_error": False,
+                **{name: dict(defaults) for name in self.subcommands()},
+            },
             args=[subcommand, *line.words()],
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -59,11 +62,12 @@ class ExperimentCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         add = parser.add_argument
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
-        if subcommand != "predict":
+        if subcommand == "test":
             add(
-                "--allow_seen_patients",
-                action="store_true",
-                help="Score a model on patients it was trained or selected on, and have it said.",
+                "--results_dir",
+                type=str,
+                default=None,
+                help="Folder of per_case.csv; unset: the run's.",
             )
         if subcommand == "fit":
             add("--resume", action="store_true", help="Go on from the last finished epoch.")
@@ -132,6 +136,16 @@ class ExperimentCLI(LightningCLI):
             self.session = applying.Application(str(self.subcommand), self.recalled, arguments)
         self.session.prepare(arguments)
 
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer, with a wrong input told in its own words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps what a constructor raises
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from error
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with the callbacks and the logger of the session."""
         settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}
@@ -145,6 +159,8 @@ class ExperimentCLI(LightningCLI):
 
 
 QUIET = {  # what Lightning, MONAI and W&B say about themselves, and why nobody needs to read it
+    "LeafSpec": "torch deprecates what Lightning calls",
+    "module.s. in eval mode": "frozen backbones are meant to stay in eval mode",
     "num_workers": "patches come from a memory-mapped cache; on few cores workers only compete",
     "Checkpoint directory": "the folder of a run is meant to exist on resume",
     "The number of training batches": "losses are logged once an epoch",
@@ -206,9 +222,11 @@ def _apply(subcommand: str, words: list[str]) -> int:
         ExperimentCLI(subcommand, line)  # prints and leaves
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
     recalled = recall(line, runs_dir)
-    if rank_zero_only.rank == 0:
+    if is_main_process():
         print(recalled.notice, flush=True)
-    images = {name: value[-1] for name in ("t1", "t1ce", "t2", "flair") if (value := line.pop(name))}
+    images = {
+        name: value[-1] for name in ("t1", "t1ce", "t2", "flair") if (value := line.pop(name))
+    }
     with tempfile.TemporaryDirectory() as folder:
         base = {
             "model": recalled.cards[0]["model"],

@@ -9,7 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 PACKAGES = ("torch", "lightning", "monai", "torchmetrics", "numpy", "nibabel", "scipy", "gliofuse")
+
+
+def is_main_process() -> bool:
+    """Whether this process is rank zero, before any process group exists."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +52,9 @@ def hardware() -> dict[str, Any]:
     cuda = range(torch.cuda.device_count())
     return {
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in cuda],

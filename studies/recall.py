@@ -9,7 +9,10 @@ from lightning_modules.checkpoints import read_card
 from studies.arguments import CommandLine
 from studies.runs import Run, newest_finished
 
-PREPARATION = ("spacing", "normalisation")  # what a network's input must have in common with training
+PREPARATION = (
+    "spacing",
+    "normalisation",
+)  # what a network's input must have in common with training
 
 
 @dataclass

@@ -106,7 +106,7 @@ class Run:
 
     @property
     def started(self) -> bool:
-        """Whether there is something that ``--resume`` can go on from or ``--overwrite`` replace."""
+        """Whether there is something to resume or to overwrite."""
         return bool(self.manifest()) or self.last_checkpoint.is_file()
 
     def write_config(self, config: Mapping[str, Any]) -> None:

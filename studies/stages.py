@@ -145,7 +145,9 @@ def file_hash(path: Path) -> str:
         InputError: when it is absent.
     """
     if not path.is_file():
-        raise InputError(f"No checkpoint at {path}: give the path of a .ckpt file that a fit wrote.")
+        raise InputError(
+            f"No checkpoint at {path}: give the path of a .ckpt file that a fit wrote."
+        )
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -153,7 +155,7 @@ def file_hash(path: Path) -> str:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def check_checkpoint(path: Path, plan: Plan, *, allow_seen_patients: bool) -> None:
+def check_checkpoint(path: Path, plan: Plan) -> None:
     """Hold an upstream checkpoint against the data it will be used with.
 
     Raises:
@@ -174,18 +176,18 @@ def check_checkpoint(path: Path, plan: Plan, *, allow_seen_patients: bool) -> No
     for patient in card.get("seen", []):
         seen_ids.add(patient["case_id"])
         seen_hashes.add(patient["content_hash"])
-    if plan.data.split.to_dict().get("protocol") == "paper":
+    if plan.data.split.selected_on_test:
         return  # its test patients are those of selection by definition, and its tables say so
     met = [
         case_id
         for case_id in plan.data.split.test
         if case_id in seen_ids or hashes.get(case_id) in seen_hashes
     ]
-    if met and not allow_seen_patients:
+    if met and not plan.data.allow_seen_patients:
         raise InputError(
             f"{path} was trained or selected on {len(met)} of the test patients of this experiment "
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
-            "--allow_seen_patients and say so beside the scores."
+            "--data.allow_seen_patients true and say so beside the scores."
         )
 
 
@@ -258,7 +260,9 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
             raise InputError(_failure(plan))
 
 
-def _start(plan: Plan, index: int, threads: int | None, stack: ExitStack) -> subprocess.Popen[bytes]:
+def _start(
+    plan: Plan, index: int, threads: int | None, stack: ExitStack
+) -> subprocess.Popen[bytes]:
     run = plan.run
     run.folder.mkdir(parents=True, exist_ok=True)
     run.progress_file.unlink(missing_ok=True)

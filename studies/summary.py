@@ -62,14 +62,13 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
             title="Validation, whole volumes, best epoch (these patients selected the checkpoint)",
         ),
         f"Checkpoint   {_relative(run.best_checkpoint)}",
-        f"Curves       {_relative(run.metrics_file)}",
+        f"Curves       {_relative(run.folder / 'curves.png')}, {_relative(run.metrics_file)}",
         f"Overlays     {_relative(run.folder / 'overlays')}",
     ]
     hint = sync_hint(manifest)
     if hint:
         lines.append(f"W&B          offline; to see it online: {hint}")
-    config = _relative(_config_of(manifest))
-    lines.append(f"Next         lightning test --config {config}")
+    lines.append(f"Next         lightning test --config {_config_of(manifest)}")
     return _render(*lines)
 
 
@@ -79,14 +78,15 @@ def validation_summary(cases: dict[str, dict[str, float]], run: Run) -> str:
     return _render(score_table(rows, title=f"Validation patients of {run.experiment} {run.id}"))
 
 
-def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, note: str | None) -> str:
+def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str]) -> str:
     """Return the scores of ``test`` as text, with where the per-patient table is."""
     parts: list[Any] = [score_table(rows, title=f"Test patients of {run.experiment} {run.id}")]
-    if note:
-        parts.append(note)
+    parts += [f"Note         {notice}" for notice in notices]
     parts.append(f"Per patient  {_relative(file)}")
-    parts.append(f"Next         lightning predict --ckpt_path {_relative(run.best_checkpoint)} "
-                 "--data.root DIR --output predictions")
+    parts.append(
+        f"Next         lightning predict --ckpt_path {_relative(run.best_checkpoint)} "
+        "--data.root DIR --output predictions"
+    )
     return _render(*parts)
 
 
@@ -97,8 +97,10 @@ def prediction_summary(folder: Path) -> str:
     with (folder / "volumes.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     doubted = [f"  {row['case_id']}: {row['doubts']}" for row in rows if row["doubts"]]
-    parts = [f"{len(rows)} patients segmented into {_relative(folder)}/ (label maps, overlays, "
-             "volumes.csv)."]
+    parts = [
+        f"{len(rows)} patients segmented into {_relative(folder)}/ (label maps, overlays, "
+        "volumes.csv)."
+    ]
     if doubted:
         parts += [f"Look at {len(doubted)} of them first:", *doubted]
     return _render(*parts)

@@ -56,14 +56,24 @@ def configure_again(trainer: Namespace, run: Run, recalled: Any) -> None:
         trainer.logger = False
 
 
+def tidy(loggers: Any) -> None:
+    """Drop what Lightning passes to every W&B run and wandb only warns about since 0.31."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+
+
 def folders(run: Run) -> list[str]:
     """Return W&B's folders of a run; a resumed offline run has more than one, with one run id."""
-    return sorted(str(folder) for folder in (run.folder / "wandb").glob("*run-*") if folder.is_dir())
+    return sorted(
+        str(folder) for folder in (run.folder / "wandb").glob("*run-*") if folder.is_dir()
+    )
 
 
 def sync_hint(manifest: dict[str, Any]) -> str | None:
     """Return the command that brings an offline run to the dashboard, or None when it is there."""
-    offline = [folder for folder in manifest.get("wandb", []) if Path(folder).name.startswith("offline")]
+    offline = [
+        folder for folder in manifest.get("wandb", []) if Path(folder).name.startswith("offline")
+    ]
     return "wandb sync " + " ".join(offline) if offline else None
 
 
@@ -73,4 +83,4 @@ def finish() -> None:
 
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(quiet=True)
+        wandb.finish()

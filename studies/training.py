@@ -1,5 +1,7 @@
 """One training: its run folder, its callbacks and logger, its card, its end."""
 
+import json
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,20 +11,27 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from errors import InputError
+from evaluation.figures import training_curves_png
 from lightning_modules.callbacks import (
     CheckpointArtifact,
     MetricsFile,
     ValidationGallery,
+    read_metrics,
     running_as_stage,
 )
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from lightning_modules.inference import choose_execution
 from lightning_modules.progress import RunProgress
 from studies import tracking
-from studies.environment import git_revision, hardware, peak_memory_gb, versions
+from studies.environment import (
+    git_revision,
+    hardware,
+    is_main_process,
+    peak_memory_gb,
+    versions,
+)
 from studies.runs import Run, write_atomically
 from studies.stages import Plan, check_checkpoint, replace_strings, train_stages
 from studies.summary import training_summary
@@ -52,7 +61,6 @@ class Training:
         self.run: Run = plan.run
         self.resume = bool(arguments.resume)
         self.overwrite = bool(arguments.overwrite)
-        self.allow_seen = bool(arguments.allow_seen_patients)
         self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
         self.gallery = ValidationGallery(self.run.folder / "overlays")
         self.checkpoint: ModelCheckpoint | None = None
@@ -67,8 +75,7 @@ class Training:
             InputError: when it was begun before, and neither --resume nor --overwrite is given; or
                 an upstream checkpoint does not fit.
         """
-        main = rank_zero_only.rank == 0
-        if main and not self.rehearsal:
+        if is_main_process() and not self.rehearsal:
             if self.run.finished and not self.overwrite:
                 raise AlreadyFinishedError(training_summary(self.run, repeated=True))
             self._check_started()
@@ -76,25 +83,20 @@ class Training:
         tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
             train_stages(self.plan, side_by_side=self._side_by_side(arguments))
-        paths: dict[str, Any] = {}
+        paths: dict[str, str] = {}
         for name, stage in self.plan.stages.items():
             if stage.run.finished:
-                check_checkpoint(
-                    stage.run.best_checkpoint, self.plan, allow_seen_patients=self.allow_seen
-                )
+                check_checkpoint(stage.run.best_checkpoint, self.plan)
                 paths[name] = str(stage.run.best_checkpoint)
             else:  # a rehearsal: the architecture with random weights
-                paths[name] = stage.config["model"]
+                paths[name] = json.dumps(stage.config["model"])
         for name in _checkpoint_files(self.plan.config["model"]):
-            check_checkpoint(Path(name), self.plan, allow_seen_patients=self.allow_seen)
-        model = arguments.model.init_args
-        for name, value in model.as_dict().items():
-            if name in self.plan.config["model"]["init_args"]:
-                stored = self.plan.config["model"]["init_args"][name]
-                replaced = replace_strings(stored, lambda text: paths.get(text, text))
-                if replaced != stored:
-                    model[name] = replaced
-            del value
+            check_checkpoint(Path(name), self.plan)
+        stored = self.plan.config["model"]["init_args"]
+        for name, value in stored.items():
+            resolved = replace_strings(value, lambda text: paths.get(text, text))
+            if resolved != value:
+                arguments.model.init_args[name] = resolved
 
     def _check_started(self) -> None:
         run = self.run
@@ -109,8 +111,6 @@ class Training:
 
     @staticmethod
     def _side_by_side(arguments: Namespace) -> bool:
-        import os
-
         trainer = arguments.trainer
         cpu = trainer.accelerator == "cpu" or (
             trainer.accelerator == "auto" and not torch.cuda.is_available()
@@ -140,6 +140,7 @@ class Training:
                 [run.best_checkpoint, run.folder / "split.json", run.folder / "manifest.json"],
             )
             callbacks += [MetricsFile(run.metrics_file), self.gallery, self.checkpoint, artifact]
+        tracking.tidy(settings.get("logger"))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -153,7 +154,8 @@ class Training:
         split, hashes = plan.data.split, plan.data.case_hashes()
         seen = set(split.train) | set(split.val)
         patients = {
-            case_id: {"case_id": case_id, "content_hash": hashes[case_id]} for case_id in sorted(seen)
+            case_id: {"case_id": case_id, "content_hash": hashes[case_id]}
+            for case_id in sorted(seen)
         }
         for stage in plan.stages.values():
             if stage.run.finished:
@@ -169,7 +171,6 @@ class Training:
                 "data": plan.data.identity(),
                 "label_conventions": plan.data.conventions(),
                 "split": split.to_dict(),
-                "hashes": hashes,
                 "seen": list(patients.values()),
                 "run": {"experiment": self.run.experiment, "id": self.run.id},
                 "stages": {name: stage.run.id for name, stage in plan.stages.items()},
@@ -208,13 +209,18 @@ class Training:
                     validation_cases=self.gallery.best_rows,
                     wandb=tracking.folders(run),
                 )
+                rows = read_metrics(run.metrics_file)
+                if rows:
+                    training_curves_png(rows, run.folder / "curves.png", run.experiment)
                 print(training_summary(run))
         tracking.finish()
 
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
         run.write_config(_plain(plan.config))
-        write_atomically(run.folder / "split.json", plan.data.split_json())
+        write_atomically(
+            run.folder / "split.json", json.dumps(plan.data.split.to_dict(), indent=2) + "\n"
+        )
         sizes = [weight.numel() for weight in model.parameters()]
         trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
         run.update_manifest(
@@ -222,7 +228,7 @@ class Training:
             experiment=run.experiment,
             id=run.id,
             overlays=plan.line.overlays,
-            command=["lightning", "fit", *plan.line.words()],
+            command=["lightning", "fit", *plan.line.typed()],
             stages={name: str(stage.run.folder) for name, stage in plan.stages.items()},
             determinants=plan.determinants,
             cohort=plan.data.fingerprint(),
@@ -266,6 +272,4 @@ def _checkpoint_files(model: dict[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """Return the value as JSON would keep it: plain types only, as ``weights_only`` demands."""
-    import json
-
     return json.loads(json.dumps(value, default=str))

@@ -1,4 +1,4 @@
-"""The house itself: who may import whom, what the README promises, what must not stand here."""
+"""The house itself: who may import whom, what the README promises, what must not be here."""
 
 import re
 import subprocess
@@ -14,7 +14,16 @@ TEST = 'pip install -c constraints.txt -e ".[test]" && pytest'
 SOURCES = [
     path
     for folder in (
-        "adapters backbones datamodules evaluation fusion lightning_modules speed studies".split()
+        [
+            "adapters",
+            "backbones",
+            "datamodules",
+            "evaluation",
+            "fusion",
+            "lightning_modules",
+            "speed",
+            "studies",
+        ]
     )
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]

@@ -6,8 +6,20 @@ from studies.arguments import ROOT, CommandLine, find_config
 
 def test_sorts_configs_and_options_in_every_spelling():
     line = CommandLine.parse(
-        "--config a.yaml --data.root /x --config=b.yaml --resume --trainer.max_epochs=3 "
-        "--t 1 2 --weight -0.5".split()
+        [
+            "--config",
+            "a.yaml",
+            "--data.root",
+            "/x",
+            "--config=b.yaml",
+            "--resume",
+            "--trainer.max_epochs=3",
+            "--t",
+            "1",
+            "2",
+            "--weight",
+            "-0.5",
+        ]
     )
     assert line.configs == ["a.yaml", "b.yaml"]
     assert line.experiment == "a"
@@ -22,7 +34,7 @@ def test_sorts_configs_and_options_in_every_spelling():
 
 
 def test_pop_takes_every_occurrence():
-    line = CommandLine.parse("--ckpt_path a b --ckpt_path=c --x 1".split())
+    line = CommandLine.parse(["--ckpt_path", "a", "b", "--ckpt_path=c", "--x", "1"])
     assert line.pop("ckpt_path") == ["a", "b", "c"]
     assert not line.has("ckpt_path")
     assert line.has("x")
@@ -30,8 +42,23 @@ def test_pop_takes_every_occurrence():
 
 def test_upstream_keeps_data_trainer_seed_and_size_but_not_the_model():
     line = CommandLine.parse(
-        "--config experiments/fusion.yaml --config o.yaml --data.root /x --trainer.devices 2 "
-        "--seed_everything 3 --model.head.attention exact --model.size base --resume".split()
+        [
+            "--config",
+            "experiments/fusion.yaml",
+            "--config",
+            "o.yaml",
+            "--data.root",
+            "/x",
+            "--trainer.devices",
+            "2",
+            "--seed_everything",
+            "3",
+            "--model.head.attention",
+            "exact",
+            "--model.size",
+            "base",
+            "--resume",
+        ]
     )
     stage = line.upstream("experiments/dynunet.yaml")
     assert stage.configs == ["experiments/dynunet.yaml", "o.yaml"]
@@ -58,10 +85,10 @@ def test_an_own_file_of_the_same_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_missing_config_says_where_it_was_looked_for():
-    with pytest.raises(InputError, match="no configuration file nowhere.yaml"):
+    with pytest.raises(InputError, match=r"no configuration file nowhere\.yaml"):
         find_config("nowhere.yaml")
 
 
 def test_no_config_says_what_to_add():
-    with pytest.raises(InputError, match="--config experiments/fusion.yaml"):
+    with pytest.raises(InputError, match=r"--config experiments/fusion\.yaml"):
         _ = CommandLine.parse([]).experiment
