@@ -132,7 +132,10 @@ def mass_effect(plan: LesionPlan, grid: Grid) -> tuple[Field, Field, Field]:
 
 def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid: Grid) -> Lesion:
     """Grow the planned lesion in a patient's brain."""
-    room = brain.mask & (brain.ventricle > 0.5)
+    # The mass effect opens what lies inside the main focus; a ventricle there is filled, as a mass
+    # closes it, and stays a ventricle elsewhere.
+    filled = _radius(plan.foci[0], grid) < 0.85 * plan.radius
+    room = brain.mask & ((brain.ventricle > 0.5) | filled)
     core_level = _core_level(rng, plan, grid, room, brain)
     core = (core_level > 0) & room
     front = _travel_time(rng, core, brain, grid)
@@ -146,9 +149,9 @@ def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid
     oedema_region = tissue & (front < reach)
     # Infiltration weakens outwards and is weaker in cortex; the visible edge is 1 to 3 mm soft.
     softness = np.float32(rng.uniform(0.6, 2.2))
-    strength = 1 - np.float32(rng.uniform(0.1, 0.6)) * np.clip(front / max(reach, 1.0), 0, 1)
-    strength *= 1 - np.float32(rng.uniform(0.1, 0.6)) * brain.grey
-    strength *= np.clip(1 + 0.18 * layered_noise(rng, grid, (16.0, 7.0)), 0.3, 1.2)
+    strength = 1 - np.float32(rng.uniform(0.0, 0.45)) * np.clip(front / max(reach, 1.0), 0, 1)
+    strength *= 1 - np.float32(rng.uniform(0.0, 0.45)) * brain.grey
+    strength *= np.clip(1 + 0.15 * layered_noise(rng, grid, (16.0, 7.0)), 0.4, 1.2)
     oedema = sigmoid((np.float32(reach) - front) / softness) * np.clip(strength, 0, 1)
     oedema = np.where(np.isfinite(front), oedema, 0) * (1 - brain.fluid)
 
@@ -164,7 +167,7 @@ def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid
     label[rim_region] = ENHANCING
 
     edge = np.float32(rng.uniform(0.35, 1.0))
-    inside = sigmoid(core_level / edge) * brain.mask * (brain.ventricle > -0.5)
+    inside = sigmoid(core_level / edge) * brain.mask * (filled | (brain.ventricle > -0.5))
     ring = ndi.gaussian_filter(rim_region.astype(np.float32), 0.45 / grid.spacing + 0.1)
     ring *= np.clip(0.85 + 0.3 * layered_noise(rng, grid, (14.0, 6.0)), 0.25, 1.0)
     ring = np.minimum(ring, 1)

@@ -30,7 +30,7 @@ def acquire(
 def shade(rng: np.random.Generator, signal: Field, mask: np.ndarray, grid: Grid) -> Field:
     """Tone curve (gradation differs between vendors) and coil sensitivity (3 to 12 %)."""
     top = np.percentile(signal[mask], 99.5)
-    tone = np.exp(rng.normal(0, 0.15))
+    tone = np.exp(rng.normal(0, 0.12))
     image = top * (np.clip(signal, 0, None) / top) ** np.float32(tone)
     amount = np.exp(rng.uniform(np.log(0.02), np.log(0.11)))
     return image * np.exp(np.float32(amount) * smooth_noise(rng, grid, 80.0))

@@ -34,13 +34,13 @@ class Tissue:
 # and oedema: Just and Thelen, 1988 (doi:10.1148/radiology.169.3.3187000), then moved so that the
 # z-scores of the simulated compartments lie in the ranges measured on nine real patients.
 TISSUES = {
-    "white": Tissue(850, 74, 0.71, 0.07, 0.06, (0.00, 0.03)),
-    "grey": Tissue(1350, 95, 0.82, 0.07, 0.06, (0.02, 0.10)),
+    "white": Tissue(850, 74, 0.71, 0.06, 0.05, (0.01, 0.06)),
+    "grey": Tissue(1350, 95, 0.82, 0.06, 0.05, (0.04, 0.16)),
     "csf": Tissue(3800, 900, 1.00, 0.07, 0.25, (0.00, 0.02)),
-    "oedema": Tissue(1350, 150, 0.87, 0.15, 0.18, (0.00, 0.02)),
-    "solid": Tissue(1480, 185, 0.89, 0.20, 0.25, (0.00, 0.12)),
+    "oedema": Tissue(1330, 150, 0.87, 0.09, 0.10, (0.00, 0.02)),
+    "solid": Tissue(1450, 180, 0.88, 0.13, 0.15, (0.00, 0.10)),
     "fluid": Tissue(2800, 600, 0.98, 0.15, 0.30, (0.00, 0.05)),
-    "enhancing": Tissue(1150, 140, 0.86, 0.18, 0.18, (0.30, 1.20)),
+    "enhancing": Tissue(1150, 135, 0.85, 0.12, 0.11, (0.30, 1.20)),
     "haemorrhage": Tissue(650, 80, 0.85, 0.25, 0.40, (0.00, 0.05)),
     "gliosis": Tissue(1250, 125, 0.84, 0.12, 0.15, (0.00, 0.03)),
     "blood": Tissue(1700, 60, 0.45, 0.20, 0.30, (1.50, 7.00)),
@@ -132,7 +132,7 @@ def simulate_signals(
             if modality == "t1ce":
                 t1_now = 1000 / (1000 / t1_now + uptake[name])
             value = _signal(modality, sequences[modality], t1_now, t2[name], tissue.density)
-            spread = 0.04 if name in ("white", "grey", "csf") else 0.08
+            spread = 0.03 if name in ("white", "grey", "csf") else 0.05
             image += np.float32(value * np.exp(spread * rng.normal())) * fractions[name]
         if modality == "flair":  # unsuppressed fluid that flows
             flow = np.clip(layered_noise(rng, grid, (25.0, 10.0)) - rng.uniform(0.8, 3.0), 0, 1)
