@@ -69,8 +69,13 @@ def plain_patch(
         start: First voxel; the patch may reach beyond the volume.
         size: Of the patch in voxels.
     """
-    patch = _read(image, start, size, BACKGROUND)
-    return _single(patch), torch.from_numpy(_read(label, start, size, 0))
+    # torch converts float16 an order of magnitude faster than numpy, and in the same pass.
+    patch = torch.from_numpy(memory.empty((len(image), *size), np.float32))
+    source, target, whole = _overlap(start, size, image.shape)
+    if not whole:
+        patch.fill_(BACKGROUND)
+    patch[target].copy_(torch.from_numpy(image[source]))
+    return patch, torch.from_numpy(_read(label, start, size, 0))
 
 
 def augmented_patch(
@@ -95,18 +100,27 @@ def _mirror(flips: Sequence[bool]) -> tuple[slice, ...]:
     return tuple(slice(None, None, -1 if flip else 1) for flip in flips)
 
 
-def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
-    """A region of (..., d, h, w) in memory, (..., *size); beyond the volume lies `fill`."""
+def _overlap(
+    start: Sequence[int], size: Sequence[int], shape: Sequence[int]
+) -> tuple[tuple[Any, ...], tuple[Any, ...], bool]:
+    """Where a region lies in a volume (..., d, h, w) and in itself; whether it lies in it whole."""
     source: list[Any] = [...]
     target: list[Any] = [...]
-    for first, n, extent in zip(start, size, volume.shape[-3:], strict=True):
+    for first, n, extent in zip(start, size, shape[-3:], strict=True):
         low, high = max(first, 0), min(first + n, extent)
         source.append(slice(low, max(high, low)))
         target.append(slice(low - first, max(high, low) - first))
+    whole = all(part.stop - part.start == n for part, n in zip(source[1:], size, strict=True))
+    return tuple(source), tuple(target), whole
+
+
+def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
+    """A region of (..., d, h, w) in memory, (..., *size); beyond the volume lies `fill`."""
+    source, target, whole = _overlap(start, size, volume.shape)
     region = memory.empty((*volume.shape[:-3], *size), volume.dtype)
-    if any(part.stop - part.start < n for part, n in zip(source[1:], size, strict=True)):
+    if not whole:
         region[...] = fill
-    region[tuple(target)] = volume[tuple(source)]
+    region[target] = volume[source]
     return region
 
 

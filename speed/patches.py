@@ -5,7 +5,7 @@
 Both sides start from their own prepared cache of the same cases and give one four-modality patch
 with its label; first as it lies, then with rotation (probability 0.5, one axis, up to 15 degrees),
 three flips, intensity scale and shift. Sides take turns in one process, so that a busy machine
-slows both.
+slows both, and on one thread, as in a loader process.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from monai.data import PersistentDataset
 from monai.transforms import (
     Compose,
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
     cases = find_cases(options.data)
+    torch.set_num_threads(1)
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, augmented in (("plain patch", False), ("augmented patch", True)):

@@ -130,7 +130,8 @@ def test_intensity_changes_the_brain_only(volume, axis):
     brain = (before != BACKGROUND).any(0)
     assert not brain.all()
     assert torch.equal(after[:, ~brain], before[:, ~brain])
-    expected = before * scale[:, None, None, None] + shift[:, None, None, None]
+    scale, shift = (torch.from_numpy(v).view(4, 1, 1, 1) for v in (scale, shift))
+    expected = before * scale + shift
     torch.testing.assert_close(after[:, brain], expected[:, brain])
 
 
