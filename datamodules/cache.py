@@ -21,6 +21,7 @@ import numpy.typing as npt
 from filelock import FileLock
 from tqdm import tqdm
 
+from datamodules import memory
 from datamodules.geometry import (
     Geometry,
     bounding_box,
@@ -210,25 +211,25 @@ def _write_arrays(
     reading: Reading, geometry: Geometry, folder: Path, settings: dict[str, Any]
 ) -> None:
     assert reading.brain is not None
-    brain = geometry.crop(reading.brain)
-    image = np.lib.format.open_memmap(
-        folder / "image.npy", mode="w+", dtype=np.float16, shape=(4, *geometry.shape)
-    )
+    # Files lie in the opposite order of axes: turned once here, what follows runs straight on.
+    brain = np.ascontiguousarray(geometry.crop(reading.brain))
+    image = memory.empty((len(MODALITIES), *geometry.shape), np.float16)
     resized = resample_mask(brain, geometry) if geometry.resamples else brain
 
     def write(index_modality: tuple[int, str]) -> None:
         index, modality = index_modality
-        scored = normalise(geometry.crop(reading.images[modality].array), brain)
+        values = np.ascontiguousarray(geometry.crop(reading.images[modality].array))
+        scored = normalise(values, brain)
         image[index] = _resample_image(scored, brain, resized, geometry)
 
     with ThreadPoolExecutor(len(MODALITIES)) as pool:
         list(pool.map(write, enumerate(MODALITIES)))
+    np.save(folder / "image.npy", image)
     notices = list(reading.notices)
     if reading.label is not None:
-        regions = reading.case.convention.to_regions(geometry.crop(reading.label))
-        outside = int(np.count_nonzero(reading.label)) - int(
-            np.count_nonzero(geometry.crop(reading.label))
-        )
+        boxed = np.ascontiguousarray(geometry.crop(reading.label))
+        regions = reading.case.convention.to_regions(boxed)
+        outside = int(np.count_nonzero(reading.label)) - int(np.count_nonzero(boxed))
         if outside:
             notices.append(f"{outside} labelled voxels lie outside the brain box")
         if geometry.resamples:

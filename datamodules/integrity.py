@@ -178,11 +178,8 @@ def _take_image(reading: Reading, modality: str, channel: int | None, volume: Vo
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         reading.problems.append(f"{modality} holds NaN or Inf")
         return
-    if not array.any():
-        reading.problems.append(f"{modality} is empty (all voxels 0)")
-        return
     if array.min() == array.max():
-        reading.problems.append(f"{modality} is empty (all voxels {array.flat[0]})")
+        reading.problems.append(f"{modality} is empty (all voxels {array.min():g})")
         return
     reading.images[modality] = Volume(array, volume.affine, volume.header)
 
@@ -229,7 +226,8 @@ def _take_label(reading: Reading, volume: Volume) -> None:
     if reading.images:
         anchor, reference = next(iter(reading.images.items()))
         _compare_grid(reading, "the label", volume, anchor, reference)
-    found = np.unique(array[array != 0])
+    present = array[array != 0]
+    found = np.flatnonzero(np.bincount(present)) if array.dtype == np.uint8 else np.unique(present)
     if _fractional(found):
         reading.problems.append(
             f"the label holds {found[found != np.rint(found)][0]:g}, expected whole numbers"
@@ -240,12 +238,13 @@ def _take_label(reading: Reading, volume: Volume) -> None:
     if contradiction:
         reading.problems.append(contradiction)
         return
-    reading.label = array.astype(np.uint8)
+    reading.label = array.astype(np.uint8, copy=False)
     if not values:
         reading.notices.append("the label holds no tumour")
-    cavity = np.isin(reading.label, reading.case.convention.background)
-    if cavity.any():
-        ml = float(cavity.sum() * np.prod(volume.spacing) / 1000)
+    background = values & set(reading.case.convention.background)
+    if background:
+        cavity = np.count_nonzero(np.isin(reading.label, list(background)))
+        ml = float(cavity * np.prod(volume.spacing) / 1000)
         reading.notices.append(f"{ml:.1f} ml of resection cavity counted as background")
 
 

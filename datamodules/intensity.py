@@ -46,8 +46,8 @@ def _by_table(values: Array, brain: npt.NDArray[np.bool_]) -> npt.NDArray[np.flo
     mean = float((clipped * counts).sum() / total)
     deviation = float(np.sqrt((counts * (clipped - mean) ** 2).sum() / total))
     table = _score(clipped, mean, deviation)
-    scored = table[wide]
-    scored[~brain] = BACKGROUND
+    scored = table.take(wide)
+    np.copyto(scored, np.float16(BACKGROUND), where=~brain)
     return scored
 
 

@@ -144,16 +144,16 @@ class PreparedCase:
         return self.geometry.to_native(array)
 
     def save_native(self, array: Array, path: str | Path, dtype: Any) -> None:
-        """Write (*native_shape) as NIfTI on the grid and affine of the files, whole or not at all.
+        """Write NIfTI on the grid and affine of the files, whole or not at all.
 
         Args:
-            array: Values in file order.
+            array: Values in file order, (*native_shape) or with one last axis more.
             path: Ends in ``.nii`` or ``.nii.gz``.
             dtype: Type of the voxels in the file.
         """
         path = Path(path)
         values = np.asarray(array).astype(dtype)
-        if values.shape != self.native_shape:
+        if values.shape[:3] != self.native_shape or values.ndim > 4:
             raise ValueError(f"shape {values.shape} is not the native grid {self.native_shape}")
         if self._header:
             header = nib.Nifti1Header(self._header, check=False)
