@@ -81,6 +81,12 @@ class Application:
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Run the command and say what came of it."""
+        try:
+            self._execute(trainer, model, data)
+        finally:
+            tracking.finish()
+
+    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         others: list[Any] = [load_module(path) for path in self.recalled.checkpoints[1:]]
         if others:
             model = EnsembleModule([model, *others])
@@ -100,7 +106,6 @@ class Application:
                 print(
                     test_summary(model.test_rows, folder / "per_case.csv", self.run, data.notices)
                 )
-        tracking.finish()
 
     def _results_folder(self, data: Any) -> Path:
         """Return the run's own folder for its stored split, one inside it for another cohort."""

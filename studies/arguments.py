@@ -61,6 +61,20 @@ class CommandLine:
         """Whether an option stands on the command line."""
         return any(found == name for found, _ in self.options)
 
+    def check(self) -> None:
+        """Refuse a command line without an experiment, or with files that do not exist.
+
+        Raises:
+            InputError: saying what to add or to correct.
+        """
+        if not self.configs:
+            raise InputError(
+                "No experiment is given: add --config FILE, for instance "
+                "--config experiments/fusion.yaml."
+            )
+        for file in self.configs:
+            find_config(file)
+
     @property
     def experiment(self) -> str:
         """Stem of the experiment file.
@@ -68,11 +82,7 @@ class CommandLine:
         Raises:
             InputError: when no ``--config`` is given.
         """
-        if not self.configs:
-            raise InputError(
-                "No experiment is given: add --config FILE, for instance "
-                "--config experiments/fusion.yaml."
-            )
+        self.check()
         return Path(self.configs[0]).stem
 
     @property

@@ -108,7 +108,7 @@ class ExperimentCLI(LightningCLI):
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
         """Return a configuration as plain types, with the precision of this machine resolved."""
         resolved: dict[str, Any] = yaml.safe_load(
-            parser.dump(config, skip_none=False, skip_link_targets=False)
+            parser.dump(config, skip_unset=False, skip_link_targets=False)
         )
         resolved.pop("config", None)
         if resolved["trainer"]["precision"] is None:
@@ -188,13 +188,21 @@ def _stop_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def asks_for_help(line: CommandLine) -> bool:
+    """Whether the parser will print something and leave."""
+    return any(name in ("h", "help") or name.endswith(".help") for name, _ in line.options)
+
+
 def fit(words: list[str]) -> int:
     """Train an experiment, its missing stages first."""
     quiet()
     if running_as_stage():
         _stop_with_parent()
+    line = CommandLine.parse(words)
+    if not asks_for_help(line):
+        line.check()
     try:
-        ExperimentCLI("fit", CommandLine.parse(words))
+        ExperimentCLI("fit", line)
     except training.AlreadyFinishedError as finished:
         print(finished)
     return 0
@@ -218,7 +226,7 @@ def predict(words: list[str]) -> int:
 def _apply(subcommand: str, words: list[str]) -> int:
     quiet()
     line = CommandLine.parse(words)
-    if line.has("help") or line.has("h"):
+    if asks_for_help(line):
         ExperimentCLI(subcommand, line)  # prints and leaves
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
     recalled = recall(line, runs_dir)

@@ -122,6 +122,7 @@ class Training:
 
     def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
         """Give the trainer its callbacks and folder, and the model its card."""
+        model.check_patch(data.patch_size)
         run = self.run
         progress = run.progress_file if running_as_stage() else None
         callbacks = [*(settings.get("callbacks") or []), RunProgress(run.experiment, progress)]
@@ -184,6 +185,12 @@ class Training:
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Train, or where nothing is trainable validate once; then say what came of it."""
+        try:
+            self._execute(trainer, model, data)
+        finally:
+            tracking.finish()
+
+    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         if self.rehearsal:
             trainer.fit(model, datamodule=data)
             print("Rehearsal done (fast_dev_run): nothing was kept.")
@@ -213,7 +220,6 @@ class Training:
                 if rows:
                     training_curves_png(rows, run.folder / "curves.png", run.experiment)
                 print(training_summary(run))
-        tracking.finish()
 
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan

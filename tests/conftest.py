@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SHRUNKEN = ROOT / "tests" / "conf" / "shrunken.yaml"
 
-os.environ.setdefault("WANDB_MODE", "offline")  # a test never talks to a server
+os.environ["WANDB_MODE"] = "offline"  # a test never talks to a server
 os.environ.setdefault("WANDB_SILENT", "true")
 
 
@@ -18,3 +19,18 @@ def real_data() -> Path:
     if not (folder / "brats2021").is_dir():
         pytest.skip(f"no real patients at {folder}: set GLIOFUSE_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a researcher: his runs, and beside them a cache that all tests share."""
+    folder = tmp_path_factory.mktemp("workplace")
+    os.environ["GLIOFUSE_CACHE"] = str(folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The researcher's folder as the working directory."""
+    monkeypatch.chdir(workplace)
+    return workplace

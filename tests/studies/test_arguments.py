@@ -22,7 +22,6 @@ def test_sorts_configs_and_options_in_every_spelling():
         ]
     )
     assert line.configs == ["a.yaml", "b.yaml"]
-    assert line.experiment == "a"
     assert line.overlays == ["b"]
     assert line.options == [
         ("data.root", ["--data.root", "/x"]),
@@ -82,6 +81,11 @@ def test_an_own_file_of_the_same_name_comes_first(tmp_path, monkeypatch):
     own.parent.mkdir()
     own.write_text("")
     assert find_config("experiments/fusion.yaml") == own
+
+
+def test_the_experiment_is_the_stem_of_the_first_file():
+    line = CommandLine.parse(["--config", "experiments/fusion.yaml"])
+    assert line.experiment == "fusion"
 
 
 def test_missing_config_says_where_it_was_looked_for():

@@ -1,0 +1,185 @@
+"""Every experiment through the real command line at a shrunken scale: fit, test, predict."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+import cli
+from datamodules.layouts import find_cases
+from evaluation.metrics import dice
+from lightning_modules.checkpoints import KEY, read_checkpoint
+from tests.conftest import ROOT, SHRUNKEN
+
+EXPERIMENTS = ["dynunet", "segresnet", "late_fusion", "early_fusion", "fusion"]
+REGIONS = ("WT", "TC", "ET")
+
+
+def run(*words: str) -> int:
+    return cli.main([*words])
+
+
+def config_of(name: str) -> list[str]:
+    return ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
+
+
+def only_run(workplace, name):
+    (folder,) = (path for path in (workplace / "runs" / name).iterdir() if path.is_dir())
+    return folder
+
+
+def rows_of(path):
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_the_list_of_experiments_is_complete():
+    found = {path.stem for path in (ROOT / "experiments").glob("*.yaml")} - {"defaults"}
+    assert found == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_fit_test_predict(name, in_workplace, capsys):
+    assert run("fit", *config_of(name)) == 0
+    assert "Next         lightning test" in capsys.readouterr().out
+    folder = only_run(in_workplace, name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert set(manifest["scores"]) == {f"val/dice/{region}" for region in REGIONS}
+    card = read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]
+    assert card["modalities"] == ["t1", "t1ce", "t2", "flair"]
+    assert card["regions"] == list(REGIONS)
+    assert {patient["case_id"] for patient in card["seen"]} == {
+        *card["split"]["train"],
+        *card["split"]["val"],
+    }
+    assert list((folder / "overlays").glob("*.png"))
+    assert list((folder / "wandb").glob("offline-run-*"))
+
+    assert run("test", "--config", f"experiments/{name}.yaml") == 0
+    scores = rows_of(folder / "per_case.csv")
+    assert [row["case_id"] for row in scores] == sorted(card["split"]["test"])
+    assert {f"{kind}/{region}" for kind in ("dice", "hd95") for region in REGIONS} <= set(scores[0])
+
+    output = in_workplace / f"predictions-{name}"
+    assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
+    volumes = rows_of(output / "volumes.csv")
+    assert [row["case_id"] for row in volumes] == [row["case_id"] for row in scores]
+    assert len(list(output.glob("*.png"))) == len(scores)
+
+
+@pytest.mark.parametrize("name", ["fusion"])
+def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace):
+    folder = only_run(in_workplace, name)
+    output = in_workplace / f"predictions-{name}"
+    references = {
+        case.prediction_name: case
+        for case in find_cases(next((in_workplace / "cache" / "phantoms").glob("v*mm*[0-9]")))
+    }
+    table = sorted(rows_of(folder / "per_case.csv"), key=lambda row: row["case_id"])
+    files = sorted(output.glob("*_seg.nii.gz"))
+    assert len(files) == len(table)
+    for file, row in zip(files, table, strict=True):
+        case = references[file.name]
+        predicted, reference = nib.load(file), nib.load(case.label)
+        assert np.array_equal(predicted.affine, reference.affine)
+        regions = [
+            case.convention.to_regions(np.asarray(image.dataobj)) for image in (predicted, reference)
+        ]
+        for index, region in enumerate(REGIONS):
+            expected = dice(regions[0][index], regions[1][index])
+            assert float(row[f"dice/{region}"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_finished_training_is_not_done_again(in_workplace, capsys):
+    before = (only_run(in_workplace, "dynunet") / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    assert run("fit", *config_of("dynunet")) == 0
+    assert "was finished before" in capsys.readouterr().out
+    after = (only_run(in_workplace, "dynunet") / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+    assert before == after
+
+
+def test_metrics_file_has_a_row_an_epoch(in_workplace):
+    for name in ("dynunet", "fusion"):
+        rows = rows_of(only_run(in_workplace, name) / "metrics.csv")
+        assert [float(row["epoch"]) for row in rows] == [0, 1]
+        assert {"train/loss", "val/dice/WT", "val/dice/mean", "lr"} <= set(rows[0])
+
+
+def test_wandb_holds_curves_table_and_artifact(in_workplace):
+    folder = only_run(in_workplace, "fusion")
+    files = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))  # of fit, then of test
+    content = b"".join(file.read_bytes() for file in files)
+    for text in ("val/dice/WT", "train/loss", "val/cases", f"fusion-{folder.name}", "FusionModule", "test/hd95/ET"):
+        assert text.encode() in content, text
+
+
+def test_validate_gives_the_scores_that_fit_reported(in_workplace, capsys):
+    manifest = json.loads((only_run(in_workplace, "fusion") / "manifest.json").read_text())
+    assert run("validate", "--config", "experiments/fusion.yaml") == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.split()[:1] == ["WT"])
+    assert float(line.split()[1]) == pytest.approx(manifest["scores"]["val/dice/WT"], abs=6e-4)
+
+
+def test_a_fusion_checkpoint_is_whole(in_workplace, tmp_path):
+    folder = only_run(in_workplace, "fusion")
+    alone = tmp_path / "moved.ckpt"
+    alone.write_bytes((folder / "checkpoints" / "best.ckpt").read_bytes())
+    runs = in_workplace / "runs"
+    hidden = runs.rename(in_workplace / "runs-hidden")
+    try:
+        output = tmp_path / "out"
+        assert run("predict", "--ckpt_path", str(alone), "--output", str(output)) == 0
+    finally:
+        hidden.rename(runs)
+    assert (output / "volumes.csv").read_text() == (
+        in_workplace / "predictions-fusion" / "volumes.csv"
+    ).read_text()
+
+
+def test_ensemble_with_flips_and_probabilities(in_workplace, tmp_path):
+    members = [
+        str(only_run(in_workplace, name) / "checkpoints" / "best.ckpt")
+        for name in ("dynunet", "segresnet")
+    ]
+    words = ["predict", "--ckpt_path", *members, "--output", str(tmp_path), "--tta", "flips"]
+    assert run(*words, "--probabilities") == 0
+    volume = nib.load(next(tmp_path.glob("*_probabilities.nii.gz")))
+    values = np.asarray(volume.dataobj)
+    assert values.shape[-1] == 3
+    assert values.dtype == np.float32
+    assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_paper_scale_trains_a_base_network(in_workplace):
+    words = ["--config", "experiments/dynunet.yaml", "--config", "experiments/scale/brats3d.yaml"]
+    small = ["--config", str(SHRUNKEN), "--data.patch_size", "[64,64,64]", "--data.batch_size", "1"]
+    short = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "1"]
+    assert run("fit", *words, *small, *short, "--runs_dir", "runs-base") == 0
+    folder = next((in_workplace / "runs-base" / "dynunet").iterdir())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["parameters"] == {"all": 31_184_355, "trained": 31_184_355}
+    assert manifest["overlays"] == ["brats3d", "shrunken"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.yaml")), ids=str)
+def test_an_experiment_file_says_what_it_is_and_how_to_run_it(path):
+    text = path.read_text()
+    assert text.startswith("# ")
+    content = yaml.safe_load(text)
+    if path.parent.name == "experiments" and path.stem != "defaults":
+        assert f"lightning fit --config experiments/{path.name}" in text
+        assert {"model", "data"} <= set(content)
+    if path.stem == "defaults":
+        assert "model" not in content
+
+
+def test_rehearsal_leaves_nothing_to_reuse(in_workplace):
+    words = ["fit", *config_of("fusion"), "--trainer.fast_dev_run", "true"]
+    assert run(*words, "--runs_dir", "runs-rehearsal", "--seed_everything", "7") == 0
+    assert not list((in_workplace / "runs-rehearsal").rglob("*.ckpt"))
+    assert not list((in_workplace / "runs-rehearsal").rglob("manifest.json"))

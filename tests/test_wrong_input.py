@@ -1,0 +1,110 @@
+"""A wrong input is one clear sentence and status 2, before anything is trained."""
+
+import pytest
+import torch
+
+import cli
+from tests.conftest import SHRUNKEN
+
+
+def refused(capsys, *words):
+    assert cli.main([*words]) == 2
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    message = next(line for line in output.splitlines() if line.startswith("lightning"))
+    assert output.strip().endswith(message)  # nothing but progress bars before it
+    return message
+
+
+def fit(*words):
+    return ["fit", "--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN), *words]
+
+
+def test_unknown_command(capsys):
+    assert "no command 'trian'" in refused(capsys, "trian")
+
+
+def test_no_experiment(in_workplace, capsys):
+    assert "--config" in refused(capsys, "fit")
+
+
+def test_missing_config_file(in_workplace, capsys):
+    message = refused(capsys, "fit", "--config", "experiments/fuson.yaml")
+    assert "no configuration file experiments/fuson.yaml" in message
+
+
+def test_unknown_argument(in_workplace, capsys):
+    message = refused(capsys, *fit("--model.sizes", "tiny"))
+    assert "sizes" in message
+
+
+def test_overlay_key_that_the_model_lacks(in_workplace, tmp_path, capsys):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("model: {init_args: {attention: exact}}\n")
+    assert "attention" in refused(capsys, *fit("--config", str(overlay)))
+
+
+def test_absent_data(in_workplace, tmp_path, capsys):
+    message = refused(capsys, *fit("--data.root", str(tmp_path / "nowhere")))
+    assert "nowhere" in message
+
+
+def test_patch_that_the_network_cannot_take(in_workplace, tmp_path, capsys):
+    words = fit("--data.patch_size", "[20,20,20]", "--runs_dir", str(tmp_path))
+    assert "set `patch_size` to 24 x 24 x 24" in refused(capsys, *words)
+    assert not list(tmp_path.rglob("*"))  # refused before a run was begun
+
+
+def test_no_finished_run(in_workplace, tmp_path, capsys):
+    words = ["test", "--config", "experiments/fusion.yaml", "--runs_dir", str(tmp_path)]
+    message = refused(capsys, *words)
+    assert "no finished run of fusion" in message
+    assert "lightning fit --config experiments/fusion.yaml" in message
+
+
+def test_checkpoint_of_a_stranger(in_workplace, tmp_path, capsys):
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    assert "no gliofuse checkpoint" in refused(capsys, "predict", "--ckpt_path", str(foreign))
+
+
+def test_checkpoint_with_pickled_code(in_workplace, tmp_path, capsys):
+    class Payload:
+        def __reduce__(self):
+            return (print, ("run!",))
+
+    foreign = tmp_path / "pickle.ckpt"
+    torch.save({"gliofuse": Payload()}, foreign)
+    message = refused(capsys, "predict", "--ckpt_path", str(foreign))
+    assert "pickled objects" in message
+    assert "run!" not in message
+
+
+def test_truncated_checkpoint(in_workplace, tmp_path, capsys):
+    whole = tmp_path / "whole.ckpt"
+    torch.save({"gliofuse": {}, "state_dict": {"a": torch.zeros(1000)}}, whole)
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(whole.read_bytes()[:1500])
+    assert "truncated" in refused(capsys, "predict", "--ckpt_path", str(broken))
+
+
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_absent_checkpoint(name, in_workplace, capsys):
+    assert "No checkpoint at gone.ckpt" in refused(capsys, name, "--ckpt_path", "gone.ckpt")
+
+
+def test_batch_that_devices_cannot_share(in_workplace, tmp_path, capsys):
+    from datamodules import BraTSPatchDataModule
+    from errors import InputError
+
+    class Trainer:
+        world_size, global_rank = 2, 0
+
+    data = BraTSPatchDataModule(
+        spacing=6.0, phantom_patients=10, phantom_spacing=5.0, patch_size=[16, 16, 16], batch_size=3
+    )
+    data.prepare_data()
+    data.setup("fit")
+    data.trainer = Trainer()
+    with pytest.raises(InputError, match="multiple of 2"):
+        data.train_dataloader()
