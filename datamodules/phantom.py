@@ -28,7 +28,7 @@ from datamodules.phantom_scanner import acquire
 from datamodules.phantom_signal import MODALITIES, simulate_signals
 from errors import InputError
 
-PHANTOM_VERSION = 2  # part of every cache key: raise it whenever one byte of a phantom changes
+PHANTOM_VERSION = 4  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
 FINEST_MM, COARSEST_MM = 0.8, 5.0
 MOST_PATIENTS = 9999  # the case ids have four digits
@@ -90,7 +90,7 @@ def generate_patient(seed: int, index: int, spacing: float) -> PhantomPatient:
     """
     grid, brain, label, signals = _simulate(seed, index, spacing)
     images = {
-        modality: acquire(_stream(seed, index, modality), signals[modality], brain.mask, grid)
+        modality: acquire(_stream(seed, index, modality), signals[modality], brain, grid)
         for modality in MODALITIES
     }
     return PhantomPatient(grid, images, label, enhances(seed, index))
@@ -116,7 +116,7 @@ def _write_patient(job: _Job) -> None:
         if job.layout == EXAM:
             grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing)
             streams = {m: _stream(job.seed, job.index, m) for m in MODALITIES}
-            write_exam(temporary, final.name, signals, brain.mask, label, grid, streams, note)
+            write_exam(temporary, final.name, signals, brain, label, grid, streams, note)
         else:
             patient = generate_patient(job.seed, job.index, job.spacing)
             layout = LAYOUTS[job.layout]

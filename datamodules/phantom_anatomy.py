@@ -169,7 +169,7 @@ def draw_anatomy(
     # From probability to tissue. The power separates what averaging blurred; the factor on fluid
     # is the width of the sulci, which grows with age; local noise makes folds individual.
     power = rng.uniform(1.6, 3.0)
-    openness = np.exp(rng.uniform(np.log(0.9), np.log(3.0)))
+    openness = np.exp(rng.uniform(np.log(0.9), np.log(4.5)))
     folds = np.exp(0.35 * layered_noise(rng, grid, (12.0, 5.0)))
     cortex = np.exp(0.20 * layered_noise(rng, grid, (14.0, 6.0)))
     fluid = (openness * fluid * folds) ** power

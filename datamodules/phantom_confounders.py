@@ -29,7 +29,7 @@ def _gliosis(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
 
     Most adults over 60 have some (Fazekas grades 1 to 3, doi:10.2214/ajr.149.2.351).
     """
-    load = rng.beta(1.0, 2.0)
+    load = rng.beta(1.0, 1.6)
     outside = np.clip(brain.ventricle, 0, None)
     rim = np.exp(-outside / np.float32(rng.uniform(0.8, 1.8) + 3.5 * load * rng.random()))
     rim *= np.clip(0.55 + 0.5 * layered_noise(rng, grid, (22.0, 9.0)), 0, 1)
@@ -70,10 +70,9 @@ def _dura(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
 
 
 def _fat(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
-    """Remains of orbit or scalp that a stripper missed; seldom."""
-    empty = np.zeros(grid.shape, np.float32)
-    if rng.random() > 0.15:
-        return empty
+    """Remains of orbit or scalp that a stripper missed, or that thick slices smear inwards."""
+    if rng.random() > 0.3:
+        return np.zeros(grid.shape, np.float32)
     shell = sigmoid((np.float32(rng.uniform(0.5, 3.0)) - brain.depth) / np.float32(0.6))
     place = sigmoid((layered_noise(rng, grid, (25.0, 9.0)) - 1.3) * 5)
     front = sigmoid((brain.mni[1] - 30) / 8) * sigmoid((-5 - brain.mni[2]) / 8)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage as ndi
 
+from datamodules.phantom_anatomy import Anatomy
 from datamodules.phantom_fields import Field, Grid
 from datamodules.phantom_files import save_nifti
 from datamodules.phantom_scanner import digitise, shade
@@ -78,7 +79,7 @@ def write_exam(
     folder: Path,
     case_id: str,
     signals: Mapping[str, Field],
-    mask: np.ndarray,
+    brain: Anatomy,
     label: np.ndarray,
     grid: Grid,
     streams: Mapping[str, np.random.Generator],
@@ -92,8 +93,8 @@ def write_exam(
         motion = still if modality == "t2" else draw_motion(rng)
         protocol = PROTOCOLS[modality]
         shape, affine = _own_grid(rng, protocol, grid, motion)
-        inside = _resample(mask.astype(np.float32), grid, shape, affine, motion, 1) > 0.5
-        shaded = shade(rng, signal, mask, grid)
+        inside = _resample(brain.mask.astype(np.float32), grid, shape, affine, motion, 1) > 0.5
+        shaded = shade(rng, signal, brain, grid)
         samples = max(1, round(protocol.slices / grid.spacing))
         image = _resample(shaded, grid, shape, affine, motion, samples)
         array = digitise(rng, image, inside, grid.spacing, resampled=False)

@@ -80,11 +80,11 @@ def _sequences(rng: np.random.Generator, csf_t1: float) -> dict[str, dict[str, f
     """Times (ms) of the four sequences of one examination."""
     t1_kind = float(rng.random() < 0.5)
     return {
-        "t1": {"gradient": t1_kind, "tr": rng.uniform(450, 800), "ti": rng.uniform(800, 1100)},
+        "t1": {"gradient": t1_kind, "tr": rng.uniform(450, 800), "ti": rng.uniform(950, 1250)},
         "t1ce": {
             "gradient": t1_kind if rng.random() < 0.5 else float(rng.random() < 0.6),
             "tr": rng.uniform(450, 800),
-            "ti": rng.uniform(800, 1100),
+            "ti": rng.uniform(950, 1250),
         },
         "t2": {"tr": rng.uniform(3000, 6500), "te": rng.uniform(80, 115)},
         "flair": {
@@ -136,7 +136,9 @@ def simulate_signals(
             image += np.float32(value * np.exp(spread * rng.normal())) * fractions[name]
         if modality == "flair":  # unsuppressed fluid that flows
             flow = np.clip(layered_noise(rng, grid, (25.0, 10.0)) - rng.uniform(0.8, 3.0), 0, 1)
-            image += np.float32(0.08) * flow * fractions["csf"]
+            image += np.float32(rng.uniform(0.02, 0.12)) * flow * fractions["csf"]
+            cortex = np.float32(rng.uniform(0, 0.12)) * layered_noise(rng, grid, (30.0, 12.0))
+            image *= 1 + cortex * fractions["grey"]  # limbic and primary cortex differ
         image *= np.exp(water if modality in ("t2", "flair") else -0.5 * water)
         white = _signal(
             modality, sequences[modality], t1["white"], t2["white"], TISSUES["white"].density
