@@ -8,10 +8,10 @@ from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
-from evaluation.figures import overlay_array, overlay_png
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts import MODALITIES, REGIONS
+from evaluation.figures import overlay_array, overlay_png
 from evaluation.tables import write_csv
 
 

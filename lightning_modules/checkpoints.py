@@ -72,7 +72,7 @@ def build(spec: Mapping[str, Any]) -> L.LightningModule:
             f"{spec.get('class_path')} cannot be built from what is stored with it ({reason}): "
             "it was written by another version, train it again."
         ) from error
-    module: L.LightningModule = parser.instantiate_classes(arguments).module
+    module: L.LightningModule = parser.instantiate(arguments).module
     return module
 
 

@@ -87,7 +87,8 @@ def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace
         predicted, reference = nib.load(file), nib.load(case.label)
         assert np.array_equal(predicted.affine, reference.affine)
         regions = [
-            case.convention.to_regions(np.asarray(image.dataobj)) for image in (predicted, reference)
+            case.convention.to_regions(np.asarray(image.dataobj))
+            for image in (predicted, reference)
         ]
         for index, region in enumerate(REGIONS):
             expected = dice(regions[0][index], regions[1][index])
@@ -113,7 +114,14 @@ def test_wandb_holds_curves_table_and_artifact(in_workplace):
     folder = only_run(in_workplace, "fusion")
     files = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))  # of fit, then of test
     content = b"".join(file.read_bytes() for file in files)
-    for text in ("val/dice/WT", "train/loss", "val/cases", f"fusion-{folder.name}", "FusionModule", "test/hd95/ET"):
+    for text in (
+        "val/dice/WT",
+        "train/loss",
+        "val/cases",
+        f"fusion-{folder.name}",
+        "FusionModule",
+        "test/hd95/ET",
+    ):
         assert text.encode() in content, text
 
 

@@ -1,0 +1,118 @@
+import copy
+import json
+
+import pytest
+import torch
+from monai.losses import DiceLoss
+
+from errors import InputError
+from fusion import DualFusionAttention
+from lightning_modules import FusionModule
+
+
+def test_backbones_stay_frozen_and_bit_identical_while_the_head_trains(fusion_module, batch):
+    before = copy.deepcopy(fusion_module.backbones.state_dict())
+    head_before = copy.deepcopy(fusion_module.head.state_dict())
+    optimizer = fusion_module.configure_optimizers()
+    fusion_module.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        fusion_module.compute_loss(batch).backward()
+        optimizer.step()
+    after = fusion_module.backbones.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(weight.requires_grad for weight in fusion_module.backbones.parameters())
+    changed = fusion_module.head.state_dict()
+    assert any(not torch.equal(head_before[name], changed[name]) for name in head_before)
+
+
+def test_backbones_are_in_eval_mode_also_while_training(fusion_module):
+    fusion_module.train()
+    assert fusion_module.head.training
+    assert not any(module.training for module in fusion_module.backbones.modules())
+
+
+def test_the_optimiser_holds_the_head_only(fusion_module):
+    held = {
+        id(weight)
+        for group in fusion_module.configure_optimizers().param_groups
+        for weight in group["params"]
+    }
+    assert held == {id(weight) for weight in fusion_module.head.parameters()}
+
+
+def test_a_backbone_runs_once_a_batch_and_keeps_no_activations(fusion_module, batch):
+    calls, features = [], []
+    for network in fusion_module.networks:
+        original = network.features
+
+        def counted(image, original=original):
+            calls.append(1)
+            features.append(original(image))
+            return features[-1]
+
+        network.features = counted
+    fusion_module.train()
+    fusion_module.compute_loss(batch)
+    assert len(calls) == len(fusion_module.networks) == 2
+    assert all(feature.grad_fn is None and not feature.requires_grad for feature in features)
+
+
+def test_its_checkpoint_rebuilds_it_without_the_backbone_files(
+    fusion_module, backbone_files, tmp_path, batch
+):
+    from lightning_modules.checkpoints import load_module
+
+    arguments = {
+        "head": {"class_path": "fusion.DualFusionAttention"},
+        "backbones": backbone_files,
+        "size": "tiny",
+        "loss": {"class_path": "monai.losses.DiceLoss", "init_args": {"sigmoid": True}},
+    }
+    fusion_module.card["model"] = {
+        "class_path": "lightning_modules.FusionModule",
+        "init_args": arguments,
+    }
+    fusion_module.patch_size = (16, 16, 16)
+    checkpoint = {"state_dict": fusion_module.state_dict()}
+    fusion_module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "fusion.ckpt")
+    for file in backbone_files:
+        (tmp_path / file).unlink()
+    again = load_module(tmp_path / "fusion.ckpt").eval()
+    fusion_module.eval()
+    with torch.no_grad():
+        assert torch.equal(again(batch["image"]), fusion_module(batch["image"]))
+    assert again.patch_size == (16, 16, 16)
+
+
+def test_late_fusion_has_nothing_to_train(late_module, fusion_module):
+    assert late_module.has_nothing_to_train
+    assert not fusion_module.has_nothing_to_train
+
+
+def test_another_size_is_refused(backbone_files):
+    with pytest.raises(InputError, match="has size tiny, the fusion base"):
+        FusionModule(
+            head=DualFusionAttention, backbones=backbone_files, size="base", loss=DiceLoss()
+        )
+
+
+def test_an_experiment_that_is_not_trained_is_told():
+    with pytest.raises(InputError, match="only `lightning fit` trains upstream stages"):
+        FusionModule(
+            head=DualFusionAttention, backbones=["experiments/dynunet.yaml"], loss=DiceLoss()
+        )
+
+
+def test_a_fusion_is_no_backbone(backbone_files):
+    spec = {
+        "class_path": "lightning_modules.FusionModule",
+        "init_args": {
+            "head": {"class_path": "fusion.DualFusionAttention"},
+            "backbones": backbone_files,
+            "loss": {"class_path": "monai.losses.DiceLoss"},
+        },
+    }
+    with pytest.raises(InputError, match="holds a FusionModule, not a stage-1 backbone"):
+        FusionModule(head=DualFusionAttention, backbones=[json.dumps(spec)], loss=DiceLoss())

@@ -1,0 +1,85 @@
+"""Two gloo processes: the losses of one process on the same global batch, no patient twice."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, SHRUNKEN
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def environment(workplace):
+    settings = {"OMP_NUM_THREADS": "1", "GLIOFUSE_CACHE": str(workplace / "cache")}
+    return {**os.environ, **settings}
+
+
+def lightning(folder, environment, *words):
+    program = [sys.executable, str(ROOT / "cli.py"), *words]
+    result = subprocess.run(
+        program, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def fit(name, runs_dir, *words):
+    config = ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
+    exact = ["--trainer.precision", "32-true", "--data.n_folds", "2", "--runs_dir", runs_dir]
+    return ["fit", *config, *exact, *words]
+
+
+# Batch norm and a Dice over the batch would see half a batch on each device; nothing else does.
+WITHOUT_BATCH = [
+    "--model.network.init_args.norm",
+    "instance",
+    "--model.loss.init_args.batch",
+    "false",
+]
+
+
+def only(folder):
+    (found,) = (path for path in folder.iterdir() if path.is_dir())
+    return found
+
+
+def metrics_of(folder):
+    with (folder / "metrics.csv").open(newline="") as handle:
+        return [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)
+        ]
+
+
+def test_two_processes_train_as_one(workplace, environment):
+    lightning(workplace, environment, *fit("dynunet", "runs-one", *WITHOUT_BATCH))
+    lightning(workplace, environment, *fit("dynunet", "runs-two", *WITHOUT_BATCH, *TWO))
+    one, two = only(workplace / "runs-one" / "dynunet"), only(workplace / "runs-two" / "dynunet")
+    assert one.name == two.name  # devices are no part of a run's identity
+    first, second = metrics_of(one), metrics_of(two)
+    assert len(first) == len(second) == 2
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
+        assert ours["val/dice/WT"] == pytest.approx(theirs["val/dice/WT"], abs=5e-3)
+    manifests = [json.loads((run / "manifest.json").read_text()) for run in (one, two)]
+    patients = [[row["case_id"] for row in found["validation_cases"]] for found in manifests]
+    assert patients[0] == patients[1] == sorted(set(patients[0]))
+    assert manifests[1]["execution"]["devices"] == 2
+
+
+def test_late_fusion_and_test_on_two_devices(workplace, environment):
+    words = fit("late_fusion", "runs-late", *TWO, "--data.patches_per_epoch", "2")
+    lightning(workplace, environment, *words, "--trainer.max_epochs", "1")
+    folder = only(workplace / "runs-late" / "late_fusion")
+    assert (folder / "checkpoints" / "best.ckpt").is_file()
+    config = ["--config", "experiments/late_fusion.yaml", "--runs_dir", "runs-late"]
+    lightning(workplace, environment, "test", *config, *TWO)
+    with (folder / "per_case.csv").open(newline="") as handle:
+        ids = [row["case_id"] for row in csv.DictReader(handle)]
+    split = json.loads((folder / "split.json").read_text())
+    assert ids == sorted(split["test"])
+    assert len(ids) == 5  # does not divide by two: the sampler repeats one, the table does not

@@ -1,0 +1,118 @@
+"""SIGKILL at any moment, then the same command with --resume: the same weights to the last bit."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, SHRUNKEN
+
+EPOCHS = "3"
+
+
+def command(name, runs_dir, *words):
+    config = ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
+    settings = ["--trainer.max_epochs", EPOCHS, "--data.patches_per_epoch", "8"]
+    program = [sys.executable, str(ROOT / "cli.py"), "fit"]
+    return [*program, *config, *settings, "--runs_dir", runs_dir, *words]
+
+
+@pytest.fixture(scope="module")
+def environment(workplace):
+    threads = {"OMP_NUM_THREADS": "1"}  # the promise is for one thread count
+    return {**os.environ, **threads, "GLIOFUSE_CACHE": str(workplace / "cache")}
+
+
+def finish(words, folder, environment):
+    result = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def kill_after(words, folder, environment, reached):
+    """Start a training in a session of its own and kill the first process alone."""
+    process = subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def metrics_of(folder):
+    with (folder / "metrics.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def last_weights(folder):
+    file = folder / "checkpoints" / "last.ckpt"
+    return torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def rows_written(runs, name):
+    files = list(runs.glob(f"{name}/*/metrics.csv"))
+    return len(files[0].read_text().splitlines()) - 1 if files else 0
+
+
+def only(folder):
+    (found,) = (path for path in folder.iterdir() if path.is_dir())
+    return found
+
+
+def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
+    finish(command("fusion", "runs-whole"), workplace, environment)
+    whole, killed = workplace / "runs-whole", workplace / "runs-killed"
+    words = command("fusion", "runs-killed")
+
+    def stage_one_has_begun():
+        return rows_written(killed, "dynunet") >= 1
+
+    kill_after(words, workplace, environment, stage_one_has_begun)
+    for _ in range(100):  # the stages notice that their parent is gone, and stop
+        if all(_is_free(folder) for folder in killed.glob("*/*")):
+            break
+        time.sleep(0.1)
+    refusal = subprocess.run(
+        words, cwd=workplace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert refusal.returncode == 2
+    assert "--resume" in refusal.stderr
+
+    def stage_two_has_begun():
+        return rows_written(killed, "fusion") >= 1
+
+    resume = [*words, "--resume"]
+    kill_after(resume, workplace, environment, stage_two_has_begun)
+    finish(resume, workplace, environment)
+
+    for name in ("dynunet", "segresnet", "fusion"):
+        first, second = only(whole / name), only(killed / name)
+        assert first.name == second.name  # the same identity
+        ours, theirs = last_weights(first), last_weights(second)
+        assert set(ours) == set(theirs)
+        different = [key for key in ours if not torch.equal(ours[key], theirs[key])]
+        assert not different, (name, different[:3])
+        assert metrics_of(first) == metrics_of(second)
+        assert [float(row["epoch"]) for row in metrics_of(second)] == list(range(int(EPOCHS)))
+
+
+def _is_free(folder):
+    import fcntl
+
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
