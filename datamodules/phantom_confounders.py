@@ -71,7 +71,7 @@ def _dura(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
 
 def _fat(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
     """Remains of orbit or scalp that a stripper missed, or that thick slices smear inwards."""
-    if rng.random() > 0.3:
+    if rng.random() > 0.2:
         return np.zeros(grid.shape, np.float32)
     shell = sigmoid((np.float32(rng.uniform(0.5, 3.0)) - brain.depth) / np.float32(0.6))
     place = sigmoid((layered_noise(rng, grid, (25.0, 9.0)) - 1.3) * 5)

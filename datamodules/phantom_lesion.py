@@ -16,7 +16,7 @@ from datamodules.phantom_fields import Field, Grid, layered_noise, sigmoid, smoo
 
 # Whole tumour of the nine measured patients: 30 to 217 ml, median 121; core 3 to 107 ml. The
 # median here is lower and the spread wider, for the smaller lesions of the public cohorts.
-MEDIAN_ML, SPREAD, SMALLEST_ML, LARGEST_ML = 85.0, 0.8, 8.0, 230.0
+MEDIAN_ML, SPREAD, SMALLEST_ML, LARGEST_ML = 95.0, 0.7, 8.0, 230.0
 CORE_SHARE = (2.0, 2.6)  # Beta distribution of core volume / whole tumour volume
 WITHOUT_ENHANCEMENT = 0.15  # one of the three measured patients; low-grade share of BraTS 2018 26 %
 MULTIFOCAL = 0.20  # published shares of multifocal glioblastoma: 10 to 30 %
@@ -149,8 +149,8 @@ def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid
     oedema_region = tissue & (front < reach)
     # Infiltration weakens outwards and is weaker in cortex; the visible edge is 1 to 3 mm soft.
     softness = np.float32(rng.uniform(0.6, 2.2))
-    strength = 1 - np.float32(rng.uniform(0.0, 0.45)) * np.clip(front / max(reach, 1.0), 0, 1)
-    strength *= 1 - np.float32(rng.uniform(0.0, 0.45)) * brain.grey
+    strength = 1 - np.float32(rng.uniform(0.0, 0.3)) * np.clip(front / max(reach, 1.0), 0, 1)
+    strength *= 1 - np.float32(rng.uniform(0.0, 0.35)) * brain.grey
     strength *= np.clip(1 + 0.15 * layered_noise(rng, grid, (16.0, 7.0)), 0.4, 1.2)
     oedema = sigmoid((np.float32(reach) - front) / softness) * np.clip(strength, 0, 1)
     oedema = np.where(np.isfinite(front), oedema, 0) * (1 - brain.fluid)

@@ -48,7 +48,7 @@ def _low_resolution(rng: np.random.Generator, image: Field, grid: Grid) -> tuple
         image = thick_slices(image, axis, thickness, rng.random(), grid.spacing)
     if rng.random() < 0.4:
         image = ndi.shift(image, rng.normal(0, 0.35, 3) / grid.spacing, order=1, mode="nearest")
-    return blur(image, rng.uniform(0.5, 1.1) / grid.spacing * 0.9), axis
+    return blur(image, rng.uniform(0.2, 0.9) / grid.spacing), axis
 
 
 def _field_of_view(
