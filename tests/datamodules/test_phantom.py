@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from datamodules.layouts import find_cases
 from datamodules.phantom import PHANTOM_VERSION, enhances, generate_cohort, generate_patient, main
 from datamodules.phantom_anatomy import brain_grid, draw_pose
 from datamodules.phantom_files import LAYOUTS
@@ -101,6 +102,16 @@ def test_layout_has_its_names_labels_and_grid(layout, tmp_path):
         assert array.min() == 0
         assert 0.1 < np.mean(array > 0) < 0.3  # 17 to 20 % of the grid is brain
     assert labels == {0, 1, 2, 3 if layout == "brats2023" else 4}
+    cases = find_cases(tmp_path)  # recognised from the names alone
+    assert next(case.case_id for case in cases) == first
+    assert len(cases) == 2
+    for index, case in enumerate(cases):
+        native = np.asanyarray(nib.load(case.label).dataobj)
+        whole, core, enhancing = case.convention.to_regions(native)
+        label = generate_patient(1, index, COARSE).label
+        assert whole.sum() == (label > 0).sum()
+        assert core.sum() == np.isin(label, (1, 3)).sum()
+        assert enhancing.sum() == (label == 3).sum()
     assert "SYNTHETIC" in (tmp_path / "SYNTHETIC.txt").read_text()
     stored = json.loads((tmp_path / "phantom.json").read_text())
     assert stored == {
