@@ -76,11 +76,12 @@ class FusionModule(SegmentationModule):
         return fused
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the backbones by their architecture: their weights are in the checkpoint already."""
+        """Store the backbones by architecture: their weights are in the checkpoint already."""
         super().on_save_checkpoint(checkpoint)
         card = checkpoint[KEY]
         if card["model"] is not None:
-            arguments = {**card["model"]["init_args"], "backbones": [json.dumps(spec) for spec in self.backbone_specs]}
+            specs = [json.dumps(spec) for spec in self.backbone_specs]
+            arguments = {**card["model"]["init_args"], "backbones": specs}
             card["model"] = {**card["model"], "init_args": arguments}
 
     @property
@@ -90,6 +91,7 @@ class FusionModule(SegmentationModule):
 
 
 def _load_backbone(source: str) -> BackboneModule:
+    module: Any
     if source.startswith("{"):
         spec = json.loads(source)
         module = build(spec)

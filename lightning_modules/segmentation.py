@@ -78,19 +78,37 @@ class SegmentationModule(L.LightningModule):
         self.test_rows: list[dict[str, Any]] = []
         self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(REGIONS)}
 
-    def check_patch(self, patch_size: Sequence[int]) -> None:
+    def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Pass the shape of a patch through the network, without data or memory.
 
         Args:
             patch_size: voxels along every axis.
+            bf16_on_cpu: whether the training will multiply in bf16 on a processor. There oneDNN's
+                weight gradient of a 3x3x3 convolution on a grid two voxels deep reads memory that
+                nobody wrote (seen with torch 2.13 on AMX: anything up to NaN, another at each run).
 
         Raises:
-            InputError: what the network says of a patch that it cannot take.
+            InputError: when the network cannot take the patch, or cannot be trained on it.
         """
         shadow = copy.deepcopy(self).to("meta")
+        shallow = []
+
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].shape[2] == 2 and next(layer.parameters()).requires_grad:
+                shallow.append(layer)
+
+        for layer in shadow.modules():
+            if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1 and layer.stride[0] == 1:
+                layer.register_forward_pre_hook(look)
         image = torch.zeros(2, len(MODALITIES), *patch_size, device="meta")
         with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
             shadow(image)
+        if shallow and bf16_on_cpu:
+            raise InputError(
+                f"data.patch_size {list(patch_size)} leaves two voxels of depth at the coarsest "
+                "level, where bf16 training on a processor computes wrong gradients: set a larger "
+                "first side, or --trainer.precision 32-true."
+            )
 
     # -- training ----------------------------------------------------------------------------------
 

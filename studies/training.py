@@ -41,10 +41,15 @@ class AlreadyFinishedError(Exception):
     """The very training asked for has been done; its text is the summary of that run."""
 
 
+def choose_device(accelerator: str) -> str:
+    """Return the kind of device that a trainer's accelerator setting means here."""
+    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "cuda" if use_cuda else "cpu"
+
+
 def precision_of_machine(accelerator: str) -> str:
     """Return the trainer's precision for this machine: from its flags, never from timing."""
-    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    execution = choose_execution(torch.device("cuda" if use_cuda else "cpu"))
+    execution = choose_execution(choose_device(accelerator))
     return "bf16-mixed" if execution.precision == "bf16" else "32-true"
 
 
@@ -112,17 +117,17 @@ class Training:
     @staticmethod
     def _side_by_side(arguments: Namespace) -> bool:
         trainer = arguments.trainer
-        cpu = trainer.accelerator == "cpu" or (
-            trainer.accelerator == "auto" and not torch.cuda.is_available()
-        )
         launched = {"RANK", "LOCAL_RANK", "SLURM_PROCID"} & set(os.environ)
-        return cpu and trainer.devices in ("auto", 1, "1") and not launched
+        on_cpu = choose_device(trainer.accelerator) == "cpu"
+        return on_cpu and trainer.devices in ("auto", 1, "1") and not launched
 
     # -- once they exist ---------------------------------------------------------------------------
 
     def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
         """Give the trainer its callbacks and folder, and the model its card."""
-        model.check_patch(data.patch_size)
+        precision = str(self.plan.config["trainer"]["precision"])
+        on_cpu = choose_device(settings.get("accelerator", "auto")) == "cpu"
+        model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
         run = self.run
         progress = run.progress_file if running_as_stage() else None
         callbacks = [*(settings.get("callbacks") or []), RunProgress(run.experiment, progress)]

@@ -59,6 +59,14 @@ def test_a_patch_is_checked_without_computing_it():
     assert all(weight.device.type == "cpu" for weight in module.parameters())
 
 
+def test_a_grid_two_voxels_deep_is_not_trained_in_bf16_on_a_processor():
+    module = make_module()
+    module.check_patch((16, 16, 16))
+    module.check_patch((24, 16, 16), bf16_on_cpu=True)
+    with pytest.raises(InputError, match=r"or --trainer\.precision 32-true"):
+        module.check_patch((16, 24, 24), bf16_on_cpu=True)
+
+
 def test_overlap_of_one_is_refused():
     with pytest.raises(InputError, match=r"model\.overlap is 1"):
         make_module(overlap=1.0)
