@@ -28,7 +28,7 @@ from datamodules.phantom_scanner import acquire
 from datamodules.phantom_signal import MODALITIES, simulate_signals
 from errors import InputError
 
-PHANTOM_VERSION = 6  # part of every cache key: raise it whenever one byte of a phantom changes
+PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
 FINEST_MM, COARSEST_MM = 0.8, 5.0
 MOST_PATIENTS = 9999  # the case ids have four digits

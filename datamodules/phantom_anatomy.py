@@ -11,12 +11,13 @@ from functools import lru_cache
 import numpy as np
 import scipy.ndimage as ndi
 
-from datamodules.phantom_fields import Field, Grid, layered_noise, smooth_noise
+from datamodules.phantom_fields import Field, Grid, layered_noise, sigmoid, smooth_noise
 
 BOX_MM = (160.0, 196.0, 154.0)  # a scaled, rotated, deformed brain fits into it
 # Brain of the nine measured patients: 1084 to 1731 ml, median 1520; the ICBM152 mask holds 1886 ml,
 # so a linear scale of 0.93 gives the median.
 SCALE_MEAN, SCALE_SPREAD = 0.93, 0.035
+ORBITS_LEFT = 0.3  # two of the three measured patients keep parts of the orbits
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,12 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return rz @ ry @ rx
 
 
+def orbits(mni: tuple[Field, Field, Field]) -> Field:
+    """Where the orbits are, 0 to 1: in front of and below the frontal lobes, beside the nose."""
+    x, y, z = mni
+    return sigmoid((y - 28) / 5) * sigmoid((-10 - z) / 4) * sigmoid((np.abs(x) - 8) / 3)
+
+
 @dataclass(frozen=True)
 class Pose:
     """The affine part of one patient's map from grid millimetres to MNI millimetres."""
@@ -157,13 +164,16 @@ def draw_anatomy(
     mni = _warped_coordinates(rng, grid, pose, template, push)
     fine, coarse = template.voxel(mni, 1.0), template.voxel(mni, 2.0)
     depth = _sample(template.depth, coarse, _near(grid), outside=-50.0)
-    near = depth > -6
+    near = depth > -12
     white, grey, fluid = (
         _sample(m, fine, near) for m in (template.white, template.grey, template.fluid)
     )
     ventricle = _sample(template.ventricle, coarse, near, outside=50.0)
     # Skull-strippers cut between 2.5 mm too deep and 2 mm too shallow, unevenly.
     surface = depth + rng.uniform(-2.0, 1.5) + 0.8 * layered_noise(rng, grid, (30.0, 12.0))
+    if rng.random() < ORBITS_LEFT:
+        rest = sigmoid(4 * layered_noise(rng, grid, (16.0, 8.0)) + np.float32(rng.uniform(-1, 3)))
+        surface += np.float32(rng.uniform(5, 11)) * orbits(mni) * rest
     mask = surface > 0
     fluid += np.clip(1 - grey - white - fluid, 0, 1)  # outside the template's own mask
     # From probability to tissue. The power separates what averaging blurred; the factor on fluid

@@ -7,7 +7,7 @@ skull-stripping left over. A network that has never seen them calls each of them
 
 import numpy as np
 
-from datamodules.phantom_anatomy import Anatomy
+from datamodules.phantom_anatomy import Anatomy, orbits
 from datamodules.phantom_fields import Field, Grid, layered_noise, sigmoid, smooth_noise
 
 
@@ -71,11 +71,11 @@ def _dura(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
 
 def _fat(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
     """Remains of orbit or scalp that a stripper missed, or that thick slices smear inwards."""
+    place = orbits(brain.mni) * sigmoid((-0.8 - brain.depth) / np.float32(0.4))
+    socket = place * sigmoid(3 * layered_noise(rng, grid, (14.0, 7.0)) + 2)
     if rng.random() > 0.2:
-        return np.zeros(grid.shape, np.float32)
+        return socket
     shell = sigmoid((np.float32(rng.uniform(0.5, 3.0)) - brain.depth) / np.float32(0.6))
-    place = sigmoid((layered_noise(rng, grid, (25.0, 9.0)) - 1.3) * 5)
-    front = sigmoid((brain.mni[1] - 30) / 8) * sigmoid((-5 - brain.mni[2]) / 8)
-    return shell * np.maximum(
-        place * np.float32(0.5), front * sigmoid(smooth_noise(rng, grid, 12) * 4)
-    )
+    patch = sigmoid((layered_noise(rng, grid, (25.0, 9.0)) - 1.3) * 5)
+    front = orbits(brain.mni) * sigmoid(smooth_noise(rng, grid, 12.0) * 4)
+    return np.maximum(socket, shell * np.maximum(patch * np.float32(0.5), front))
