@@ -33,13 +33,8 @@ def fit(name, runs_dir, *words):
     return ["fit", *config, *exact, *words]
 
 
-# Batch norm and a Dice over the batch would see half a batch on each device; nothing else does.
-WITHOUT_BATCH = [
-    "--model.network.init_args.norm",
-    "instance",
-    "--model.loss.init_args.batch",
-    "false",
-]
+# Batch norm would see half a batch on each device; nothing else does.
+WITHOUT_BATCH_NORM = ["--model.network.init_args.norm", "instance"]
 
 
 def only(folder):
@@ -55,8 +50,8 @@ def metrics_of(folder):
 
 
 def test_two_processes_train_as_one(workplace, environment):
-    lightning(workplace, environment, *fit("dynunet", "runs-one", *WITHOUT_BATCH))
-    lightning(workplace, environment, *fit("dynunet", "runs-two", *WITHOUT_BATCH, *TWO))
+    lightning(workplace, environment, *fit("dynunet", "runs-one", *WITHOUT_BATCH_NORM))
+    lightning(workplace, environment, *fit("dynunet", "runs-two", *WITHOUT_BATCH_NORM, *TWO))
     one, two = only(workplace / "runs-one" / "dynunet"), only(workplace / "runs-two" / "dynunet")
     assert one.name == two.name  # devices are no part of a run's identity
     first, second = metrics_of(one), metrics_of(two)
