@@ -46,6 +46,7 @@ class Application:
         self.recalled = recalled
         self.arguments = arguments
         self.run = recalled.run
+        self.failures: dict[str, str] = {}
 
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
@@ -92,8 +93,9 @@ class Application:
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
             trainer.predict(model, datamodule=data, return_predictions=False)
+            self.failures = dict(data.failures)
             if trainer.is_global_zero:
-                print(prediction_summary(Path(self.arguments.output)))
+                print(prediction_summary(Path(self.arguments.output), self.failures))
         elif self.subcommand == "validate":
             trainer.validate(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:

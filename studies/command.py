@@ -250,8 +250,8 @@ def _apply(subcommand: str, words: list[str]) -> int:
         if images:
             line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
         line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
-        ExperimentCLI(subcommand, line, recalled)
-    return 0
+        session = ExperimentCLI(subcommand, line, recalled).session
+    return 1 if isinstance(session, applying.Application) and session.failures else 0
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> str:

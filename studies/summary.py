@@ -90,8 +90,8 @@ def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list
     return _render(*parts)
 
 
-def prediction_summary(folder: Path) -> str:
-    """Return what ``predict`` wrote, with the patients it doubts."""
+def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
+    """Return what ``predict`` wrote, the patients it doubts, and those it could not take."""
     import csv
 
     with (folder / "volumes.csv").open(newline="") as handle:
@@ -103,4 +103,7 @@ def prediction_summary(folder: Path) -> str:
     ]
     if doubted:
         parts += [f"Look at {len(doubted)} of them first:", *doubted]
+    if failures:
+        parts.append(f"{len(failures)} could not be segmented, mend their files and repeat:")
+        parts += [f"  {case_id}: {what}" for case_id, what in sorted(failures.items())]
     return _render(*parts)

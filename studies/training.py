@@ -228,6 +228,8 @@ class Training:
 
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
+        for notice in plan.data.notices:
+            print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
         write_atomically(
             run.folder / "split.json", json.dumps(plan.data.split.to_dict(), indent=2) + "\n"
