@@ -205,9 +205,14 @@ class SegmentationModule(L.LightningModule):
         """Score one patient's composed label map on the original grid."""
         result = self.segment(batch)
         case = result["case"]
-        predicted = case.convention.to_regions(result["labels"])
-        scores = score_case(predicted, case.native_regions(), case.native_spacing)
-        self.test_rows.append({"case_id": case.case_id, **scores})
+        predicted, reference = case.convention.to_regions(result["labels"]), case.native_regions()
+        scores = score_case(predicted, reference, case.native_spacing)
+        voxel_ml = float(np.prod(case.native_spacing)) / 1000
+        volumes = {
+            f"volume_ml/{region}": round(float(mask.sum()) * voxel_ml, 3)
+            for region, mask in zip(REGIONS, reference, strict=True)
+        }
+        self.test_rows.append({"case_id": case.case_id, **scores, **volumes})
         return result
 
     def on_test_epoch_end(self) -> None:
@@ -220,7 +225,7 @@ class SegmentationModule(L.LightningModule):
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
         for name in self.test_rows[0] if self.test_rows else ():
-            if name != "case_id":
+            if name.startswith(("dice/", "hd95/")):
                 mean = float(np.mean([row[name] for row in self.test_rows]))
                 self.log(f"test/{name}", mean)
 

@@ -1,6 +1,6 @@
 """The README's first command from nothing: wall time, peak memory, Dice on held-out phantoms.
 
-Usage: python speed/first_command.py [--out speed/results/first_command.json] [-- FIT OPTIONS]
+    python -m speed.first_command [--out speed/results/first_command.json] [FIT OPTIONS]
 
 Cohort generation, both backbones and the fusion are included; installation is not. Runs and cache
 go to a temporary folder, so nothing made before is reused.
@@ -13,34 +13,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import psutil
-
+from speed.memory import peak_memory_until_end
 from studies.environment import git_revision, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = [sys.executable, str(ROOT / "cli.py")]
 LIMITS = {"minutes": 8.0, "peak_memory_gb": 6.0, "dice_WT": 0.80}
-
-
-def watch_memory(pid: int, peak: list[float], stop: threading.Event) -> None:
-    """Keep the largest proportional set size of a process and everything it started, in GB."""
-    while not stop.wait(1.0):
-        total = 0
-        try:
-            parent = psutil.Process(pid)
-            family = [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        for process in family:
-            try:
-                total += process.memory_full_info().pss  # shared pages once, not once a process
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        peak[0] = max(peak[0], total / 1e9)
 
 
 def main() -> None:
@@ -55,13 +36,9 @@ def main() -> None:
         command = [*CLI, "fit", "--config", arguments.config, *extra]
         began = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=environment)
-        peak, stop = [0.0], threading.Event()
-        watcher = threading.Thread(target=watch_memory, args=(process.pid, peak, stop))
-        watcher.start()
+        peak = peak_memory_until_end(process)
         status = process.wait()
         minutes = (time.monotonic() - began) / 60
-        stop.set()
-        watcher.join()
         if status:
             sys.exit(f"the command stopped with status {status}")
         subprocess.run(
@@ -75,7 +52,7 @@ def main() -> None:
     result = {
         "command": ["lightning", *command[2:]],
         "minutes": round(minutes, 2),
-        "peak_memory_gb": round(peak[0], 2),
+        "peak_memory_gb": round(peak, 2),
         "held_out_phantoms": len(rows),
         "dice": {name: round(value, 4) for name, value in means.items()},
         "limits": LIMITS,
@@ -85,7 +62,7 @@ def main() -> None:
     }
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(
-        f"{minutes:.1f} min (limit {LIMITS['minutes']:.0f}), {peak[0]:.1f} GB (limit "
+        f"{minutes:.1f} min (limit {LIMITS['minutes']:.0f}), {peak:.1f} GB (limit "
         f"{LIMITS['peak_memory_gb']:.0f}), whole-tumour Dice {means['WT']:.3f} (at least "
         f"{LIMITS['dice_WT']:.2f})"
     )

@@ -1,6 +1,6 @@
 """How far training on phantoms carries: Dice on real patients, and on held-out phantoms by volume.
 
-Usage: python speed/phantom_realism.py --real DIR --run NAME=CHECKPOINT [--run NAME=CHECKPOINT ...]
+    python -m speed.phantom_realism --real DIR --run NAME=CHECKPOINT [--run NAME=CHECKPOINT ...]
 
 Every checkpoint is tested with ``lightning test`` on the real patients (none of whom it has seen)
 and on the test patients of its own phantom split. An easy phantom would show as a high Dice on

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 import tempfile
 import threading
 import warnings
@@ -182,7 +181,9 @@ def _stop_with_parent() -> None:
     """End this stage when the process that started it is gone, whatever ended it."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # The descriptor itself: at exit Python aborts if a thread still holds sys.stdin's buffer.
+        while os.read(0, 1):
+            pass
         os._exit(70)
 
     threading.Thread(target=watch, daemon=True).start()

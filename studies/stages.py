@@ -17,6 +17,7 @@ from errors import InputError
 from lightning_modules.checkpoints import read_card
 from lightning_modules.progress import make_progress
 from studies.arguments import ROOT, CommandLine
+from studies.environment import is_main_process
 from studies.runs import Run, identity_hash
 
 PROTOCOL = (  # the trainer's settings that change the result; devices, logger and display do not
@@ -248,16 +249,14 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
                     if not progress.console.is_terminal and state["scores"] != printed[index]:
                         printed[index] = state["scores"]
                         print(f"{plan.run.experiment}  {state['scores']}", flush=True)
-            failed = [code for code in (process.poll() for process in processes) if code]
+            failed = [plan for plan, one in zip(group, processes, strict=True) if one.poll()]
             if failed:
-                break
+                break  # the others are stopped, and go on with --resume
             time.sleep(0.25)
-    for plan, process in zip(group, processes, strict=True):
-        if process.returncode and process.returncode > 0:
-            raise InputError(_failure(plan))
-    for plan in group:
-        if not plan.run.finished and "RANK" not in os.environ:
-            raise InputError(_failure(plan))
+    if not failed and is_main_process():
+        failed = [plan for plan in group if not plan.run.finished]
+    if failed:
+        raise InputError(_failure(failed[0]))
 
 
 def _start(
