@@ -216,7 +216,8 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
     pending = [stage for stage in plan.stages.values() if not stage.run.finished]
     for name, stage in plan.stages.items():
         state = "trained before" if stage.run.finished else "to be trained first"
-        print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
+        if is_main_process():
+            print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
     if not pending:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
