@@ -36,6 +36,16 @@ class NativeCase(Protocol):
         """Return the reference as booleans (R, *native) from the original label file."""
 
 
+def nest(regions: Tensor) -> Tensor:
+    """Return regions (B, 3, *S), bool, as the composed label map holds them: ET in TC in WT.
+
+    The same as ``LabelConvention.from_regions`` and back, without leaving the device.
+    """
+    whole, core, enhancing = regions.unbind(dim=1)
+    core = core | enhancing
+    return torch.stack([whole | core, core, enhancing], dim=1)
+
+
 class SegmentationModule(L.LightningModule):
     """Train and apply one segmentation network; knows no architecture.
 
@@ -178,7 +188,7 @@ class SegmentationModule(L.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Score one whole volume on the prepared grid; return its regions (R, *spatial), bool."""
         probabilities = self.probabilities(batch["image"])
-        regions = probabilities > 0.5
+        regions = nest(probabilities > 0.5)
         self.dice.update(regions, batch["mask"] > 0.5, batch["case_id"])
         return regions[0]
 

@@ -1,7 +1,7 @@
 """Global attention against the plain formula: seconds and additional memory, forward and backward.
 
-    python speed/global_attention.py                   all rows and ratios, written to results/
-    python speed/global_attention.py --only exact 32   one row as JSON
+    python -m speed.global_attention                   all rows and ratios, written to results/
+    python -m speed.global_attention --only exact 32   one row as JSON
 
 Every row runs in a fresh process, whose peak resident memory is then that row's own.
 """

@@ -1,6 +1,6 @@
 """A training patch out of the cache, against MONAI's PersistentDataset and dictionary transforms.
 
-    python speed/patches.py --data DIR [--out FILE.json]
+    python -m speed.patches --data DIR [--out FILE.json]
 
 Both sides start from their own prepared cache of the same cases and give one four-modality patch
 with its label; first as it lies, then with rotation (probability 0.5, one axis, up to 15 degrees),

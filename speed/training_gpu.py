@@ -1,6 +1,6 @@
 """Training volumes a second on a GPU: base DynUNet, and the fusion stage on frozen backbones.
 
-    python speed/training_gpu.py    needs CUDA; writes results/training_gpu.json
+    python -m speed.training_gpu    needs CUDA; writes results/training_gpu.json
 
 128^3 voxels, four modalities, batch 2, bfloat16, Dice loss and Adam as in training, data already
 on the device. The peer is the best published figure for a 3D U-Net of this family on BraTS:

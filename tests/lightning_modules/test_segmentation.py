@@ -10,6 +10,7 @@ from lightning_modules import BackboneModule
 from lightning_modules.callbacks import MetricsFile, read_metrics, volume_row
 from lightning_modules.checkpoints import build
 from lightning_modules.ensemble import EnsembleModule
+from lightning_modules.segmentation import nest
 
 
 def make_module(**changes):
@@ -65,6 +66,13 @@ def test_a_grid_two_voxels_deep_is_not_trained_in_bf16_on_a_processor():
     module.check_patch((24, 16, 16), bf16_on_cpu=True)
     with pytest.raises(InputError, match=r"or --trainer\.precision 32-true"):
         module.check_patch((16, 24, 24), bf16_on_cpu=True)
+
+
+def test_nested_regions_are_those_of_the_composed_label_map():
+    regions = torch.rand(2, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5
+    for ours, raw in zip(nest(regions), regions, strict=True):
+        composed = CANONICAL.to_regions(CANONICAL.from_regions(raw.numpy()))
+        assert np.array_equal(ours.numpy(), composed)
 
 
 def test_overlap_of_one_is_refused():
