@@ -322,7 +322,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
-    """Bad cases first, then the ones with a notice; cases without either have no line."""
+    """Every case: the bad ones first, then those with a notice, then the good ones."""
     from rich.table import Column, Table
 
     table = Table("case", "state", Column("what", overflow="fold"))
@@ -332,4 +332,7 @@ def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any
     for case_id, known in notices.items():
         if known and not problems[case_id]:
             table.add_row(case_id, "notice", "; ".join(known))
+    for case_id, wrong in problems.items():
+        if not wrong and not notices[case_id]:
+            table.add_row(case_id, "[green]good[/green]", "")
     return table
