@@ -39,6 +39,8 @@ def rows_of(path):
 def test_the_list_of_experiments_is_complete():
     found = {path.stem for path in (ROOT / "experiments").glob("*.yaml")} - {"defaults"}
     assert found == set(EXPERIMENTS)
+    overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
+    assert overlays == {"brats3d", "dice_ce", "phantom_long"}  # each has its test below
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -161,6 +163,31 @@ def test_ensemble_with_flips_and_probabilities(in_workplace, tmp_path):
     assert values.shape[-1] == 3
     assert values.dtype == np.float32
     assert 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.parametrize("overlay", ["phantom_long", "dice_ce"])
+def test_overlays_lie_over_an_experiment(overlay, in_workplace):
+    words = [
+        "--config",
+        "experiments/dynunet.yaml",
+        "--config",
+        f"experiments/scale/{overlay}.yaml",
+    ]
+    small = [
+        "--config",
+        str(SHRUNKEN),
+        "--trainer.max_epochs",
+        "1",
+        "--runs_dir",
+        f"runs-{overlay}",
+    ]
+    assert run("fit", *words, *small) == 0
+    (folder,) = (in_workplace / f"runs-{overlay}" / "dynunet").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+    if overlay == "dice_ce":
+        assert config["loss"]["class_path"] == "monai.losses.DiceCELoss"
+    else:
+        assert config["scheduler"]["init_args"]["T_max"] == 6
 
 
 def test_paper_scale_trains_a_base_network(in_workplace):
