@@ -99,7 +99,9 @@ def prepare_cohort(
     count = workers or max(1, min(8, (os.cpu_count() or 1) // 2))
     with ThreadPoolExecutor(count) as pool:
         results = pool.map(attempt, cases)
-        bar = tqdm(results, "preparing cases", len(cases), unit="case", disable=not progress)
+        bar = tqdm(  # cases already in the cache take no second, and need no bar
+            results, "preparing cases", len(cases), unit="case", disable=not progress, delay=1
+        )
         outcomes = list(bar)
     problems = {
         case.case_id: outcome
