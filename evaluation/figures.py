@@ -381,8 +381,8 @@ def _legend(
         ncols=3,
         frameon=False,
         labelcolor=INK,
-        fontsize=9,
-        columnspacing=1.8,
+        fontsize=8.5,
+        columnspacing=1.2,
         handlelength=1.4,
     )
 

@@ -267,6 +267,8 @@ def _start(
     run.folder.mkdir(parents=True, exist_ok=True)
     run.progress_file.unlink(missing_ok=True)
     environment = {**os.environ, "GLIOFUSE_STAGE": "1"}
+    # a W&B service of its own: that of this process would go on holding a stage that was killed
+    environment.pop("WANDB_SERVICE", None)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     if "MASTER_PORT" in environment:  # started by torchrun or SLURM: a rendezvous of its own
