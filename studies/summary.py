@@ -62,9 +62,11 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
             title="Validation, whole volumes, best epoch (these patients selected the checkpoint)",
         ),
         f"Checkpoint   {_relative(run.best_checkpoint)}",
-        f"Curves       {_relative(run.folder / 'curves.png')}, {_relative(run.metrics_file)}",
         f"Overlays     {_relative(run.folder / 'overlays')}",
     ]
+    if run.metrics_file.is_file():  # late fusion trains nothing
+        curves = run.folder / "curves.png"
+        lines.append(f"Curves       {_relative(curves)}, {_relative(run.metrics_file)}")
     hint = sync_hint(manifest)
     if hint:
         lines.append(f"W&B          offline; to see it online: {hint}")
