@@ -68,7 +68,6 @@ class Training:
         self.overwrite = bool(arguments.overwrite)
         self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
         self.gallery = ValidationGallery(self.run.folder / "overlays")
-        self.checkpoint: ModelCheckpoint | None = None
 
     # -- before the classes exist ------------------------------------------------------------------
 
@@ -132,20 +131,20 @@ class Training:
         progress = run.progress_file if running_as_stage() else None
         callbacks = [*(settings.get("callbacks") or []), RunProgress(run.experiment, progress)]
         if not self.rehearsal:
-            self.checkpoint = ModelCheckpoint(
-                dirpath=run.checkpoints,
-                filename="best",
-                monitor="val/dice/mean",
-                mode="max",
-                save_last=True,
-                save_on_train_epoch_end=True,  # at the epoch's end: where resume goes on
-                enable_version_counter=False,
-            )
+            # At the epoch's end, where resume goes on. Two of them: `save_last` of the first would
+            # write only when there is a new best, and epochs since would be trained twice.
+            common: dict[str, Any] = {
+                "dirpath": run.checkpoints,
+                "save_on_train_epoch_end": True,
+                "enable_version_counter": False,
+            }
+            best = ModelCheckpoint(filename="best", monitor="val/dice/mean", mode="max", **common)
+            last = ModelCheckpoint(filename="last", **common)
             artifact = CheckpointArtifact(
                 f"{run.experiment}-{run.id}",
                 [run.best_checkpoint, run.folder / "split.json", run.folder / "manifest.json"],
             )
-            callbacks += [MetricsFile(run.metrics_file), self.gallery, self.checkpoint, artifact]
+            callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last, artifact]
         tracking.tidy(settings.get("logger"))
         settings.update(
             callbacks=callbacks,

@@ -59,7 +59,9 @@ def metrics_of(folder):
 
 def last_weights(folder):
     file = folder / "checkpoints" / "last.ckpt"
-    return torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    assert checkpoint["epoch"] == int(EPOCHS) - 1  # of the last epoch, whichever was the best
+    return checkpoint["state_dict"]
 
 
 def rows_written(runs, name):
