@@ -32,7 +32,9 @@ class MetricsFile(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the rows of the epochs that are not trained again."""
         self.rows = [
-            row for row in read_metrics(self.path) if int(row["epoch"]) < trainer.current_epoch
+            {**row, "epoch": int(row["epoch"]), "step": int(row["step"])}
+            for row in read_metrics(self.path)
+            if int(row["epoch"]) < trainer.current_epoch
         ]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
