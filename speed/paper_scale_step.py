@@ -23,6 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ("dynunet", "segresnet", "fusion")
 
 
+def write(figures: dict[str, dict[str, float]], path: Path) -> None:
+    """Write what is measured so far."""
+    content = {
+        "what": "start-up, preparing the patients (first experiment only), one step, one patient",
+        "figures": figures,
+        "hardware": hardware(),
+        "versions": versions(),
+        "git": git_revision(),
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def main() -> None:
     """Rehearse every stage at the paper's scale and write what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -47,14 +59,7 @@ def main() -> None:
             seconds = time.monotonic() - began
             figures[name] = {"seconds_in_all": round(seconds, 1), "peak_memory_gb": round(peak, 2)}
             print(f"{name}: {seconds:.0f} s in all, {peak:.1f} GB", flush=True)
-    content = {
-        "what": "start-up, preparing the patients (first experiment only), one step, one patient",
-        "figures": figures,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
-    }
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+            write(figures, arguments.out)
 
 
 if __name__ == "__main__":

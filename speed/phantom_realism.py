@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/phantom_realism.json")
     arguments = parser.parse_args()
-    results = {}
+    earlier = json.loads(arguments.out.read_text())["runs"] if arguments.out.is_file() else {}
+    results: dict[str, Any] = {}
     for entry in arguments.run:
         name, _, path = entry.partition("=")
         checkpoint = Path(path)
@@ -79,7 +80,7 @@ def main() -> None:
             "phantom_dice_WT_by_volume": by_volume(phantoms),
         }
     content = {
-        "runs": results,
+        "runs": {**earlier, **results},
         "hardware": hardware(),
         "versions": versions(),
         "git": git_revision(),
