@@ -1,6 +1,5 @@
 """What a run leaves behind: its metrics file, its gallery, its predictions."""
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts import MODALITIES, REGIONS
 from evaluation.figures import overlay_array, overlay_png
-from evaluation.tables import write_csv
+from evaluation.tables import read_csv, write_csv
 
 
 class MetricsFile(Callback):
@@ -54,13 +53,7 @@ class MetricsFile(Callback):
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``metrics.csv``, numbers as floats; an absent file has none."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as handle:
-        return [
-            {name: float(value) for name, value in row.items() if value not in ("", None)}
-            for row in csv.DictReader(handle)
-        ]
+    return read_csv(path) if path.is_file() else []
 
 
 class ValidationGallery(Callback):
