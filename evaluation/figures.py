@@ -213,7 +213,7 @@ def _overlay(
         for column, (name, picture) in enumerate(slices.items()):
             axes = grid[row, column]
             _show(axes, picture[box], inside[box], _window(volumes[name]), extent)
-            for region, mask in zip(REGIONS, masks, strict=True):
+            for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study has only WT
                 _contour(axes, cut(mask)[box], region, extent)
             _letters(axes, plane)
             if row == 0:
@@ -367,7 +367,8 @@ def _legend(
     from matplotlib.lines import Line2D
 
     handles = []
-    for index, region in enumerate(REGIONS):
+    counted = len(next(iter(regions.values())))
+    for index, region in enumerate(REGIONS[:counted]):
         masks = [np.asarray(source[index], dtype=bool) for source in regions.values()]
         volumes = [f"{mask.sum() * voxel_ml:.1f}" for mask in masks]
         label = f"{REGION_NAMES[region]} ({region})  {volumes[0]} ml"

@@ -175,13 +175,26 @@ class RegionDice(Metric):
             ValueError: if shapes differ, there are not R regions, or an id is too long.
         """
         for name, ours, theirs in zip(case_id, prediction, reference, strict=True):
-            code = name.encode()
-            if len(code) > ID_BYTES:
-                raise ValueError(f"case id of {len(code)} bytes, at most {ID_BYTES}: {name}")
             pairs = zip(self.regions, ours, theirs, strict=True)
-            scores = [dice(mask, target, self.rule) for _, mask, target in pairs]
-            row = [*code.ljust(ID_BYTES, b"\0"), *scores]
-            self.rows.append(torch.tensor(row, dtype=torch.float32, device=self.device))
+            self.add(name, [dice(mask, target, self.rule) for _, mask, target in pairs])
+
+    def add(self, case_id: str, scores: Sequence[float]) -> None:
+        """Take the scores of one patient, such as means over his slices.
+
+        Args:
+            case_id: his id.
+            scores: Dice of the R regions.
+
+        Raises:
+            ValueError: if there are not R scores, or the id is too long.
+        """
+        code = case_id.encode()
+        if len(code) > ID_BYTES:
+            raise ValueError(f"case id of {len(code)} bytes, at most {ID_BYTES}: {case_id}")
+        if len(scores) != len(self.regions):
+            raise ValueError(f"{len(scores)} scores for the regions {', '.join(self.regions)}")
+        row = [*code.ljust(ID_BYTES, b"\0"), *scores]
+        self.rows.append(torch.tensor(row, dtype=torch.float32, device=self.device))
 
     def compute(self) -> dict[str, float]:
         """Return the mean Dice of every region and, as ``mean``, the mean over the regions."""

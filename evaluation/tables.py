@@ -78,8 +78,54 @@ def score_table(
     for header in headers:
         table.add_column(header, justify="left" if header == "Region" else "right")
     for line in lines:
-        table.add_row(*line, end_section=line[0] == REGIONS[-1])
+        table.add_row(*line, end_section=line[0] == lines[-2][0])
     return table
+
+
+SCOPES = {"slices/": "selected slices", "": "whole volumes"}
+
+
+def slice_table(
+    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule = BRATS
+) -> Table:
+    """Return the scores of the 2D study: whole tumour on selected slices and on whole volumes.
+
+    Args:
+        rows: one a patient: ``slices/dice/WT`` and ``slices/hd95/WT`` are means over the patient's
+            selected slices, ``dice/WT`` and ``hd95/WT`` those of his volume; either may be absent.
+        title: above the table.
+        note: below it.
+        rule: for empty volumes, named below the table.
+    """
+    notes = [
+        f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
+        f"volumes {rule}",
+        "slices: the same rule, with the diagonal of the slice in mm",
+        *([note] if note else []),
+    ]
+    table = Table(
+        title=title or None,
+        caption="\n".join(notes),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        min_width=78,
+    )
+    for header in ("Whole tumour", "Dice % mean ± sd", "median", "HD95 mm mean ± sd", "median"):
+        table.add_column(header, justify="left" if header == "Whole tumour" else "right")
+    for prefix, scope in SCOPES.items():
+        dices = [100 * value for value in _values(rows, f"{prefix}dice", "WT")]
+        distances = _values(rows, f"{prefix}hd95", "WT")
+        if dices:
+            table.add_row(scope, *_percent_cells(dices), *_percent_cells(distances))
+    return table
+
+
+def _percent_cells(values: Sequence[float]) -> list[str]:
+    if not values:
+        return ["n/a", "n/a"]
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return [f"{fmean(values):.2f}{spread}", f"{median(values):.2f}"]
 
 
 def markdown_table(rows: Sequence[Row], note: str | None = None, rule: EmptyRule = BRATS) -> str:
@@ -92,8 +138,10 @@ def markdown_table(rows: Sequence[Row], note: str | None = None, rule: EmptyRule
 
 def _lines(rows: Sequence[Row]) -> tuple[Sequence[str], list[list[str]]]:
     """Return the headers and the cells of every region and of the mean over the regions."""
-    dices = {region: _values(rows, "dice", region) for region in REGIONS}
-    distances = {region: _values(rows, "hd95", region) for region in REGIONS}
+    named = {name.rpartition("/")[2] for row in rows for name in row}
+    regions = [region for region in REGIONS if region in named] or REGIONS
+    dices = {region: _values(rows, "dice", region) for region in regions}
+    distances = {region: _values(rows, "hd95", region) for region in regions}
     for scores in (dices, distances):
         scores["mean"] = [fmean(values) for values in zip(*scores.values(), strict=True)]
     measured = bool(distances["mean"])

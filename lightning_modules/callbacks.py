@@ -1,7 +1,8 @@
 """What a run leaves behind: its metrics file, its gallery, its predictions."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from datamodules.layouts import MODALITIES, REGIONS
+from datamodules.layouts import MODALITIES
 from evaluation.figures import overlay_array, overlay_png
 from evaluation.tables import read_csv, write_csv
 
@@ -70,7 +71,7 @@ class ValidationGallery(Callback):
         self.latest: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
         self.best: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
         self.best_rows: list[dict[str, Any]] = []
-        self.best_score = -1.0
+        self.best_score = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the score to beat across a resume."""
@@ -91,15 +92,15 @@ class ValidationGallery(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the regions of the first patients, on the prepared grid."""
-        if trainer.is_global_zero and batch_idx < self.cases:
-            case = batch["case"][0]
-            predicted = outputs.cpu().numpy()
-            reference = batch["mask"][0].cpu().numpy() > 0.5
-            self.latest[case.case_id] = (case, predicted, reference)
+        if trainer.is_global_zero and batch_idx < self.cases and outputs is not None:
+            case = outputs["case"]
+            self.latest[case.case_id] = (case, outputs["predicted"], outputs["reference"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember this epoch when it is the best so far."""
-        score = float(trainer.callback_metrics.get("val/dice/mean", 0.0))
+        found: Any = pl_module
+        score = float(trainer.callback_metrics.get(found.monitor, 0.0))
+        score = score if found.monitor_mode == "max" else -score
         if score > self.best_score:
             self.best_score = score
             self.best = dict(self.latest)
@@ -124,11 +125,12 @@ class ValidationGallery(Callback):
             return
         import wandb
 
-        table = wandb.Table(columns=["case_id", *(f"dice/{name}" for name in REGIONS), "overlay"])
+        names = [name for name in (self.best_rows or [{}])[0] if name != "case_id"]
+        table = wandb.Table(columns=["case_id", *(f"dice/{name}" for name in names), "overlay"])
         for row in self.best_rows:
             known = row["case_id"] in drawings
             picture = wandb.Image(overlay_array(**drawings[row["case_id"]])) if known else None
-            table.add_data(row["case_id"], *(row[name] for name in REGIONS), picture)
+            table.add_data(row["case_id"], *(row[name] for name in names), picture)
         experiment.log({"val/cases": table})
 
 
@@ -136,6 +138,13 @@ def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float
     """Return the scores per validation patient that a segmentation module keeps."""
     found: Any = pl_module
     return dict(found.validation_cases)
+
+
+def _regions(pl_module: L.LightningModule) -> Sequence[str]:
+    """Return the names of the regions that a segmentation module predicts."""
+    found: Any = pl_module
+    names: Sequence[str] = found.regions
+    return names
 
 
 def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -221,7 +230,7 @@ class PredictionWriter(Callback):
             stem = case.prediction_name.split(".nii")[0]
             volume = np.moveaxis(outputs["probabilities"], 0, -1)
             case.save_native(volume, self.folder / f"{stem}_probabilities.nii.gz", np.float32)
-        regions = case.convention.to_regions(labels)
+        regions = outputs["regions"]
         overlay_png(
             images={name: case.native_image(name) for name in MODALITIES},
             prediction=regions,
@@ -232,7 +241,9 @@ class PredictionWriter(Callback):
             orientation=case.native_orientation,
             synthetic=case.synthetic,
         )
-        self.rows[case.case_id] = volume_row(case, regions, outputs["probabilities"] > 0.5)
+        self.rows[case.case_id] = volume_row(
+            case, regions, outputs["probabilities"] > 0.5, _regions(pl_module)
+        )
         if trainer.world_size == 1:
             self._write_table(list(self.rows.values()))
 
@@ -253,24 +264,28 @@ class PredictionWriter(Callback):
         write_csv(ordered, self.folder / "volumes.csv")
 
 
-def volume_row(case: Any, regions: np.ndarray, raw_regions: np.ndarray) -> dict[str, Any]:
+def volume_row(
+    case: Any, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
     """Return one patient's volumes in ml and what is doubtful about the segmentation.
 
     Args:
         case: the patient, with ``native_spacing`` in mm and ``brain_ml``.
-        regions: composed regions WT, TC, ET, bool (3, *native).
+        regions: composed regions, bool (R, *native).
         raw_regions: the same before composition: sigmoid regions are not nested by themselves.
+        names: of the R regions, the first of them WT.
     """
     voxel_ml = float(np.prod(case.native_spacing)) / 1000
-    volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(REGIONS)}
+    volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(names)}
     doubts = []
     if volumes["WT"] == 0:
         doubts.append("no tumour found")
     if volumes["WT"] > 0.4 * case.brain_ml:
         doubts.append("over 40 % of the brain")
-    outside = float((raw_regions[1] & ~raw_regions[0]).sum())
-    if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
-        doubts.append("core outside the whole tumour")
+    if len(raw_regions) > 1:
+        outside = float((raw_regions[1] & ~raw_regions[0]).sum())
+        if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
+            doubts.append("core outside the whole tumour")
     row = {f"{name}_ml": round(volume, 3) for name, volume in volumes.items()}
     return {"case_id": case.case_id, **row, "doubts": "; ".join(doubts)}
 

@@ -1,6 +1,7 @@
 """Several trained models that segment together: the mean of their region probabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ class EnsembleModule(SegmentationModule):
     """
 
     def __init__(self, members: Sequence[SegmentationModule]) -> None:
+        self.regions = members[0].regions
         super().__init__(loss=nn.Identity(), overlap=members[0].overlap)
         self.members = nn.ModuleList(members)  # registers them, so that they move to the device
         self.models = list(members)
@@ -27,3 +29,11 @@ class EnsembleModule(SegmentationModule):
             member.tta = self.tta
             outputs.append(member.probabilities(image))
         return torch.stack(outputs).mean(dim=0)
+
+    def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
+        """Bring one patient to his original grid as the members do."""
+        return self.models[0].assemble(batch, probabilities)
+
+    def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Score one patient as the members do."""
+        return self.models[0].score(result, batch)

@@ -64,6 +64,9 @@ class SegmentationModule(L.LightningModule):
     """
 
     card: dict[str, Any]
+    regions: tuple[str, ...] = REGIONS
+    monitor = "val/dice/mean"  # selects the checkpoint
+    monitor_mode: Literal["max", "min"] = "max"
 
     def __init__(
         self,
@@ -84,9 +87,9 @@ class SegmentationModule(L.LightningModule):
         self.tta: Literal["none", "flips"] = "none"
         self.seed = 0
         self.patch_size: tuple[int, ...] | None = None
-        self.dice = RegionDice(REGIONS)
+        self.dice = RegionDice(self.regions)
         self.test_rows: list[dict[str, Any]] = []
-        self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(REGIONS)}
+        self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Pass the shape of a patch through the network, without data or memory.
@@ -163,8 +166,14 @@ class SegmentationModule(L.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
-        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": "val/dice/mean"}
+        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of parameters in ``all`` and of those ``trained``."""
+        weights = list(self.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return {"all": sum(weight.numel() for weight in weights), "trained": trained}
 
     # -- whole volumes -----------------------------------------------------------------------------
 
@@ -185,12 +194,20 @@ class SegmentationModule(L.LightningModule):
         )
         return window(self, image)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Score one whole volume on the prepared grid; return its regions (R, *spatial), bool."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one whole volume on the prepared grid.
+
+        Returns:
+            ``case``, ``predicted`` and ``reference`` (R, *spatial), bool arrays.
+        """
         probabilities = self.probabilities(batch["image"])
-        regions = nest(probabilities > 0.5)
-        self.dice.update(regions, batch["mask"] > 0.5, batch["case_id"])
-        return regions[0]
+        regions, reference = nest(probabilities > 0.5), batch["mask"] > 0.5
+        self.dice.update(regions, reference, batch["case_id"])
+        return {
+            "case": batch["case"][0],
+            "predicted": regions[0].cpu().numpy(),
+            "reference": reference[0].cpu().numpy(),
+        }
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice of every region over the patients, each counted once."""
@@ -203,27 +220,36 @@ class SegmentationModule(L.LightningModule):
         """Segment one patient on his original grid.
 
         Returns:
-            ``case``, ``probabilities`` (R, *native) in fp32 and ``labels`` (*native), uint8 in the
-            label values of the patient's own layout.
+            ``case``, ``probabilities`` (R, *native) in fp32, ``labels`` (*native), uint8 in the
+            label values of the patient's own layout, and its ``regions`` (R, *native), bool.
         """
+        return self.assemble(batch, self.probabilities(batch["image"])[0])
+
+    def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
+        """Bring one patient's probabilities to his original grid and compose his label map."""
         case: NativeCase = batch["case"][0]
-        native = case.to_native(self.probabilities(batch["image"])[0])
+        native = case.to_native(probabilities)
         labels = case.convention.from_regions(native > 0.5)
-        return {"case": case, "probabilities": native, "labels": labels}
+        regions = case.convention.to_regions(labels)
+        return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score one patient's composed label map on the original grid."""
         result = self.segment(batch)
+        self.test_rows.append({"case_id": result["case"].case_id, **self.score(result, batch)})
+        return result
+
+    def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Return one patient's scores and volumes in ml, by the names of ``per_case.csv``."""
         case = result["case"]
-        predicted, reference = case.convention.to_regions(result["labels"]), case.native_regions()
+        predicted, reference = result["regions"], case.native_regions()
         scores = score_case(predicted, reference, case.native_spacing)
         voxel_ml = float(np.prod(case.native_spacing)) / 1000
         volumes = {
             f"volume_ml/{region}": round(float(mask.sum()) * voxel_ml, 3)
-            for region, mask in zip(REGIONS, reference, strict=True)
+            for region, mask in zip(self.regions, reference, strict=True)
         }
-        self.test_rows.append({"case_id": case.case_id, **scores, **volumes})
-        return result
+        return {**scores, **volumes}
 
     def on_test_epoch_end(self) -> None:
         """Bring the patients of all ranks together, each once, in the order of their ids."""
@@ -235,7 +261,7 @@ class SegmentationModule(L.LightningModule):
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
         for name in self.test_rows[0] if self.test_rows else ():
-            if name.startswith(("dice/", "hd95/")):
+            if "dice/" in name or "hd95/" in name:
                 mean = float(np.mean([row[name] for row in self.test_rows]))
                 self.log(f"test/{name}", mean)
 

@@ -138,7 +138,9 @@ class Training:
                 "save_on_train_epoch_end": True,
                 "enable_version_counter": False,
             }
-            best = ModelCheckpoint(filename="best", monitor="val/dice/mean", mode="max", **common)
+            best = ModelCheckpoint(
+                filename="best", monitor=model.monitor, mode=model.monitor_mode, **common
+            )
             last = ModelCheckpoint(filename="last", **common)
             artifact = CheckpointArtifact(
                 f"{run.experiment}-{run.id}",
@@ -233,8 +235,6 @@ class Training:
         write_atomically(
             run.folder / "split.json", json.dumps(plan.data.split.to_dict(), indent=2) + "\n"
         )
-        sizes = [weight.numel() for weight in model.parameters()]
-        trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
         run.update_manifest(
             status="running",
             experiment=run.experiment,
@@ -245,7 +245,7 @@ class Training:
             determinants=plan.determinants,
             cohort=plan.data.fingerprint(),
             seed=plan.config["seed_everything"],
-            parameters={"all": sum(sizes), "trained": sum(trained)},
+            parameters=model.parameter_counts(),
             execution={
                 "training": str(trainer.precision),
                 "inference": choose_execution(trainer.strategy.root_device).to_dict(),

@@ -4,7 +4,7 @@ import torch
 from monai.losses import DiceLoss
 
 from backbones import DynUNet
-from datamodules.layouts import CANONICAL
+from datamodules.layouts import CANONICAL, REGIONS
 from errors import InputError
 from lightning_modules import BackboneModule
 from lightning_modules.callbacks import MetricsFile, read_metrics, volume_row
@@ -109,19 +109,21 @@ class Patient:
 
 def test_volumes_are_in_ml_and_doubts_are_named():
     nothing = np.zeros((3, 10, 10, 10), bool)
-    row = volume_row(Patient, nothing, nothing)
+    row = volume_row(Patient, nothing, nothing, REGIONS)
     assert (row["WT_ml"], row["doubts"]) == (0.0, "no tumour found")
     large = nothing.copy()
     large[0, :5] = True  # 500 voxels of 2 mm3 = 1 ml of 2 ml of brain
-    row = volume_row(Patient, large, large)
+    row = volume_row(Patient, large, large, REGIONS)
     assert row["WT_ml"] == pytest.approx(1.0)
     assert row["doubts"] == "over 40 % of the brain"
     outside = nothing.copy()
     outside[0, 0], outside[1, 9] = True, True
-    assert "core outside the whole tumour" in volume_row(Patient, outside, outside)["doubts"]
+    assert (
+        "core outside the whole tumour" in volume_row(Patient, outside, outside, REGIONS)["doubts"]
+    )
     good = nothing.copy()
     good[0, :2], good[1, 0] = True, True
-    assert volume_row(Patient, good, good)["doubts"] == ""
+    assert volume_row(Patient, good, good, REGIONS)["doubts"] == ""
 
 
 class FakeTrainer:
