@@ -32,6 +32,7 @@ from datamodules.geometry import (
 from datamodules.integrity import Reading, combine, duplicates, examine
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
+from datamodules.preparation import Preparation, from_slices, to_slices
 from datamodules.prepared import PreparedCase
 from datamodules.sampling import region_samples
 from errors import InputError
@@ -75,14 +76,22 @@ def prepare_cases(
 def prepare_cohort(
     cases: Sequence[CaseFiles],
     cache_dir: str | Path,
-    spacing: float,
+    preparation: Preparation | float,
     *,
     progress: bool = True,
     workers: int | None = None,
 ) -> tuple[list[PreparedCase], dict[str, str]]:
-    """As `prepare_cases`, but returns the bad cases with their problems instead of raising."""
-    if not 0.1 <= spacing <= 20:
-        raise InputError(f"data.spacing is {spacing} mm: expected between 0.1 and 20, such as 1.0.")
+    """As `prepare_cases`, but returns the bad cases with their problems instead of raising.
+
+    Args:
+        cases: What was found.
+        cache_dir: Where prepared cases are kept.
+        preparation: How; a number is the spacing of volumes in mm.
+        progress: Show a progress bar.
+        workers: Cases prepared side by side; None: by the cores.
+    """
+    wanted = preparation if isinstance(preparation, Preparation) else Preparation(preparation)
+    wanted.check()
     cache = Path(cache_dir).expanduser()
     for folder in ("cases", "index", "locks"):
         try:
@@ -94,7 +103,7 @@ def prepare_cohort(
             ) from error
 
     def attempt(case: CaseFiles) -> PreparedCase | str:
-        return _prepare_one(case, cache, spacing)
+        return _prepare_one(case, cache, wanted)
 
     count = workers or max(1, min(8, (os.cpu_count() or 1) // 2))
     with ThreadPoolExecutor(count) as pool:
@@ -120,20 +129,26 @@ def describe(problems: dict[str, str], total: int) -> str:
     return f"{len(problems)} of {total} cases cannot be used, mend or remove them:\n{lines}"
 
 
-def _prepare_one(case: CaseFiles, cache: Path, spacing: float) -> PreparedCase | str:
+def _prepare_one(case: CaseFiles, cache: Path, wanted: Preparation) -> PreparedCase | str:
     """One case out of the cache, or prepared now; its problems when it has any."""
     listed = _files(case)
     places = sorted((kind, path, channel) for kind, (path, channel, *_) in listed.items())
-    settings = (places, asdict(case.convention), spacing, NORMALISATION_VERSION)
+    settings = (
+        places,
+        asdict(case.convention),
+        wanted.spacing,
+        NORMALISATION_VERSION,
+        *wanted.extra(),
+    )
     name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
     entry = cache / "index" / f"{name}.json"
     with FileLock(cache / "locks" / f"{name}.lock"):
         folder = _lookup(entry, listed, cache)
         if folder is None:
-            reading = examine(case)
+            reading = examine(case, missing=wanted.missing, whole_head=wanted.whole_head)
             if reading.problems:
                 return "; ".join(reading.problems)
-            folder = _store(reading, cache, spacing)
+            folder = _store(reading, cache, wanted)
             _write_json(entry, {"files": listed, "folder": folder.name})
     return PreparedCase(case, folder)
 
@@ -163,10 +178,10 @@ def _lookup(entry: Path, listed: dict[str, list[Any]], cache: Path) -> Path | No
     return folder
 
 
-def _store(reading: Reading, cache: Path, spacing: float) -> Path:
+def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
     """Write the prepared case under a temporary name and rename it; return its folder."""
     content, label = reading.content_hash(), reading.label_hash()
-    geometry = _geometry(reading, spacing)
+    geometry = _geometry(reading, wanted)
     reference = reading.reference
     settings = {
         "content": content,
@@ -177,6 +192,8 @@ def _store(reading: Reading, cache: Path, spacing: float) -> Path:
         "convention": reading.case.convention.to_dict() if label else None,
         "normalisation": NORMALISATION_VERSION,
     }
+    if wanted.by_slice:
+        settings["form"] = ["by slice"] + ["whole head"] * reading.shows_head
     key = combine([json.dumps(settings, sort_keys=True)])[:32]
     folder = cache / "cases" / key
     if (folder / "case.json").is_file():
@@ -194,18 +211,19 @@ def _store(reading: Reading, cache: Path, spacing: float) -> Path:
     return folder
 
 
-def _geometry(reading: Reading, spacing: float) -> Geometry:
+def _geometry(reading: Reading, wanted: Preparation) -> Geometry:
     reference = reading.reference
     orientation = orientation_of(reference.affine)
     assert reading.brain is not None  # a case without problems has a brain
     start, box = bounding_box(canonical_view(reading.brain, orientation))
+    native_spacing = canonical_spacing(reference.spacing, orientation)
     return Geometry(
         native_shape=tuple(int(n) for n in reference.array.shape),
         orientation=orientation,
         start=start,
         box=box,
-        native_spacing=canonical_spacing(reference.spacing, orientation),
-        spacing=(spacing, spacing, spacing),
+        native_spacing=native_spacing,
+        spacing=wanted.grid(native_spacing),
     )
 
 
@@ -213,21 +231,28 @@ def _write_arrays(
     reading: Reading, geometry: Geometry, folder: Path, settings: dict[str, Any]
 ) -> None:
     assert reading.brain is not None
+    by_slice = "form" in settings
     # Files lie in the opposite order of axes: turned once here, what follows runs straight on.
     brain = np.ascontiguousarray(geometry.crop(reading.brain))
-    image = memory.empty((len(MODALITIES), *geometry.shape), np.float16)
+    image, stored = _image_to_fill(geometry.shape, by_slice)
     resized = resample_mask(brain, geometry) if geometry.resamples else brain
 
     def write(index_modality: tuple[int, str]) -> None:
         index, modality = index_modality
+        if modality not in reading.images:
+            image[index] = BACKGROUND
+            return
         values = np.ascontiguousarray(geometry.crop(reading.images[modality].array))
+        if reading.shows_head:  # the air around is not 0 there
+            values = np.where(brain, values, np.zeros((), values.dtype))
         scored = normalise(values, brain)
         image[index] = _resample_image(scored, brain, resized, geometry)
 
     with ThreadPoolExecutor(len(MODALITIES)) as pool:
         list(pool.map(write, enumerate(MODALITIES)))
-    np.save(folder / "image.npy", image)
+    np.save(folder / "image.npy", stored)
     notices = list(reading.notices)
+    areas = {"brain": resized.sum((0, 1)).tolist()}
     if reading.label is not None:
         boxed = np.ascontiguousarray(geometry.crop(reading.label))
         regions = reading.case.convention.to_regions(boxed)
@@ -237,12 +262,25 @@ def _write_arrays(
         if geometry.resamples:
             regions = np.stack([geometry.resample(region) > 0.5 for region in regions])
         label = CANONICAL.from_regions(regions)
-        np.save(folder / "label.npy", label)
-        seed = int(settings["content"][:8], 16)
-        np.save(folder / "samples.npy", region_samples(label, resized, seed))
+        if by_slice:
+            np.save(folder / "label.npy", np.ascontiguousarray(to_slices(label)))
+            areas["tumour"] = np.count_nonzero(label, axis=(0, 1)).tolist()
+        else:
+            np.save(folder / "label.npy", label)
+            seed = int(settings["content"][:8], 16)
+            np.save(folder / "samples.npy", region_samples(label, resized, seed))
     brain_ml = float(np.count_nonzero(brain) * np.prod(geometry.native_spacing) / 1000)
     described = settings | {"brain_ml": brain_ml, "notices": notices, "fill": BACKGROUND}
-    _write_json(folder / "case.json", described)
+    _write_json(folder / "case.json", described | ({"areas": areas} if by_slice else {}))
+
+
+def _image_to_fill(shape: tuple[int, ...], by_slice: bool) -> tuple[Array, Array]:
+    """An image (4, *shape) to be written to, and the array that holds it as it is stored."""
+    if not by_slice:
+        image = memory.empty((len(MODALITIES), *shape), np.float16)
+        return image, image
+    stored = memory.empty((shape[2], len(MODALITIES), shape[1], shape[0]), np.float16)
+    return from_slices(stored), stored
 
 
 def resample_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
+from datamodules.head import head_mask
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
@@ -26,6 +27,7 @@ from datamodules.layouts import (
     LabelConvention,
     find_cases,
 )
+from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
 from errors import InputError
 
@@ -42,7 +44,8 @@ class Reading:
     Attributes:
         images: Modality to volume, on the grid of the files.
         label: Label map, whole numbers, or None.
-        brain: Voxels where any modality is not 0.
+        brain: Voxels where any modality is not 0; of a whole head, the head.
+        shows_head: Whether the images show skull and skin, and that was allowed.
         problems: Why the case cannot be used; empty when it can.
         notices: What a person should know about a usable case.
     """
@@ -52,6 +55,7 @@ class Reading:
         self.images: dict[str, Volume] = {}
         self.label: Array | None = None
         self.brain: npt.NDArray[np.bool_] | None = None
+        self.shows_head = False
         self.problems: list[str] = []
         self.notices: list[str] = list(case.notices)
 
@@ -69,11 +73,14 @@ class Reading:
         orientation = orientation_of(self.reference.affine)
         start, size = bounding_box(canonical_view(self.brain, orientation))
         box = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
-        cropped = [
-            canonical_view(self.images[modality].array, orientation)[box] for modality in MODALITIES
-        ]
-        with ThreadPoolExecutor(len(cropped)) as pool:
-            return combine(pool.map(digest, cropped))
+
+        def part(modality: str) -> str:
+            if modality not in self.images:
+                return f"no {modality}"
+            return digest(canonical_view(self.images[modality].array, orientation)[box])
+
+        with ThreadPoolExecutor(len(MODALITIES)) as pool:
+            return combine(pool.map(part, MODALITIES))
 
     def label_hash(self) -> str:
         """Digest of the label map in canonical order; empty when there is none."""
@@ -82,11 +89,21 @@ class Reading:
         return digest(canonical_view(self.label, orientation_of(self.reference.affine)))
 
 
-def examine(case: CaseFiles) -> Reading:
-    """Read a case and list everything that is wrong with it."""
+def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = False) -> Reading:
+    """Read a case and list everything that is wrong with it.
+
+    Args:
+        case: Its files.
+        missing: Whether a missing modality is a problem, or noted and filled later.
+        whole_head: Whether images with skull and skin are taken.
+    """
     reading = Reading(case)
     for modality in MODALITIES:
-        if modality not in case.images:
+        if modality in case.images:
+            continue
+        if missing == "zero" and case.images:
+            reading.notices.append(f"{modality} is missing and filled with the background")
+        else:
             reading.problems.append(f"modality {modality} is missing")
     volumes = _read_all(reading)
     for modality, image in case.images.items():
@@ -97,11 +114,17 @@ def examine(case: CaseFiles) -> Reading:
     if case.label is not None and case.label in volumes:
         _take_label(reading, volumes[case.label])
     if not reading.problems:
-        brain = reading.images[MODALITIES[0]].array != 0
-        for modality in MODALITIES[1:]:
-            brain |= reading.images[modality].array != 0
+        brain = reading.reference.array != 0
+        for volume in reading.images.values():
+            brain |= volume.array != 0
         reading.brain = brain
-        _check_stripped(reading, brain)
+        head = _whole_head(reading)
+        if head and whole_head:
+            reading.shows_head = True
+            reading.brain = head_mask(volume.array for volume in reading.images.values())
+            reading.notices.append("shows a whole head: intensities are taken inside the head")
+        elif head:
+            reading.problems.append(f"{head}: a skull-stripper such as HD-BET comes first")
     return reading
 
 
@@ -269,17 +292,21 @@ def contradicts(convention: LabelConvention, values: set[int]) -> str:
     return ""
 
 
-def _check_stripped(reading: Reading, brain: npt.NDArray[np.bool_]) -> None:
+def _whole_head(reading: Reading) -> str:
+    """How the images show that they hold more than the brain; empty when they do not."""
     ml = float(np.prod(reading.reference.spacing)) / 1000
     for modality in MODALITIES:
-        inside = int(np.count_nonzero(reading.images[modality].array))
-        fraction = inside / brain.size
+        if modality not in reading.images:
+            continue
+        array = reading.images[modality].array
+        inside = int(np.count_nonzero(array))
+        fraction = inside / array.size
         if fraction > HEAD_FRACTION or inside * ml > HEAD_VOLUME:
-            reading.problems.append(
+            return (
                 f"{modality} shows a whole head ({fraction:.0%} of the grid and "
-                f"{inside * ml:.0f} ml are not 0): a skull-stripper such as HD-BET comes first"
+                f"{inside * ml:.0f} ml are not 0)"
             )
-            return
+    return ""
 
 
 def main(argv: Sequence[str]) -> int:

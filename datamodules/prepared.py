@@ -74,6 +74,11 @@ class PreparedCase:
         return "".join(nib.aff2axcodes(self.native_affine))
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Modalities without a file, filled with the background."""
+        return tuple(modality for modality in MODALITIES if modality not in self.files.images)
+
+    @property
     def synthetic(self) -> bool:
         """Whether the files say of themselves that they show a phantom."""
         return b"SYNTHETIC" in self._header
@@ -117,13 +122,15 @@ class PreparedCase:
         return self.convention.to_regions(read_volume(self.files.label).array)
 
     def native_image(self, modality: str) -> npt.NDArray[np.float32]:
-        """One modality as its file holds it: (*native_shape).
+        """One modality as its file holds it: (*native_shape); zeros where it is missing.
 
         Args:
             modality: One of t1, t1ce, t2, flair.
         """
         if modality not in MODALITIES:
             raise ValueError(f"modality {modality!r} is none of {', '.join(MODALITIES)}")
+        if modality in self.missing:
+            return np.zeros(self.native_shape, np.float32)
         file = self.files.images[modality]
         array = read_volume(file.path).array
         if file.channel is not None:

@@ -140,7 +140,9 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path, write
     from datamodules import cache
 
     real = cache.examine
-    monkeypatch.setattr(cache, "examine", lambda case: reads.append(case) or real(case))
+    monkeypatch.setattr(
+        cache, "examine", lambda case, **how: reads.append(case) or real(case, **how)
+    )
     (again,) = prepare(tmp_path / "data", tmp_path / "cache")
     assert (again.folder, reads) == (first.folder, [])
     label = folder / "BraTS2021_00003_seg.nii.gz"
