@@ -1,0 +1,140 @@
+"""The cross-modality adapter: two streams of modalities through one frozen SAM."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from adapters.frozen_sam import FrozenSam, channels_of
+from backbones.sam_variants import variant_of
+from errors import InputError
+
+Init = Literal["zero", "default"]
+Merge = Literal["sum", "mean"]
+GROUPS = (("t1", "t1ce"), ("t2", "flair"))
+
+
+class CrossModalityAdapter(nn.Module):
+    """What two streams add to both of them: C = f(concat(F1, F2)), X = F + C.
+
+    Shi et al., "Cross-modality Attention Adapter: A Glioma Segmentation Fine-tuning Method for SAM
+    Using Multimodal Brain MR Images" (https://arxiv.org/abs/2307.01124). f is a 1x1 convolution
+    from 2c to c channels, which on tokens is a linear layer.
+
+    Args:
+        channels: of a token, c.
+        init: `zero`, with which the streams start unchanged, or `default`, PyTorch's.
+
+    Raises:
+        InputError: unknown init.
+    """
+
+    def __init__(self, channels: int, init: Init = "zero") -> None:
+        super().__init__()
+        if init not in ("zero", "default"):
+            raise InputError(f"An adapter has no init {init!r}: set `init` to zero or default.")
+        self.fuse = nn.Linear(2 * channels, channels)
+        if init == "zero":
+            nn.init.zeros_(self.fuse.weight)
+            nn.init.zeros_(self.fuse.bias)
+
+    def forward(
+        self, first: torch.Tensor, second: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both streams (B, h, w, c) with what they share added."""
+        common = self.fuse(torch.cat([first, second], dim=-1))
+        return first + common, second + common
+
+
+class CrossModalitySam(FrozenSam):
+    """A frozen SAM with cross-modality adapters (Shi et al., https://arxiv.org/abs/2307.01124).
+
+    Two groups of modalities, each brought to three colours by a 1x1 convolution, pass through the
+    encoder as one batch twice as long; after each of the first blocks an adapter adds to both what
+    it finds in both. Their embeddings are merged and decoded. Convolutions, adapters and decoder
+    are trained.
+
+    Args:
+        variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
+        image_size: side of a slice, pixels, a multiple of 16.
+        first_blocks: blocks that an adapter follows, from the first on; 0 to the variant's depth.
+        init: `zero`, with which training starts at the frozen model, or `default`, PyTorch's.
+        merge: `sum` of the two embeddings, as in the paper, or their `mean`.
+        groups: modalities of the two streams.
+        checkpointing: compute activations again in the backward pass instead of keeping them:
+            less memory, a third more time.
+
+    Raises:
+        InputError: unknown variant, init, merge or modality; a size that is no multiple of 16; too
+            many blocks; other than two groups, an empty one, or a modality named twice.
+    """
+
+    def __init__(
+        self,
+        variant: str = "vit_b",
+        image_size: int = 256,
+        first_blocks: int = 6,
+        init: Init = "zero",
+        merge: Merge = "sum",
+        groups: Sequence[Sequence[str]] = GROUPS,
+        checkpointing: bool = False,
+    ) -> None:
+        preset = variant_of(variant)
+        _check(variant, preset.depth, first_blocks, merge, groups)
+        super().__init__(variant, image_size)
+        self.first_blocks = first_blocks
+        self.merge = merge
+        self.checkpointing = checkpointing
+        self.channels = [channels_of(list(group)) for group in groups]
+        self.colours = nn.ModuleList(
+            nn.Conv2d(len(channels), 3, kernel_size=1) for channels in self.channels
+        )
+        self.adapters = nn.ModuleList(
+            CrossModalityAdapter(preset.dim, init) for _ in range(first_blocks)
+        )
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the merged embedding (B, 256, S/16, S/16) of four modalities (B, 4, S, S)."""
+        self.check_image(image)
+        streams = [
+            colour(image[:, channels])
+            for colour, channels in zip(self.colours, self.channels, strict=True)
+        ]
+        tokens = self.encoder.embed(torch.cat(streams))  # (2B, h, w, C)
+        for index, block in enumerate(self.encoder.blocks):
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+            if index < self.first_blocks:
+                tokens = torch.cat(self.adapters[index](*tokens.chunk(2)))
+        first, second = self.encoder.neck(tokens.permute(0, 3, 1, 2)).chunk(2)
+        merged = first + second
+        return merged if self.merge == "sum" else merged / 2
+
+
+def _check(
+    variant: str, depth: int, first_blocks: int, merge: str, groups: Sequence[Sequence[str]]
+) -> None:
+    """Check the options that no other part checks."""
+    if not 0 <= first_blocks <= depth:
+        raise InputError(
+            f"`first_blocks` is {first_blocks} but {variant} has {depth} blocks: set it to a "
+            f"number from 0 to {depth}."
+        )
+    if merge not in ("sum", "mean"):
+        raise InputError(f"Embeddings cannot be merged by {merge!r}: set `merge` to sum or mean.")
+    if len(groups) != 2 or not all(groups):
+        raise InputError(
+            f"The cross-modality adapter joins two groups of modalities and got "
+            f"{[list(group) for group in groups]}: set `groups` to two lists with names in both."
+        )
+    names = [name for group in groups for name in group]
+    channels_of(names)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"The modality {twice[0]!r} stands twice in `groups`: name every modality once."
+        )

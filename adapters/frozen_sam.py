@@ -1,0 +1,174 @@
+"""A frozen SAM whose mask decoder is trained, and the two rivals that change nothing else."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from backbones.sam import SamImageEncoder
+from backbones.sam_decoder import SamMaskDecoder, SamPrompt
+from datamodules.layouts import MODALITIES
+from errors import InputError
+
+# Parts of the network by the prefix of their weights in SAM's own checkpoints.
+PARTS = {"image_encoder.": "encoder", "prompt_encoder.": "prompt", "mask_decoder.": "decoder"}
+FROZEN = ("encoder", "prompt")
+
+
+class FrozenSam(nn.Module, ABC):
+    """SAM (Kirillov et al., https://arxiv.org/abs/2304.02643) that segments one region of slices.
+
+    Image encoder and prompt encoder are frozen and stay in eval mode; the mask decoder, cut to one
+    mask and given no prompts, is trained. (B, 4, S, S) to logits (B, 1, S, S).
+
+    Args:
+        variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
+        image_size: side of a slice, pixels, a multiple of 16.
+
+    Raises:
+        InputError: unknown variant; a size that is no multiple of 16; an image of the wrong shape.
+    """
+
+    fixed_input: bool = False
+    """Whether `embed` depends on no trained weight, so that its result can be kept."""
+
+    def __init__(self, variant: str = "vit_b", image_size: int = 256) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.encoder = SamImageEncoder(variant, image_size).requires_grad_(False)
+        self.prompt = SamPrompt(image_size).requires_grad_(False)
+        self.decoder = SamMaskDecoder()
+        self.train()
+
+    @abstractmethod
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the embedding (B, 256, S/16, S/16) of four modalities (B, 4, S, S)."""
+
+    def decode(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, 1, S, S) of an embedding (B, 256, S/16, S/16)."""
+        logits = self.decoder(*self.prompt(embedding))  # (B, 1, S/4, S/4)
+        side = self.image_size
+        return functional.interpolate(
+            logits.float(), size=(side, side), mode="bilinear", align_corners=False
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, 1, S, S) of four modalities (B, 4, S, S)."""
+        return self.decode(self.embed(image))
+
+    def train(self, mode: bool = True) -> "FrozenSam":
+        """Set the mode of the trained parts; the frozen ones stay in eval mode."""
+        super().train(mode)
+        for name in FROZEN:
+            self.get_submodule(name).eval()
+        return self
+
+    def load_base(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Load SAM's weights in the form that `fit_state_dict` gives them.
+
+        Parts that the state does not hold, decoder or prompt encoder, keep what they have.
+        """
+        for prefix, part in PARTS.items():
+            own = {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            if own or part == "encoder":
+                self.get_submodule(part).load_state_dict(own)
+
+    def frozen_state(self) -> dict[str, torch.Tensor]:
+        """Return the weights that training never changes, by their names in this network."""
+        return {
+            name: value for name, value in self.state_dict().items() if name.startswith(_FROZEN)
+        }
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters there are in `all` and how many are `trained`.
+
+        As published: the decoder's head for a mask's quality, which has no gradient here, counts
+        as trained, and the whole prompt encoder belongs to all.
+        """
+        sizes = {name: weight.numel() for name, weight in self.named_parameters()}
+        trained = sum(size for name, size in sizes.items() if not name.startswith(_FROZEN))
+        return {"all": sum(sizes.values()), "trained": trained}
+
+    def check_image(self, image: torch.Tensor) -> None:
+        """Check that an image is (B, 4, S, S).
+
+        Raises:
+            InputError: another shape.
+        """
+        side, channels = self.image_size, len(MODALITIES)
+        if image.ndim != 4 or tuple(image.shape[1:]) != (channels, side, side):
+            raise InputError(
+                f"{type(self).__name__} got an image of shape {tuple(image.shape)} where (batch, "
+                f"{channels}, {side}, {side}) was expected: set `image_size` to the side of your "
+                "slices."
+            )
+
+
+_FROZEN = tuple(f"{part}." for part in FROZEN)
+
+
+class SingleModalitySam(FrozenSam):
+    """SAM on one modality, shown as all three colours; only the decoder is trained.
+
+    Args:
+        variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
+        image_size: side of a slice, pixels, a multiple of 16.
+        modality: `t1`, `t1ce`, `t2` or `flair`.
+
+    Raises:
+        InputError: unknown variant or modality; a size that is no multiple of 16.
+    """
+
+    fixed_input = True
+
+    def __init__(self, variant: str = "vit_b", image_size: int = 256, modality: str = "t2") -> None:
+        super().__init__(variant, image_size)
+        self.modality = modality
+        self.channel = channels_of([modality])[0]
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the embedding (B, 256, S/16, S/16) of one of four modalities (B, 4, S, S)."""
+        self.check_image(image)
+        with torch.no_grad():
+            return self.encoder(image[:, self.channel, None].expand(-1, 3, -1, -1))
+
+
+class EarlyFusionSam(FrozenSam):
+    """SAM behind a 1x1 convolution from four modalities to three colours, trained with the decoder.
+
+    Args:
+        variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
+        image_size: side of a slice, pixels, a multiple of 16.
+
+    Raises:
+        InputError: unknown variant; a size that is no multiple of 16.
+    """
+
+    def __init__(self, variant: str = "vit_b", image_size: int = 256) -> None:
+        super().__init__(variant, image_size)
+        self.colours = nn.Conv2d(len(MODALITIES), 3, kernel_size=1)
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the embedding (B, 256, S/16, S/16) of four modalities (B, 4, S, S)."""
+        self.check_image(image)
+        return self.encoder(self.colours(image))
+
+
+def channels_of(modalities: list[str]) -> list[int]:
+    """Return the channels of modalities in an image.
+
+    Raises:
+        InputError: no such modality.
+    """
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise InputError(
+                f"There is no modality {modality!r}: name some of {', '.join(MODALITIES)}."
+            )
+    return [MODALITIES.index(modality) for modality in modalities]
