@@ -212,7 +212,7 @@ def _table_source(official: str, side: int) -> Source:
     """Return the source of a (side^2, heads) table of relative positions, resized if needed."""
 
     def resized(published: torch.Tensor) -> torch.Tensor:
-        published_side = math.isqrt(len(published))
+        published_side = math.isqrt(published.shape[0])
         table = published.unflatten(0, (published_side, published_side)).permute(2, 0, 1)
         if published_side != side:  # bicubic, as the Swin authors resize theirs
             table = functional.interpolate(table[None].float(), [side] * 2, mode="bicubic")[0]
