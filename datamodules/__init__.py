@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["BraTSPatchDataModule"]
+__all__ = ["BraTSPatchDataModule", "RegisteredSliceDataModule"]
 
 
 def __getattr__(name: str) -> Any:
@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from datamodules.brats import BraTSPatchDataModule
 
         return BraTSPatchDataModule
+    if name == "RegisteredSliceDataModule":
+        from datamodules.slices import RegisteredSliceDataModule
+
+        return RegisteredSliceDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -101,7 +101,7 @@ class GlobalOrderSampler(DistributedSampler[int]):
         rank: This rank.
     """
 
-    def __init__(self, dataset: PatchDataset, world: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Any], world: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)
 
     def __iter__(self) -> Iterator[int]:

@@ -32,13 +32,15 @@ class PreparedCase:
         layout: Name of the layout the case was found in.
         brain_ml: Volume of the brain in ml.
         notices: What a person should know about the case.
+        described: What the cache wrote beside the arrays.
         native_shape: Grid of the original files, file order.
         native_affine: (4, 4) of the original files.
         native_spacing: mm of the original files, file order.
     """
 
     def __init__(self, files: CaseFiles, folder: Path) -> None:
-        described = json.loads((folder / "case.json").read_text())
+        described: dict[str, Any] = json.loads((folder / "case.json").read_text())
+        self.described = described
         self.files = files
         self.folder = folder
         self.case_id = files.case_id

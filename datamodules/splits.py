@@ -74,6 +74,8 @@ def make_split(
     fold: int = 0,
     split_file: str | Path | None = None,
     seed: int = 0,
+    test_share: float = TEST_SHARE,
+    of: str = "patients",
 ) -> Split:
     """Split labelled cases into training, validation and test.
 
@@ -84,6 +86,8 @@ def make_split(
         fold: Which fold, from 0.
         split_file: JSON with train, val and test, or nnU-Net's `splits_final.json`.
         seed: Of the order of patients.
+        test_share: Share of patients that are tested, without `n_folds`.
+        of: What is split, for sentences.
 
     Raises:
         InputError: Too few patients, a fold that does not exist, or a split file that does not fit.
@@ -94,8 +98,8 @@ def make_split(
     if n_folds is not None:
         if not 2 <= n_folds <= len(order):
             raise InputError(
-                f"data.n_folds is {n_folds} for {len(order)} patients: expected between 2 and the "
-                "number of patients."
+                f"data.n_folds is {n_folds} for {len(order)} {of}: expected between 2 and the "
+                f"number of {of}."
             )
         if not 0 <= fold < n_folds:
             raise InputError(f"data.fold is {fold}: expected 0 to {n_folds - 1}.")
@@ -105,10 +109,10 @@ def make_split(
         needed = 2 if protocol == "paper" else 3
         if len(order) < needed:
             raise InputError(
-                f"{len(order)} labelled patients cannot be split: expected at least {needed}, give "
+                f"{len(order)} labelled {of} cannot be split: expected at least {needed}, give "
                 "a larger data.root."
             )
-        test = order[: max(1, round(TEST_SHARE * len(order)))]
+        test = order[: max(1, round(test_share * len(order)))]
         source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"
     rest = [patient for patient in order if patient not in set(test)]
     return _assemble(patients, rest, test, protocol, source)
