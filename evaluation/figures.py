@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def overlay_png(
         synthetic: mark the picture: this is no patient.
     """
     figure = _overlay(images, prediction, reference, title, spacing, orientation, synthetic)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def overlay_array(
@@ -90,69 +90,6 @@ def overlay_array(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def training_curves_png(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
-    """Write the training loss and the validation Dice of every region by epoch as a PNG.
-
-    Args:
-        rows: of ``metrics.csv``, each with ``epoch``.
-        path: the file, written under a temporary name and renamed.
-        title: above the curves.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(11, 4.2), dpi=120, facecolor=PAPER, layout="constrained")
-    loss, score = figure.subplots(1, 2)
-    for name, colour in (("train/loss", INK), ("val/loss", WARNING)):
-        _curve(loss, rows, name, colour, label=name)
-    for region in REGIONS:
-        _curve(score, rows, f"val/dice/{region}", COLOURS[region], f"{region} dice")
-    epochs, means = _curve(score, rows, "val/dice/mean", INK, "mean", linewidth=2.2)
-    if epochs:
-        best = int(np.argmax(means))
-        score.plot(epochs[best], means[best], "o", color=INK, markersize=7)
-        score.set_title(
-            f"validation Dice, best mean {means[best]:.3f} in epoch {epochs[best]:g}", color=INK
-        )
-    score.set_ylim(0, 1)
-    loss.set_title("loss", color=INK)
-    for axes in (loss, score):
-        _darken(axes)
-        axes.set_xlabel("epoch", color=FAINT)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, labelcolor=INK)
-    figure.suptitle(title, color=INK, fontsize=13)
-    _save(figure, path)
-
-
-def _curve(
-    axes: "Axes",
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    colour: str,
-    label: str,
-    linewidth: float = 1.5,
-) -> tuple[list[float], list[float]]:
-    """Plot one column over the epochs that have it; return both."""
-    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name) is not None]
-    epochs, values = [x for x, _ in points], [y for _, y in points]
-    if points:
-        marker = "." if len(points) < 40 else ""
-        axes.plot(epochs, values, color=colour, label=label, linewidth=linewidth, marker=marker)
-    return epochs, values
-
-
-def _darken(axes: "Axes") -> None:
-    axes.set_facecolor(PAPER)
-    axes.tick_params(colors=FAINT)
-    axes.grid(color="#2a2e34", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#3a3f46")
 
 
 def _overlay(
@@ -388,7 +325,8 @@ def _legend(
     )
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write a figure under a temporary name and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -121,6 +121,53 @@ def slice_table(
     return table
 
 
+def mean_scores(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the mean over patients of every Dice and HD95 column."""
+    names = [name for name in (rows[0] if rows else {}) if "dice/" in name or "hd95/" in name]
+    return {name: fmean(float(row[name]) for row in rows) for name in names}
+
+
+def system_table(systems: Sequence[Row], title: str = "") -> Table:
+    """Return systems side by side: parameters and whole-tumour scores, a line a system.
+
+    Args:
+        systems: each with ``system``, ``parameters`` (all, trained), ``validation`` Dice, and
+            where it was tested ``test``: the means of ``per_case.csv``.
+        title: above the table.
+    """
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("System")
+    headers = (
+        "parameters",
+        "trained",
+        "share",
+        "val Dice %",
+        "test Dice %",
+        "HD95 mm",
+        "volume Dice %",
+    )
+    for header in headers:
+        table.add_column(header, justify="right")
+    for system in systems:
+        counts, test = system["parameters"], system.get("test") or {}
+        share = 100 * counts["trained"] / max(1, counts["all"])
+        cells = [
+            f"{counts['all']:,}",
+            f"{counts['trained']:,}",
+            f"{share:.1f} %",
+            f"{100 * system['validation']:.2f}",
+            _cell(test.get("slices/dice/WT"), 100),
+            _cell(test.get("slices/hd95/WT"), 1),
+            _cell(test.get("dice/WT"), 100),
+        ]
+        table.add_row(str(system["system"]), *cells, style="bold" if system.get("this") else "")
+    return table
+
+
+def _cell(value: float | None, factor: float) -> str:
+    return "-" if value is None else f"{factor * value:.2f}"
+
+
 def _percent_cells(values: Sequence[float]) -> list[str]:
     if not values:
         return ["n/a", "n/a"]

@@ -2,6 +2,17 @@
 
 from lightning_modules.backbone import BackboneModule
 from lightning_modules.fusion import FusionModule
+from lightning_modules.sam_adapter import SamAdapterModule
+from lightning_modules.sam_pretrain import SamPretrainModule
 from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.slices import SliceBackboneModule, SliceModule
 
-__all__ = ["BackboneModule", "FusionModule", "SegmentationModule"]
+__all__ = [
+    "BackboneModule",
+    "FusionModule",
+    "SamAdapterModule",
+    "SamPretrainModule",
+    "SegmentationModule",
+    "SliceBackboneModule",
+    "SliceModule",
+]

@@ -205,12 +205,16 @@ class PredictionWriter(Callback):
 
     Args:
         folder: where everything goes.
-        probabilities: also write the three region probabilities (4-D NIfTI, float32).
+        probabilities: also write the region probabilities (4-D NIfTI, float32).
+        all_grids: of a raw exam, also write the label map on the grid of every modality.
     """
 
-    def __init__(self, folder: Path, *, probabilities: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, probabilities: bool = False, all_grids: bool = False
+    ) -> None:
         self.folder = folder
         self.probabilities = probabilities
+        self.all_grids = all_grids
         self.rows: dict[str, dict[str, Any]] = {}
 
     def on_predict_batch_end(
@@ -226,6 +230,8 @@ class PredictionWriter(Callback):
         case, labels = outputs["case"], outputs["labels"]
         self.folder.mkdir(parents=True, exist_ok=True)
         case.save_native(labels, self.folder / case.prediction_name, np.uint8)
+        if self.all_grids and hasattr(case, "save_on_modalities"):  # else they share one grid
+            case.save_on_modalities(self.folder / case.prediction_name)
         if self.probabilities:
             stem = case.prediction_name.split(".nii")[0]
             volume = np.moveaxis(outputs["probabilities"], 0, -1)

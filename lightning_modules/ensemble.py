@@ -18,6 +18,7 @@ class EnsembleModule(SegmentationModule):
 
     def __init__(self, members: Sequence[SegmentationModule]) -> None:
         self.regions = members[0].regions
+        self.per_slice = members[0].per_slice
         super().__init__(loss=nn.Identity(), overlap=members[0].overlap)
         self.members = nn.ModuleList(members)  # registers them, so that they move to the device
         self.models = list(members)

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
             f"{file} holds pickled objects besides tensors, which could run code when opened: "
             "use the file its authors published."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{file} cannot be read as weights, it is truncated or of another kind: copy it again."
         ) from error

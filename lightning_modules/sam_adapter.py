@@ -22,8 +22,10 @@ BASE_SEED = 0  # of random base weights: they are the same for every system that
 
 
 class SamAdapterModule(SliceModule):
-    """Adapt a frozen Segment Anything model to glioma, after Shi et al., "Cross-modality Attention
-    Adapter: a glioma segmentation fine-tuning method for SAM".
+    """Adapt a frozen Segment Anything model to glioma.
+
+    After Shi et al., "Cross-modality Attention Adapter: a glioma segmentation fine-tuning method
+    for SAM", section 2, and the systems of its tables that stand on SAM.
 
     The checkpoint holds what was trained and the hash of the frozen base, and refuses another.
     A network whose encoder sees nothing that changes (single modality, no augmentation) is trained
@@ -55,6 +57,7 @@ class SamAdapterModule(SliceModule):
         self.network: Any = network(self.variant, self.image_size)
         self.origin = self._load_base(network, weights)
         self.store: EmbeddingStore | None = None
+        self._base_hash: str | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
@@ -80,7 +83,7 @@ class SamAdapterModule(SliceModule):
             if self.variant == "vit_tiny":
                 raise InputError(
                     "model.weights is official, but vit_tiny was never published: set "
-                    "model.variant to vit_b, or model.weights to experiments/sam_tiny_pretrain.yaml."
+                    "model.variant vit_b, or model.weights experiments/sam_tiny_pretrain.yaml."
                 )
             weights = str(official_sam(self.variant))
         if weights.endswith((".yaml", ".yml")):
@@ -133,11 +136,13 @@ class SamAdapterModule(SliceModule):
 
     def base_hash(self) -> str:
         """Return the SHA-256 of the frozen tensors, names and values."""
-        state = hashlib.sha256()
-        for name, value in sorted(self.network.frozen_state().items()):
-            state.update(f"{name}{tuple(value.shape)}".encode())
-            state.update(value.detach().cpu().contiguous().numpy().data)
-        return state.hexdigest()
+        if self._base_hash is None:  # frozen means that once is enough
+            state = hashlib.sha256()
+            for name, value in sorted(self.network.frozen_state().items()):
+                state.update(f"{name}{tuple(value.shape)}".encode())
+                state.update(value.detach().cpu().contiguous().numpy().data)
+            self._base_hash = state.hexdigest()
+        return self._base_hash
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -230,5 +235,7 @@ class SamAdapterModule(SliceModule):
         return embedding
 
     def _embedding_folder(self, cache_dir: Path) -> Path:
-        settings = (self.base_hash(), repr(self.network.input_name), self.execution.precision)
-        return cache_dir / "embeddings" / hashlib.sha256("|".join(settings).encode()).hexdigest()[:32]
+        settings = (self.base_hash(), self.network.modality, self.execution.precision)
+        return (
+            cache_dir / "embeddings" / hashlib.sha256("|".join(settings).encode()).hexdigest()[:32]
+        )

@@ -67,6 +67,7 @@ class SegmentationModule(L.LightningModule):
     regions: tuple[str, ...] = REGIONS
     monitor = "val/dice/mean"  # selects the checkpoint
     monitor_mode: Literal["max", "min"] = "max"
+    per_slice = False  # scores are means over slices first
 
     def __init__(
         self,
@@ -174,6 +175,10 @@ class SegmentationModule(L.LightningModule):
         weights = list(self.parameters())
         trained = sum(weight.numel() for weight in weights if weight.requires_grad)
         return {"all": sum(weight.numel() for weight in weights), "trained": trained}
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of this run's scores has to know about the network."""
+        return []
 
     # -- whole volumes -----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class SliceModule(SegmentationModule):
     """
 
     regions: tuple[str, ...] = ("WT",)
+    per_slice = True
     slices_per_pass = 8
 
     def __init__(self, image_size: int = 256, **training: Any) -> None:
@@ -142,3 +143,7 @@ class SliceBackboneModule(SliceModule):
         """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
         logits: Tensor = self.network(image)
         return logits
+
+    def remarks(self) -> list[str]:
+        """Return where the weights began."""
+        return [f"training began from {self.origin}"]

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
-from evaluation.tables import write_csv
+from evaluation.tables import mean_scores, write_csv
 from lightning_modules.callbacks import PredictionWriter
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
@@ -69,7 +69,9 @@ class Application:
             model.tta = self.arguments.tta
             callbacks.append(
                 PredictionWriter(
-                    Path(self.arguments.output), probabilities=bool(self.arguments.probabilities)
+                    Path(self.arguments.output),
+                    probabilities=bool(self.arguments.probabilities),
+                    all_grids=bool(self.arguments.all_grids),
                 )
             )
         tracking.tidy(settings.get("logger"))
@@ -99,15 +101,16 @@ class Application:
         elif self.subcommand == "validate":
             trainer.validate(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
-                print(validation_summary(model.validation_cases, self.run))
+                print(validation_summary(model.validation_cases, self.run, model.per_slice))
         else:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
                 folder = self._results_folder(data)
                 write_csv(model.test_rows, folder / "per_case.csv")
-                print(
-                    test_summary(model.test_rows, folder / "per_case.csv", self.run, data.notices)
-                )
+                if folder == self.run.folder:
+                    self.run.update_manifest(test_scores=mean_scores(model.test_rows))
+                notices = [*model.remarks(), *data.notices]
+                print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
 
     def _results_folder(self, data: Any) -> Path:
         """Return the run's own folder for its stored split, one inside it for another cohort."""

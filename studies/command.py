@@ -79,6 +79,11 @@ class ExperimentCLI(LightningCLI):
             add("--output", type=str, default="predictions", help="Folder of the predictions.")
             add("--probabilities", action="store_true", help="Also write region probabilities.")
             add(
+                "--all_grids",
+                action="store_true",
+                help="Of a raw exam, also write the mask on the grid of every modality.",
+            )
+            add(
                 "--tta",
                 type=str,
                 default="none",

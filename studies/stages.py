@@ -38,6 +38,7 @@ PROTOCOL = (  # the trainer's settings that change the result; devices, logger a
     "sync_batchnorm",
 )
 
+WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files that are what they hold, wherever they lie
 Parse = Callable[[CommandLine], dict[str, Any]]
 
 
@@ -132,7 +133,7 @@ def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
     def identify(text: str) -> str:
         if text in stages:
             return f"run:{stages[text].run.id}"
-        if text.endswith(".ckpt"):
+        if text.endswith(WEIGHTS):
             return f"file:{file_hash(Path(text))}"
         return text
 
@@ -147,7 +148,7 @@ def file_hash(path: Path) -> str:
     """
     if not path.is_file():
         raise InputError(
-            f"No checkpoint at {path}: give the path of a .ckpt file that a fit wrote."
+            f"No weights at {path}: give the path of a checkpoint or of an official file."
         )
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluation.tables import score_table
+from evaluation.tables import score_table, slice_table, system_table
+from studies.comparison import compared
 from studies.runs import Run
 from studies.tracking import sync_hint
 
@@ -45,7 +46,6 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
         repeated: whether it had been finished before this command.
     """
     manifest = run.manifest()
-    counts = manifest.get("parameters", {"all": 0, "trained": 0})
     minutes = float(manifest.get("wall_seconds", 0.0)) / 60
     peak = manifest.get("peak_memory_gb", {}).get("process", 0.0)
     head = f"[bold]{run.experiment}[/bold] run {run.id}: "
@@ -56,11 +56,8 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     lines = [
         "",
         head,
-        f"Parameters: {counts['all']:,} in all, {counts['trained']:,} trained.",
-        score_table(
-            manifest.get("validation_cases", []),
-            title="Validation, whole volumes, best epoch (these patients selected the checkpoint)",
-        ),
+        _parameters(manifest),
+        _validation(manifest),
         f"Checkpoint   {_relative(run.best_checkpoint)}",
         f"Overlays     {_relative(run.folder / 'overlays')}",
     ]
@@ -70,19 +67,53 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     hint = sync_hint(manifest)
     if hint:
         lines.append(f"W&B          offline; to see it online: {hint}")
-    lines.append(f"Next         lightning test --config {_config_of(manifest)}")
+    beside = compared(run)
+    if len(beside) > 1:
+        lines.append(system_table(beside, title="Systems trained on the same data and split"))
+    if manifest.get("validation_cases"):
+        lines.append(f"Next         lightning test --config {_config_of(manifest)}")
     return _render(*lines)
 
 
-def validation_summary(cases: dict[str, dict[str, float]], run: Run) -> str:
+def _parameters(manifest: dict[str, Any]) -> str:
+    counts = manifest.get("parameters", {"all": 0, "trained": 0})
+    share = 100 * counts["trained"] / max(1, counts["all"])
+    return f"Parameters: {counts['all']:,} in all, {counts['trained']:,} trained ({share:.1f} %)."
+
+
+def _validation(manifest: dict[str, Any]) -> Any:
+    """Return the scores of the best epoch; the patients had a part in choosing it."""
+    rows = manifest.get("validation_cases", [])
+    if not rows:
+        scores = manifest.get("scores", {})
+        return "\n".join(f"Best {name} {value:.4f}" for name, value in scores.items())
+    where = "selected slices" if manifest.get("per_slice") else "whole volumes"
+    title = f"Validation, {where}, best epoch (these patients selected the checkpoint)"
+    return _table(rows, title, per_slice=bool(manifest.get("per_slice")))
+
+
+def _table(rows: list[dict[str, Any]], title: str, *, per_slice: bool) -> Any:
+    if not per_slice:
+        return score_table(rows, title=title)
+    named = [{"case_id": row["case_id"], "slices/dice/WT": row["WT"]} for row in rows]
+    return slice_table(named, title=title)
+
+
+def validation_summary(cases: dict[str, dict[str, float]], run: Run, per_slice: bool) -> str:
     """Return the scores of ``validate`` as text."""
     rows = [{"case_id": case_id, **scores} for case_id, scores in sorted(cases.items())]
-    return _render(score_table(rows, title=f"Validation patients of {run.experiment} {run.id}"))
+    title = f"Validation patients of {run.experiment} {run.id}"
+    return _render(_table(rows, title, per_slice=per_slice))
 
 
 def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str]) -> str:
     """Return the scores of ``test`` as text, with where the per-patient table is."""
-    parts: list[Any] = [score_table(rows, title=f"Test patients of {run.experiment} {run.id}")]
+    manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
+    table = slice_table if manifest.get("per_slice") else score_table
+    parts: list[Any] = [table(rows, title=title), _parameters(manifest)]
+    beside = compared(run)
+    if len(beside) > 1:
+        parts.append(system_table(beside, title="Systems trained on the same data and split"))
     parts += [f"Note         {notice}" for notice in notices]
     parts.append(f"Per patient  {_relative(file)}")
     parts.append(

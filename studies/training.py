@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from errors import InputError
-from evaluation.figures import training_curves_png
+from evaluation.curves import training_curves_png
 from lightning_modules.callbacks import (
     CheckpointArtifact,
     MetricsFile,
@@ -229,7 +229,7 @@ class Training:
 
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
-        for notice in plan.data.notices:
+        for notice in [*model.remarks(), *plan.data.notices]:
             print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
         write_atomically(
@@ -246,6 +246,8 @@ class Training:
             cohort=plan.data.fingerprint(),
             seed=plan.config["seed_everything"],
             parameters=model.parameter_counts(),
+            per_slice=model.per_slice,
+            remarks=model.remarks(),
             execution={
                 "training": str(trainer.precision),
                 "inference": choose_execution(trainer.strategy.root_device).to_dict(),
@@ -264,7 +266,11 @@ class Training:
 
     def _scores(self, trainer: L.Trainer) -> dict[str, float]:
         rows = self.gallery.best_rows
-        names = [name for name in rows[0] if name != "case_id"] if rows else []
+        if not rows:  # a pretraining has no regions
+            model: Any = trainer.lightning_module
+            best = self.gallery.best_score
+            return {model.monitor: best if model.monitor_mode == "max" else -best}
+        names = [name for name in rows[0] if name != "case_id"]
         return {
             f"val/dice/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names
         }

@@ -4,7 +4,8 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from evaluation.figures import COLOURS, WARNING, overlay_array, overlay_png, training_curves_png
+from evaluation.curves import training_curves_png
+from evaluation.figures import COLOURS, WARNING, overlay_array, overlay_png
 
 SHAPE = (44, 52, 40)  # R, A, S
 
