@@ -236,7 +236,7 @@ def test_positions_are_resized_as_the_authors_do(image_size):
 
 def test_decoder_doubles_with_corners_kept_and_concatenates_the_skip_last():
     up = TransUNet(4, 1, size="tiny", image_size=64).eval().ups[0]
-    below, skip = torch.randn(1, 192, 4, 4), torch.randn(1, 128, 8, 8)
+    below, skip = torch.randn(1, 128, 4, 4), torch.randn(1, 128, 8, 8)
     doubled = nn.UpsamplingBilinear2d(scale_factor=2)(below)
     torch.testing.assert_close(up(below, skip), up.convolutions(torch.cat([doubled, skip], 1)))
     kinds = [type(layer) for layer in up.convolutions]
