@@ -10,8 +10,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,28 @@ Array = npt.NDArray[Any]
 def default_cache() -> Path:
     """The cache folder: ``GLIOFUSE_CACHE``, else ``~/.cache/gliofuse``."""
     return Path(os.environ.get("GLIOFUSE_CACHE") or Path.home() / ".cache" / "gliofuse")
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[Path]:
+    """Work on a folder of the cache in one process at a time; yields its mark of completion.
+
+    Raises:
+        InputError: The cache cannot be written.
+    """
+    _make_folder(folder.parent)
+    with FileLock(folder.parent / f"{folder.name}.lock"):
+        yield folder / ".complete"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"data.cache_dir {folder} cannot be written ({error.strerror}): give another folder "
+            "there or in GLIOFUSE_CACHE."
+        ) from error
 
 
 def prepare_cases(
@@ -94,13 +117,7 @@ def prepare_cohort(
     wanted.check()
     cache = Path(cache_dir).expanduser()
     for folder in ("cases", "index", "locks"):
-        try:
-            (cache / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"data.cache_dir {cache} cannot be written ({error.strerror}): give another "
-                "folder there or in GLIOFUSE_CACHE."
-            ) from error
+        _make_folder(cache / folder)
 
     def attempt(case: CaseFiles) -> PreparedCase | str:
         return _prepare_one(case, cache, wanted)

@@ -1,19 +1,17 @@
 """What the data modules share: a cohort prepared once, checked as a whole, split by patient."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from filelock import FileLock
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from datamodules.cache import default_cache, describe
+from datamodules.cache import default_cache, describe, exclusively
 from datamodules.integrity import combine
 from datamodules.loading import collate
 from datamodules.prepared import PreparedCase
@@ -186,7 +184,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             f"-seed{self.phantom_seed}{kind}"
         )
         folder = self.cache_dir / "phantoms" / name
-        with self._once(folder) as done:
+        with exclusively(folder) as done:
             if not done.is_file():
                 rank_zero_info(f"no data.root: generating {self.phantom_patients} phantoms, once")
                 generate_cohort(
@@ -198,19 +196,6 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
                 )
                 done.touch()
         return folder
-
-    @contextmanager
-    def _once(self, folder: Path) -> Iterator[Path]:
-        """Work on a folder of the cache in one process at a time; yields its mark of completion."""
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"data.cache_dir {self.cache_dir} cannot be written ({error.strerror}): give "
-                "another folder there or in GLIOFUSE_CACHE."
-            ) from error
-        with FileLock(folder.parent / f"{folder.name}.lock"):
-            yield folder / ".complete"
 
     def _predicting(self) -> bool:
         state = getattr(self.trainer, "state", None)

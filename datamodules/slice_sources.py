@@ -1,22 +1,112 @@
 """Where the patients of the 2-D study come from: a registered folder, BraTS, or raw exams."""
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 
+from datamodules.cache import exclusively
 from datamodules.integrity import AFFINE_TOLERANCE
-from datamodules.layouts import LAYOUTS, MODALITIES, CaseFiles, nifti_files
+from datamodules.layouts import (
+    LAYOUTS,
+    MODALITIES,
+    CaseFiles,
+    find_cases,
+    nifti_files,
+    single_case,
+)
+from datamodules.preparation import Missing
+from errors import InputError
 
 Source = Literal["auto", "brats", "registered", "exams"]
+Found = tuple[list[CaseFiles], dict[str, str]]
 _NIFTI = re.compile(r"\.nii(\.gz)?$")
 
 
-def source_of(root: Path, layout: str | None) -> Source:
+@dataclass(frozen=True)
+class SliceSources:
+    """Finds patients whose modalities lie on one grid, registering those whose do not.
+
+    Every way in returns the patients, T2 in front because its grid stands for the case, and what
+    is wrong with others by case id.
+
+    Args:
+        registered: Folder of the cache for exams that are registered on the fly.
+        source: What a root holds; auto: by its names.
+        layout: Name or description of a BraTS-like layout.
+        labels: Label convention of exams.
+        missing: Whether a missing modality is refused.
+        accept_flagged: Whether registrations flagged as failed are used.
+        progress: Show progress bars.
+    """
+
+    registered: Path
+    source: Source
+    layout: str | None
+    labels: str | None
+    missing: Missing
+    accept_flagged: bool
+    progress: bool
+
+    def of_root(self, root: Path) -> Found:
+        """The patients below a folder.
+
+        Raises:
+            InputError: It is no folder, or holds no patient.
+        """
+        from datamodules.exams import find_exams
+        from datamodules.registration import find_registered
+
+        if not root.is_dir():
+            raise InputError(
+                f"data.root {root} is not a folder: give the folder that holds patients."
+            )
+        source = self.source if self.source != "auto" else recognise(root, self.layout)
+        if source == "brats":
+            return [on_t2(case) for case in find_cases(root, self.layout)], {}
+        if source == "registered":
+            return [on_t2(case) for case in find_registered(root)], {}
+        return self._register(find_exams(root, self.labels), _digest(str(root.resolve())))
+
+    def of_images(self, images: Mapping[str, str]) -> Found:
+        """One patient: as the files lie where they share a grid, registered otherwise."""
+        from datamodules.exams import single_exam
+
+        together = self.source in ("brats", "registered")
+        if together or (self.source == "auto" and on_one_grid(images)):
+            return [on_t2(single_case(images, self.layout))], {}
+        places = sorted((m, str(Path(path).resolve())) for m, path in images.items())
+        return self._register([single_exam(images)], _digest(repr(places)))
+
+    def of_phantoms(self, folder: Path, seed: int) -> Found:
+        """The phantom's exams, under the names the same patients have in the first study."""
+        from datamodules.exams import find_exams
+
+        found, problems = self._register(find_exams(folder, None), folder.name)
+        return [named_phantom(case, seed) for case in found], problems
+
+    def _register(self, exams: list[CaseFiles], name: str) -> Found:
+        """Exams on T2's grid, below the cache; those done before are not done again."""
+        from datamodules.registration import register_cohort
+
+        folder = self.registered / name
+        with exclusively(folder):
+            found, problems = register_cohort(
+                exams,
+                folder,
+                missing=self.missing,
+                accept_flagged=self.accept_flagged,
+                progress=self.progress,
+            )
+        return [on_t2(case) for case in found], problems
+
+
+def recognise(root: Path, layout: str | None) -> Source:
     """What a folder holds, by its names.
 
     Args:
@@ -37,11 +127,11 @@ def source_of(root: Path, layout: str | None) -> Source:
 
 def _named_as_brats(path: Path) -> bool:
     stem = _NIFTI.sub("", path.name)
-    for years in LAYOUTS.values():
-        case_id, separator, suffix = stem.rpartition(years.separator)
-        if separator and suffix.lower() in years.suffixes:
-            return bool(re.match(years.prefix, case_id, re.IGNORECASE))
-    return False
+    parts = ((years, *stem.rpartition(years.separator)) for years in LAYOUTS.values())
+    return any(
+        suffix.lower() in years.suffixes and re.match(years.prefix, case_id, re.IGNORECASE)
+        for years, case_id, _, suffix in parts
+    )
 
 
 def on_one_grid(images: Mapping[str, str]) -> bool:
@@ -49,9 +139,7 @@ def on_one_grid(images: Mapping[str, str]) -> bool:
     if set(images) != set(MODALITIES):
         return False
     try:
-        headers: list[Any] = [
-            nib.load(Path(images[modality]).expanduser()) for modality in MODALITIES
-        ]
+        headers: list[Any] = [nib.load(Path(images[m]).expanduser()) for m in MODALITIES]
     except (OSError, nib.filebasedimages.ImageFileError):
         return False  # whoever reads them says what is wrong
     first = headers[0]
@@ -72,3 +160,7 @@ def named_phantom(case: CaseFiles, seed: int) -> CaseFiles:
     """A phantom's exam under the name that the same patient has in the first study's cohort."""
     name = f"phantom-{seed}-{int(case.case_id[-3:]):04d}"
     return replace(case, case_id=name, patient_id=name)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,5 @@
 """Patients as axial slices of four registered modalities, with the whole tumour as their mask."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +9,13 @@ from torch.utils.data import DataLoader
 from datamodules.cache import prepare_cohort
 from datamodules.cohort import CohortDataModule
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
-from datamodules.layouts import CaseFiles, find_cases, single_case
+from datamodules.layouts import CaseFiles
 from datamodules.loading import GlobalOrderSampler
 from datamodules.preparation import Preparation
 from datamodules.slice_case import REGISTERED, SliceCase
 from datamodules.slice_dataset import SliceDataset, SlicePatientDataset
 from datamodules.slice_selection import Rule, check_selection, draw_empty, select
-from datamodules.slice_sources import Source, named_phantom, on_one_grid, on_t2, source_of
+from datamodules.slice_sources import SliceSources, Source
 from datamodules.slice_split import as_cases, by_case, draw_slices, is_by_slice, stored_slices
 from datamodules.splits import Split
 from errors import InputError
@@ -246,69 +245,27 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def _prepare(self, progress: bool) -> tuple[list[SliceCase], dict[str, str]]:
         found, problems = self._find(progress)
         wanted = Preparation(self.spacing, True, self.missing, self.whole_head)
-        prepared, bad = prepare_cohort(
-            [on_t2(case) for case in found], self.cache_dir, wanted, progress=progress
-        )
+        prepared, bad = prepare_cohort(found, self.cache_dir, wanted, progress=progress)
         cases = [SliceCase(case.files, case.folder, self.slice_size) for case in prepared]
         unfit = {case.case_id: case.problem() for case in cases if case.problem()}
         return [case for case in cases if case.case_id not in unfit], problems | bad | unfit
 
     def _find(self, progress: bool) -> tuple[list[CaseFiles], dict[str, str]]:
         """Patients on one grid each, and what is wrong with others, by case id."""
+        sources = SliceSources(
+            self.cache_dir / "registered",
+            source=self.source,
+            layout=self.layout,
+            labels=self.labels,
+            missing=self.missing,
+            accept_flagged=self.accept_flagged,
+            progress=progress,
+        )
         if self.images is not None:
-            return self._find_one(self.images, progress)
-        if self.root is None:
-            folder = self._phantoms("exam")
-            found, problems = self._register(folder, folder.name, progress)
-            return [named_phantom(case, self.phantom_seed) for case in found], problems
-        root = Path(self.root).expanduser()
-        if not root.is_dir():
-            raise InputError(
-                f"data.root {root} is not a folder: give the folder that holds patients."
-            )
-        source = source_of(root, self.layout) if self.source == "auto" else self.source
-        if source == "brats":
-            return find_cases(root, self.layout), {}
-        if source == "registered":
-            from datamodules.registration import find_registered
-
-            return find_registered(root), {}
-        return self._register(root, _digest(str(root.resolve())), progress)
-
-    def _find_one(
-        self, images: dict[str, str], progress: bool
-    ) -> tuple[list[CaseFiles], dict[str, str]]:
-        """One patient given as files: as they lie where they share a grid, registered otherwise."""
-        together = self.source in ("brats", "registered")
-        if together or (self.source == "auto" and on_one_grid(images)):
-            return [single_case(images, self.layout)], {}
-        from datamodules.exams import single_exam
-
-        places = sorted((m, str(Path(path).resolve())) for m, path in images.items())
-        return self._register_exams([single_exam(images)], _digest(repr(places)), progress)
-
-    def _register(
-        self, root: Path, name: str, progress: bool
-    ) -> tuple[list[CaseFiles], dict[str, str]]:
-        from datamodules.exams import find_exams
-
-        return self._register_exams(find_exams(root, self.labels), name, progress)
-
-    def _register_exams(
-        self, exams: list[CaseFiles], name: str, progress: bool
-    ) -> tuple[list[CaseFiles], dict[str, str]]:
-        """Exams on T2's grid, below the cache; those done before are not done again."""
-        from datamodules.registration import register_cohort
-
-        folder = self.cache_dir / "registered" / name
-        with self._once(folder):
-            return register_cohort(
-                exams,
-                folder,
-                missing=self.missing,
-                accept_flagged=self.accept_flagged,
-                progress=progress,
-            )
+            return sources.of_images(self.images)
+        if self.root is not None:
+            return sources.of_root(Path(self.root).expanduser())
+        return sources.of_phantoms(self._phantoms("exam"), self.phantom_seed)
 
     def _labelled(self) -> list[str]:
         labelled = super()._labelled()
@@ -377,7 +334,3 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def _people(self, case_ids: Any) -> str:
         count = len({self.cases[case_id].patient_id for case_id in case_ids})
         return f"{count} patient{'' if count == 1 else 's'}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
