@@ -300,3 +300,12 @@ def test_wrong_file_is_refused_and_changes_nothing():
         network.load_pretrained(flat)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_normalisations_have_the_authors_epsilons():
+    modules = list(TransUNet(4, 1, size="tiny", image_size=32).modules())
+    assert {norm.eps for norm in modules if isinstance(norm, nn.LayerNorm)} == {1e-6}
+    groups = [norm for norm in modules if isinstance(norm, nn.GroupNorm)]
+    projections = {norm.eps for norm in groups if norm.num_groups == norm.num_channels}
+    assert projections == {1e-5}
+    assert {norm.eps for norm in groups if norm.num_groups != norm.num_channels} == {1e-6}
