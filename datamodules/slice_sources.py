@@ -59,9 +59,6 @@ class SliceSources:
         Raises:
             InputError: It is no folder, or holds no patient.
         """
-        from datamodules.exams import find_exams
-        from datamodules.registration import find_registered
-
         if not root.is_dir():
             raise InputError(
                 f"data.root {root} is not a folder: give the folder that holds patients."
@@ -70,16 +67,20 @@ class SliceSources:
         if source == "brats":
             return [on_t2(case) for case in find_cases(root, self.layout)], {}
         if source == "registered":
+            from datamodules.registration import find_registered
+
             return [on_t2(case) for case in find_registered(root)], {}
+        from datamodules.exams import find_exams
+
         return self._register(find_exams(root, self.labels), _digest(str(root.resolve())))
 
     def of_images(self, images: Mapping[str, str]) -> Found:
         """One patient: as the files lie where they share a grid, registered otherwise."""
-        from datamodules.exams import single_exam
-
         together = self.source in ("brats", "registered")
         if together or (self.source == "auto" and on_one_grid(images)):
             return [on_t2(single_case(images, self.layout))], {}
+        from datamodules.exams import single_exam
+
         places = sorted((m, str(Path(path).resolve())) for m, path in images.items())
         return self._register([single_exam(images)], _digest(repr(places)))
 
