@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from monai.networks.nets.swin_unetr import SwinTransformerBlock, compute_mask
 from torch import nn
 
@@ -72,6 +71,7 @@ class PatchExpanding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the finer grid (B, scale H, scale W, out_dim)."""
-        tokens = self.expand(tokens)
-        tokens = rearrange(tokens, "b h w (p q c) -> b (h p) (w q) c", p=self.scale, q=self.scale)
+        scale = self.scale
+        tokens = self.expand(tokens).unflatten(-1, (scale, scale, -1))  # (B, H, W, p, q, out_dim)
+        tokens = tokens.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H p, W q, out_dim)
         return self.norm(tokens)

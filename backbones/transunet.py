@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from monai.networks.blocks import MLPBlock, SABlock
+from monai.networks.blocks import MLPBlock
 from torch import nn
 from torch.nn import functional
 
@@ -39,10 +39,10 @@ DROPOUT = 0.1  # after the embedding and in the MLPs; the authors' attention has
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer; attention and MLP are MONAI's.
+    """Pre-norm transformer layer; the attention is PyTorch's, the MLP MONAI's.
 
-    MONAI's `TransformerBlock` is not used: it drops attention weights too, and keeps a
-    normalisation for cross-attention that never receives a gradient.
+    MONAI's `TransformerBlock` is not used: it drops attention weights too, keeps a normalisation
+    for cross-attention that never receives a gradient, and its attention needs einops installed.
 
     `forward(tokens)`: (B, N, hidden) to the same shape.
 
@@ -54,7 +54,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden, eps=1e-6)
-        self.attn = SABlock(hidden, heads, qkv_bias=True, use_flash_attention=True)
+        self.attn = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.norm2 = nn.LayerNorm(hidden, eps=1e-6)
         self.mlp = MLPBlock(hidden, MLP_RATIO * hidden, DROPOUT)
         for linear in (self.mlp.linear1, self.mlp.linear2):
@@ -63,7 +63,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the tokens after attention and MLP, (B, N, hidden)."""
-        tokens = tokens + self.attn(self.norm1(tokens))
+        normed = self.norm1(tokens)
+        attended, _ = self.attn(normed, normed, normed, need_weights=False)
+        tokens = tokens + attended
         return tokens + self.mlp(self.norm2(tokens))
 
 
@@ -235,10 +237,10 @@ def _layer_sources(own: str, official: str) -> dict[str, Source]:
     return {
         own + "norm1.weight": Source((official + "LayerNorm_0/scale",)),
         own + "norm1.bias": Source((official + "LayerNorm_0/bias",)),
-        own + "attn.qkv.weight": Source(
+        own + "attn.in_proj_weight": Source(
             tuple(f"{attention}{part}/kernel" for part in parts), _query_key_value
         ),
-        own + "attn.qkv.bias": Source(
+        own + "attn.in_proj_bias": Source(
             tuple(f"{attention}{part}/bias" for part in parts), _query_key_value_bias
         ),
         own + "attn.out_proj.weight": Source((attention + "out/kernel",), _merged_heads),

@@ -147,7 +147,9 @@ def test_base_is_the_papers_to_the_last_parameter(modalities, regions, image_siz
 def test_profilers_count_is_93_million():
     with torch.device("meta"):
         network = TransUNet(3, 2)
-    known = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.BatchNorm2d)  # by exact class, as they do
+    # Profilers go by a module's exact class; the authors' attention is made of linear layers.
+    linear = (nn.Linear, nn.MultiheadAttention, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    known = (nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, *linear)
     counted = sum(
         weight.numel()
         for module in network.modules()
@@ -273,7 +275,7 @@ def test_image_size_that_does_not_fit_is_refused(image_size, advice):
 
 def test_absent_names_are_listed_and_keep_their_values():
     network = TransUNet(4, 1, size="tiny", image_size=64)
-    kept = network.layers[1].attn.qkv.weight.detach().clone()
+    kept = network.layers[1].attn.in_proj_weight.detach().clone()
     state = official_state(TINY)
     gone = [
         "block3/unit2/gn2/bias",
@@ -282,7 +284,7 @@ def test_absent_names_are_listed_and_keep_their_values():
     for name in gone:
         del state[name]
     assert network.load_pretrained(state) == gone
-    assert torch.equal(network.layers[1].attn.qkv.weight, kept)
+    assert torch.equal(network.layers[1].attn.in_proj_weight, kept)
 
 
 def test_wrong_file_is_refused_and_changes_nothing():
