@@ -11,6 +11,7 @@ from typing import Any
 
 from datamodules.slice_case import SliceCase
 from datamodules.splits import Protocol, Split, make_split
+from errors import InputError
 
 PAPER_TEST_SHARE = 245 / (729 + 245)
 _UNIT = re.compile(r"(.+)#(\d+)")
@@ -37,9 +38,16 @@ def by_case(units: Iterable[str]) -> dict[str, list[int]]:
     return {case_id: sorted(places[case_id]) for case_id in sorted(places)}
 
 
-def is_by_slice(split: Mapping[str, Any]) -> bool:
-    """Whether the tested units of a split are slices."""
-    return any(_UNIT.fullmatch(name) for name in split["test"])
+def is_by_slice(test: Iterable[str], hashes: Mapping[str, str]) -> bool:
+    """Whether the tested units of a split are slices.
+
+    Args:
+        test: Its tested units.
+        hashes: Its content hashes, which hold the case of every slice too; a case may be called
+            ``patient#3``, but then there is none called ``patient``.
+    """
+    found = (_UNIT.fullmatch(name) for name in test)
+    return any(match is not None and match[1] in hashes for match in found)
 
 
 def draw_slices(
@@ -92,15 +100,22 @@ def _identities(
     return {"patients": patients, "hashes": hashes, "layouts": sorted({c.layout for c in cases})}
 
 
-def stored_slices(stored: Mapping[str, Any], hashes: Mapping[str, str]) -> Split | None:
+def stored_slices(
+    stored: Mapping[str, Any], hashes: Mapping[str, str], *, allow_seen: bool
+) -> Split | None:
     """The slices that a checkpoint stored, where the cases at hand are exactly its own.
 
     Args:
-        stored: `Split.to_dict()` of a split by slice.
+        stored: `Split.to_dict()` of a split by slice; its training part may be widened by what
+            upstream checkpoints saw, slices or whole cases.
         hashes: Case id to content hash of the cases at hand.
+        allow_seen: Test slices that were trained on.
 
     Returns:
         The stored split under the names the cases have here, or None for another cohort.
+
+    Raises:
+        InputError: Tested slices were trained on.
     """
     own = Split.from_dict(stored)
     names = {content: case_id for case_id, content in hashes.items()}
@@ -111,6 +126,14 @@ def stored_slices(stored: Mapping[str, Any], hashes: Mapping[str, str]) -> Split
     }
     if set(known.values()) != set(hashes):
         return None
+
+    trained = set(own.train)
+    leaked = [name for name in own.test if name in trained or case_of(name) in trained]
+    if leaked and not allow_seen:
+        raise InputError(
+            f"the checkpoint was trained on {len(leaked)} slices of its test set ({leaked[0]}): "
+            "train it on this split, or give data.allow_seen_patients."
+        )
 
     def here(part: Iterable[str]) -> list[str]:
         places = by_case(part)

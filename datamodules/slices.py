@@ -224,7 +224,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
 
     def _by_slice(self) -> bool:
         """Whether the units of the split in force are slices."""
-        return is_by_slice({"test": self.split.test})
+        return is_by_slice(self.split.test, self.split.hashes)
 
     def _chosen(self, part: Sequence[str]) -> dict[str, list[int]]:
         """Slices of each case of a part that are scored as selected ones."""
@@ -294,10 +294,12 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def _evaluation_split(
         self, stored: dict[str, Any], identities: dict[str, Any], stage: str
     ) -> Split:
-        if not is_by_slice(stored):
+        if not is_by_slice(stored["test"], stored["hashes"]):
             return super()._evaluation_split(stored, identities, stage)
-        own = stored_slices(stored, identities["hashes"])
+        own = stored_slices(stored, identities["hashes"], allow_seen=self.allow_seen_patients)
         if own is not None:
+            if own.selected_on_test:
+                self._note("the checkpoint was selected on these slices")
             return own
         return super()._evaluation_split(as_cases(stored), identities, stage)
 

@@ -7,8 +7,8 @@ def test_names_of_slices():
     assert unit("p-1", 7) == "p-1#7"
     assert case_of("p-1#7") == case_of("p-1") == "p-1"
     assert by_case(["b#2", "a#10", "a#9"]) == {"a": [9, 10], "b": [2]}
-    assert is_by_slice({"test": ["a#1"]})
-    assert not is_by_slice({"test": ["a", "b"]})
+    assert is_by_slice(["a#1"], {"a": "", "a#1": ""})
+    assert not is_by_slice(["a", "b#3"], {"a": "", "b#3": ""})
 
 
 def test_the_papers_proportion():

@@ -18,7 +18,7 @@ def module(cohort, tmp_path):
     """`module(**changes)`: a data module on the six tiny cases."""
 
     def make(**changes):
-        options = {"root": str(cohort), "source":"brats", "slice_size": 32, "num_workers": 0}
+        options = {"root": str(cohort), "source": "brats", "slice_size": 32, "num_workers": 0}
         options["cache_dir"] = str(tmp_path / "cache")
         data = RegisteredSliceDataModule(**{**options, **changes})
         data.prepare_data()
@@ -205,6 +205,11 @@ def test_a_stored_split_by_slice_is_tested_again_slice_for_slice(module, tmp_pat
     again.stored_split = stored
     again.setup("test")
     assert again.split.test == first.split.test
+    for seen in (first.split.test[0], first.split.test[0].split("#")[0]):  # by an upstream stage
+        leaky = module(split_by="slice")
+        leaky.stored_split = {**stored, "train": [*stored["train"], seen]}
+        with pytest.raises(InputError, match="slices of its test set"):
+            leaky.setup("test")
     for number in range(20, 23):
         write_case(tmp_path / "other", number)
     external = module(root=str(tmp_path / "other"), split_by="slice")
