@@ -114,13 +114,13 @@ class PreparedCase:
     def _labelled(self) -> npt.NDArray[np.uint8]:
         label = self.label
         if label is None:
-            raise InputError(f"{self.case_id} has no label: it can be predicted, not scored.")
+            raise unlabelled(self.case_id)
         return label
 
     def native_regions(self) -> npt.NDArray[np.bool_]:
         """Regions of the original label file: (3, *native_shape)."""
         if self.files.label is None:
-            raise InputError(f"{self.case_id} has no label: it can be predicted, not scored.")
+            raise unlabelled(self.case_id)
         return self.convention.to_regions(read_volume(self.files.label).array)
 
     def native_image(self, modality: str) -> npt.NDArray[np.float32]:
@@ -186,3 +186,8 @@ class PreparedCase:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(path, 0o666 & ~mask)  # mkstemp's file is for its owner alone
+
+
+def unlabelled(case_id: str) -> InputError:
+    """What to raise where a label is needed and there is none."""
+    return InputError(f"{case_id} has no label: it can be predicted, not scored.")

@@ -13,7 +13,7 @@ from datamodules.geometry import canonical_view
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import MODALITIES, CaseFiles
 from datamodules.preparation import from_slices, to_slices
-from datamodules.prepared import PreparedCase
+from datamodules.prepared import PreparedCase, unlabelled
 
 Array = npt.NDArray[Any]
 REGISTERED = "registered"  # layout of what `lightning prepare` writes
@@ -40,6 +40,7 @@ class SliceCase(PreparedCase):
         super().__init__(files, folder)
         areas = self.described["areas"]
         self.slice_size = slice_size
+        self._maps: dict[str, torch.Tensor] = {}
         self.brain_area: list[int] = areas["brain"]
         self.tumour_area: list[int] = areas.get("tumour", [])
         across, along, _ = self.shape
@@ -95,18 +96,29 @@ class SliceCase(PreparedCase):
 
     def padded_images(self, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Slices `first` to `last` (excluded) as (S, 4, H, W) float32."""
-        stored = super().image[first:last]
-        size = (len(stored), len(MODALITIES), self.slice_size, self.slice_size)
-        padded = torch.full(size, BACKGROUND) if BACKGROUND else torch.zeros(size)
-        padded[self._inside()].copy_(torch.from_numpy(stored))
-        return padded
+        return self._padded(self._opened("image")[first:last], BACKGROUND)
 
     def padded_masks(self, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Whole tumour in slices `first` to `last` (excluded) as (S, 1, H, W) float32, 0 or 1."""
-        stored = to_slices(self._labelled())[first:last]
-        padded = torch.zeros((len(stored), 1, self.slice_size, self.slice_size))
-        padded[self._inside()].copy_(torch.from_numpy(stored != 0)[:, None])
+        if not self.labelled:
+            raise unlabelled(self.case_id)
+        return self._padded(self._opened("label")[first:last, None] != 0, 0.0)
+
+    def _padded(self, stored: torch.Tensor, fill: float) -> torch.Tensor:
+        size = (*stored.shape[:2], self.slice_size, self.slice_size)
+        padded = torch.full(size, fill) if fill else torch.zeros(size)
+        padded[self._inside()].copy_(stored)
         return padded
+
+    def _opened(self, name: str) -> torch.Tensor:
+        """A stored array, mapped once: opening it takes longer than reading a slice of it."""
+        if name not in self._maps:
+            stored = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+            self._maps[name] = torch.from_numpy(stored)
+        return self._maps[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a loader process maps the files itself
 
     def from_slices(self, values: Any) -> Array:
         """Slices (S, R, H, W), a tensor on the CPU or an array, to the prepared grid (R, *RAS)."""
