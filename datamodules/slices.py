@@ -134,7 +134,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def case_hashes(self) -> dict[str, str]:
         """Content hash of every case and, in a split by slice, of every slice in it."""
         hashes = super().case_hashes()
-        if self.images is None and self._by_slice():
+        if self.split_by == "slice" and self._parts() is not None and self._by_slice():
             hashes |= self.split.hashes
         return hashes
 
@@ -315,13 +315,21 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
                 f"{len(sides[1])} tested patients were also trained on, so the scores are too good "
                 "and whole volumes cannot be scored"
             )
-        sentences = []
-        if split.train:
-            sentences.append(self._training_report())
-        for name, part in (("validation", split.val), ("test", split.test)):
+        sentences = [self._training_report()] if stage == "fit" else []
+        for name, part, scored_by in (
+            ("validation", split.val, ("fit", "validate")),
+            ("test", split.test, ("fit", "test")),
+        ):
+            if stage not in scored_by:
+                continue
             chosen = self._chosen(part)
             count = sum(map(len, chosen.values()))
             every = sum(self.cases[case_id].slices for case_id in chosen)
+            if not count:
+                raise InputError(
+                    f"no label of the {self._people(chosen)} in {name} holds a tumour, so there is "
+                    "no slice to score: set another data.split_seed, or give a larger data.root."
+                )
             sentences.append(f"{name} {self._people(chosen)}, {count} selected of {every} slices")
         self._note("; ".join(sentences))
 

@@ -155,6 +155,9 @@ def test_the_report_counts_what_the_loaders_give(module):
     assert f"test 1 patient, {chosen} selected of {every} slices" in report
     data.setup("fit")
     assert data.notices.count(report) == 1
+    tested = module(selection="all_tumour")
+    tested.setup("test")
+    assert any(notice == report.split("; ")[-1] for notice in tested.notices)
 
 
 def test_identity_names_what_changes_results_and_no_place(module, tmp_path):
@@ -306,6 +309,16 @@ def test_labels_without_any_tumour_cannot_be_trained_on(module, tmp_path, write_
         save(empty, folder / f"BraTS2021_0000{number}_seg.nii.gz")
     with pytest.raises(InputError, match="none of the 3 labels"):
         module(root=str(tmp_path / "healthy")).setup("fit")
+
+
+def test_a_part_without_any_tumour_cannot_be_scored(module, cohort):
+    data = module(root=str(cohort))
+    data.setup("fit")
+    (case_id,) = data.split.val
+    files = data.cases[case_id].files
+    save(np.zeros_like(make_volumes(0)[1]), files.label)
+    with pytest.raises(InputError, match="1 patient in validation holds a tumour"):
+        module(root=str(cohort)).setup("fit")
 
 
 def test_a_whole_head_is_refused_or_taken_inside_the_head(tmp_path, write_case, module):
