@@ -70,7 +70,8 @@ def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
     convention = label_convention(labels)
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in nifti_files(root):
-        folders[path.parent].append(path)
+        if not (path.parent / "registration.json").is_file():  # a result of lightning prepare
+            folders[path.parent].append(path)
     if not folders:
         raise InputError(
             f"no NIfTI file found below data.root {root}: expected one folder a patient with files "

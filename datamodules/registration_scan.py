@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.integrity import AFFINE_TOLERANCE
 from datamodules.reading import Volume, read_volume
 from errors import InputError
 
@@ -15,6 +16,7 @@ FEWEST_SLICES = 4  # fewer do not show how a head is turned
 SHEAR = 2e-3  # radians that a grid's axes may miss a right angle by; headers are rounded
 HEAD_MM = 180.0  # below that from the crown lie jaw and neck, which do not move with the head
 BRAIN_MM = 60.0  # the smallest edge of a box around a brain
+SMOOTHING = 0.5  # sigma over a level's spacing; evens out what interpolation does to the measure
 _FINEST, _COARSE = 1.0, 4.0  # mm; of the image that is registered, of its foreground mask
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -69,9 +71,6 @@ class Scan:
             coarse = shrink(self.image, spacing)
             self._levels[spacing] = sitk.SmoothingRecursiveGaussian(coarse, SMOOTHING * spacing)
         return self._levels[spacing]
-
-
-SMOOTHING = 0.5  # sigma over the level's spacing; evens out what interpolation does to the measure
 
 
 def header_problem(name: str, path: Path) -> str:
@@ -224,3 +223,15 @@ def _foreground(image: Any) -> Any:
     kept = sitk.GetImageFromArray(array)
     kept.CopyInformation(mask)
     return kept
+
+
+def same_grid(first: Path, second: Path) -> bool:
+    """Whether the headers of two files state one grid, to 0.1 mm at its corners."""
+    one: Any = nib.load(first)
+    other: Any = nib.load(second)
+    shape = tuple(one.shape[:3])
+    if shape != tuple(other.shape[:3]):
+        return False
+    corners = np.array(np.meshgrid(*[[0, n - 1] for n in shape])).reshape(3, -1)
+    apart = (one.affine - other.affine) @ np.vstack([corners, np.ones(corners.shape[1])])
+    return bool(np.sqrt((apart[:3] ** 2).sum(0)).max() <= AFFINE_TOLERANCE)

@@ -1,0 +1,114 @@
+"""The `lightning prepare` command: a hospital's exams to registered patients, with a verdict."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.exams import find_exams
+from datamodules.layouts import CaseFiles, read_json
+from datamodules.registration_cohort import register_cohort
+from datamodules.registration_folder import REPORT, SHEET, finished
+from datamodules.registration_patient import exam_problems, sources_of
+
+
+def main(argv: Sequence[str]) -> int:
+    """The `lightning prepare` command: all exams registered, one table, 1 when any is bad."""
+    from rich.console import Console
+
+    options = _parse(argv)
+    exams = find_exams(options.root, options.labels)
+    waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
+    cases, problems = register_cohort(
+        exams,
+        options.out,
+        missing=options.missing,
+        accept_flagged=options.accept_flagged,
+        workers=options.workers,
+    )
+    # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    console.print(_table(exams, problems, options.out))
+    if waiting:
+        console.print(f"{len(cases)} of {len(exams)} patients registered in {options.out}")
+    else:
+        console.print(
+            f"nothing was to be done: {len(cases)} of {len(exams)} patients registered in "
+            f"{options.out}"
+        )
+    console.print(f"look at the pictures: {options.out}{os.sep}*{os.sep}{SHEET}")
+    return 1 if problems else 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lightning prepare",
+        description="Register every modality of hospital exams to T2, one folder a patient.",
+    )
+    parser.add_argument(
+        "--data.root", dest="root", required=True, help="folder of exams, one folder a patient"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--labels", help="meaning of drawn labels, e.g. brats2021 (default: 1, 2, 3)"
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "zero"),
+        default="error",
+        help="zero: go on without a modality that is missing (not T2)",
+    )
+    parser.add_argument(
+        "--accept_flagged",
+        action="store_true",
+        help="use flagged registrations too, after a look at their sheets",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: all cores)")
+    options = parser.parse_args(list(argv))
+    options.out = options.out.expanduser()
+    return options
+
+
+def _is_waiting(exam: CaseFiles, out: Path, missing: str) -> bool:
+    """Whether an exam has yet to be registered."""
+    if exam_problems(exam, missing):
+        return False
+    return finished(out / exam.case_id, sources_of(exam, missing)) is None
+
+
+def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -> Any:
+    """Every patient: those with a problem first, then those with a notice, then the good ones."""
+    from rich.table import Column, Table
+
+    rows: list[tuple[int, tuple[str, ...]]] = []
+    for exam in exams:
+        path = out / exam.case_id / REPORT
+        report = read_json(path) if path.is_file() else None
+        problem = problems.get(exam.case_id)
+        if problem is not None and (report is None or not report["flags"]):
+            rows.append((0, (exam.case_id, "[red]failed[/red]", "", "", "", problem)))
+            continue
+        assert report is not None  # a patient without a problem is registered
+        flagged = bool(report["flags"])
+        state = "[green]good[/green]"
+        if flagged:
+            accepted = ", accepted" if report["accepted"] else ""
+            state = f"[yellow]flagged{accepted}[/yellow]"
+        words = [*report["flags"], *report["notices"]]
+        moved = [_moved(report["registration"].get(m)) for m in ("t1", "t1ce", "flair")]
+        rows.append(
+            (1 if flagged else 2 if words else 3, (exam.case_id, state, *moved, "; ".join(words)))
+        )
+    table = Table("patient", "verdict", "t1", "t1ce", "flair", Column("what", overflow="fold"))
+    for _, row in sorted(rows):
+        table.add_row(*row)
+    return table
+
+
+def _moved(figures: Mapping[str, Any] | None) -> str:
+    """How far a sequence had moved."""
+    if figures is None:
+        return "-"
+    return f"{figures['rotation_degrees']:.1f}°, {figures['shift_mm']:.1f} mm"

@@ -1,0 +1,143 @@
+"""What `lightning prepare` wrote: a folder a patient, found again and read."""
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, read_json
+from datamodules.reading import read_volume
+from datamodules.registration_scan import to_sitk
+from errors import InputError
+
+REGISTERED = "registered"
+REPORT = "registration.json"
+SHEET = "sheet.png"
+
+
+def is_registered(root: str | Path) -> bool:
+    """Whether `root` is a folder that `lightning prepare` wrote, or one patient's out of it."""
+    root = Path(root).expanduser()
+    return (root / REPORT).is_file() or any(root.glob(f"*/{REPORT}"))
+
+
+def find_registered(root: str | Path) -> list[CaseFiles]:
+    """Every registered patient below `root`, sorted by case id.
+
+    Raises:
+        InputError: None found, a file of one is missing, or one is flagged and nobody accepted it.
+    """
+    root = Path(root).expanduser()
+    reports = [root / REPORT] if (root / REPORT).is_file() else sorted(root.glob(f"*/{REPORT}"))
+    if not reports:
+        raise InputError(
+            f"no registered patient found below data.root {root}: write them with lightning "
+            "prepare --data.root EXAMS --out DIR."
+        )
+    stored = {path.parent: read_json(path) for path in reports}
+    flagged = [r["case_id"] for r in stored.values() if r["flags"] and not r["accepted"]]
+    if flagged:
+        raise InputError(
+            f"registration is flagged for {', '.join(flagged)} below {root}: look at the "
+            f"{SHEET} there, then run lightning prepare again with --accept_flagged, or remove "
+            "these folders."
+        )
+    return [registered_case(folder, report) for folder, report in stored.items()]
+
+
+def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
+    """The files of one registered patient.
+
+    Raises:
+        InputError: One of them is missing.
+    """
+    case_id = str(report["case_id"])
+    paths = {m: folder / f"{case_id}_{m}.nii.gz" for m in MODALITIES if m in report["files"]}
+    label = folder / f"{case_id}_seg.nii.gz" if report["label_drawn_on"] else None
+    for path in [*paths.values(), *([label] if label else [])]:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: remove {folder} and run lightning prepare again.")
+    return CaseFiles(
+        case_id=case_id,
+        patient_id=str(report["patient_id"]),
+        images={modality: ImageFile(path) for modality, path in paths.items()},
+        label=label,
+        convention=LabelConvention.from_dict(report["convention"]),
+        layout=REGISTERED,
+        prediction_name=f"{case_id}_seg.nii.gz",
+        notices=(*report["notices"], *report["flags"]),
+    )
+
+
+def finished(folder: Path, sources: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The report of a patient whose work is done for exactly these `sources`, else None."""
+    try:
+        report = json.loads((folder / REPORT).read_text())
+        done = report["sources"] == sources
+        registered_case(folder, report)
+    except (OSError, ValueError, KeyError):  # absent, or of an older version; InputError too
+        return None
+    return dict(report) if done else None
+
+
+def labels_on_modality(label_file: Path, registered_folder: Path, modality: str, out: Path) -> None:
+    """Write a label map given on T2's grid on the original grid of a modality, nearest neighbour.
+
+    Args:
+        label_file: A label map on T2's grid.
+        registered_folder: The patient's folder with `registration.json` and the transforms.
+        modality: Whose grid; the original file need not exist any more.
+        out: The NIfTI file to write.
+
+    Raises:
+        InputError: The modality was not registered, or the label is not on T2's grid.
+    """
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    report = read_json(registered_folder / REPORT)
+    grids = report["grids"]
+    if modality not in grids:
+        raise InputError(
+            f"{registered_folder} holds no {modality}: expected one of {', '.join(grids)}."
+        )
+    label = read_volume(label_file)
+    if list(label.array.shape) != grids["t2"]["shape"]:
+        raise InputError(
+            f"{label_file} has the shape {label.array.shape}, T2 {tuple(grids['t2']['shape'])}: "
+            "give a label map on T2's grid."
+        )
+    grid = grids[modality]
+    affine = np.asarray(grid["affine"])
+    empty = to_sitk(np.zeros(grid["shape"], np.uint8), affine)
+    values = to_sitk(label.array.astype(np.uint8), np.asarray(grids["t2"]["affine"]))
+    back = sitk.Transform(3, sitk.sitkIdentity)
+    if modality != "t2":
+        # From the modality's point to T2's: the inverse of what registration found.
+        found = registered_folder / f"{modality}_to_t2.tfm"
+        back = sitk.ReadTransform(str(found)).GetInverse()
+    on_grid = sitk.Resample(values, empty, back, sitk.sitkNearestNeighbor, 0)
+    array = np.ascontiguousarray(sitk.GetArrayFromImage(on_grid).T)
+    image = nib.Nifti1Image(array, affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = grid["description"].encode()[:79]
+    write_nifti(image, out)
+
+
+def write_nifti(image: Any, path: Path) -> None:
+    """Write a NIfTI file whose bytes depend on its content only (no time, no file name)."""
+    raw = image.to_bytes()
+    whole = gzip.compress(raw, compresslevel=4, mtime=0) if path.suffix == ".gz" else raw
+    path.write_bytes(whole)
+
+
+def accept(folder: Path, report: dict[str, Any]) -> None:
+    """Record that a person has accepted a flagged registration."""
+    changed = folder / f".{REPORT}"
+    changed.write_text(json.dumps({**report, "accepted": True}, indent=1) + "\n")
+    changed.replace(folder / REPORT)

@@ -1,0 +1,98 @@
+"""A label drawn on any modality of an exam, brought to T2's grid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.exams import UNSTATED, named_modality
+from datamodules.integrity import contradicts
+from datamodules.layouts import CaseFiles, LabelConvention
+from datamodules.reading import Volume, read_volume
+from datamodules.registration import REFERENCE, Alignment
+from datamodules.registration_scan import same_grid, to_sitk
+from errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def label_drawn_on(exam: CaseFiles) -> str:
+    """The modality whose position a drawn label shares: by its name, else by its grid.
+
+    Raises:
+        InputError: Neither tells, or the named modality is not there.
+    """
+    assert exam.label is not None
+    named = named_modality(exam.label)
+    if named is not None:
+        if named not in exam.images:
+            raise InputError(
+                f"the label {exam.label.name} was drawn on {named}, which is missing: add {named}"
+            )
+        return named
+    fitting = [m for m, image in exam.images.items() if same_grid(exam.label, image.path)]
+    if len(fitting) != 1:
+        which = f"{' and '.join(fitting)} share" if fitting else "no modality shares"
+        raise InputError(
+            f"{which} the grid of the label {exam.label.name}: name the modality it was drawn on, "
+            f"as in {exam.case_id}_seg_{fitting[0] if fitting else 't1ce'}.nii.gz"
+        )
+    return fitting[0]
+
+
+def label_on_reference(
+    exam: CaseFiles,
+    path: Path,
+    drawn_on: str,
+    reference: Volume,
+    alignments: Mapping[str, Alignment],
+    notices: list[str],
+) -> Array:
+    """The drawn label on the reference's grid, nearest neighbour; adds to `notices`."""
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    drawn = read_volume(path)
+    values = _label_values(drawn.array, exam.convention, notices)
+    if drawn_on == REFERENCE and same_grid(path, exam.images[REFERENCE].path):
+        return values
+    transform = (
+        alignments[drawn_on].transform
+        if drawn_on != REFERENCE
+        else sitk.Transform(3, sitk.sitkIdentity)
+    )
+    grid = to_sitk(np.zeros(reference.array.shape, np.uint8), reference.affine)
+    moving = to_sitk(values, drawn.affine)
+    image = sitk.Resample(moving, grid, transform, sitk.sitkNearestNeighbor, 0)
+    result = np.asfortranarray(sitk.GetArrayViewFromImage(image).T)
+    before = float(np.count_nonzero(values) * np.prod(drawn.spacing) / 1000)
+    after = float(np.count_nonzero(result) * np.prod(reference.spacing) / 1000)
+    if before and after < 0.8 * before:
+        notices.append(
+            f"{after:.1f} of {before:.1f} ml of the label drawn on {drawn_on} lie in T2's field "
+            "of view"
+        )
+    return result
+
+
+def _label_values(array: Array, convention: LabelConvention, notices: list[str]) -> Array:
+    """Whole numbers of a label map, checked against its convention."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("the label holds NaN or Inf: export it again")
+    present = np.unique(array)
+    if (present != np.rint(present)).any() or present.min() < 0 or present.max() > 255:
+        strange = present[(present != np.rint(present)) | (present < 0) | (present > 255)][0]
+        raise InputError(f"the label holds {strange:g}: expected whole numbers from 0 to 255")
+    values = array.astype(np.uint8)
+    unknown = sorted({int(v) for v in present} - convention.values)
+    if convention.name == UNSTATED.name:
+        if unknown:
+            values[np.isin(values, unknown)] = UNSTATED.oedema
+            named = ", ".join(map(str, unknown))
+            notices.append(f"label values {named} are read as whole tumour and no more")
+        return values
+    contradiction = contradicts(convention, {int(v) for v in present if v})
+    if contradiction:
+        raise InputError(contradiction)
+    return values

@@ -1,0 +1,232 @@
+"""One patient's exam registered to T2 and written, whole or not at all."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.layouts import MODALITIES, CaseFiles
+from datamodules.reading import Volume, read_volume
+from datamodules.registration import REFERENCE, REGISTRATION_VERSION, Alignment, align
+from datamodules.registration_folder import REPORT, SHEET, finished, write_nifti
+from datamodules.registration_label import label_drawn_on, label_on_reference
+from datamodules.registration_scan import Scan, header_problem, read_scan, to_sitk
+from datamodules.registration_sheet import draw_sheet
+from errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
+    """What names and headers already show to be wrong with an exam, without reading voxels."""
+    absent = [m for m in MODALITIES if m not in exam.images]
+    if not exam.images:
+        return [f"no modality recognised: {'; '.join(exam.notices) or 'no NIfTI file'}"]
+    problems = []
+    if REFERENCE in absent:
+        problems.append("T2 is missing, to which the others are registered: add its file")
+        absent.remove(REFERENCE)
+    if len(exam.images) < 2 and not problems:
+        problems.append("T2 is alone: add at least one other modality")
+    elif absent and missing == "error":
+        names, verb = " and ".join(absent), "is" if len(absent) == 1 else "are"
+        problems.append(f"{names} {verb} missing: add the file, or go on with missing: zero")
+    unread = [header_problem(m, image.path) for m, image in exam.images.items()]
+    if exam.label is not None:
+        unread.append(header_problem("the label", exam.label))
+    problems += [problem for problem in unread if problem]
+    if exam.label is not None and not problems:
+        try:
+            label_drawn_on(exam)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
+def sources_of(exam: CaseFiles, missing: str) -> dict[str, Any]:
+    """What the result depends on: files by place, size and time, settings, version."""
+    files = {modality: image.path for modality, image in exam.images.items()}
+    if exam.label is not None:
+        files["label"] = exam.label
+    stated = {}
+    for kind, path in files.items():
+        stat = path.stat()
+        stated[kind] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return {
+        "version": REGISTRATION_VERSION,
+        "files": stated,
+        "patient_id": exam.patient_id,
+        "convention": exam.convention.to_dict() if exam.label is not None else None,
+        "missing": missing if len(exam.images) < len(MODALITIES) else None,
+    }
+
+
+def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> None:
+    """Register one exam into the folder `out`, which appears in one step.
+
+    Args:
+        exam: Images, and perhaps a label, of one patient.
+        out: The patient's folder; one that an earlier run wrote is replaced.
+        missing: "error" or "zero", recorded.
+        threads: Modalities registered side by side.
+
+    Raises:
+        InputError: A file is unreadable, or no position makes two sequences overlap.
+    """
+    sources = sources_of(exam, missing)
+    if out.exists() and not (out / REPORT).is_file():
+        raise InputError(
+            f"{out} exists and was not written by lightning prepare: give another folder as --out"
+        )
+    temporary = Path(tempfile.mkdtemp(prefix=f".{exam.case_id}-", dir=out.parent))
+    try:
+        _write(exam, temporary, sources, threads)
+        temporary.chmod(0o755)
+        if out.exists():
+            os.rename(out, temporary / "replaced")
+        os.rename(temporary, out)
+        shutil.rmtree(out / "replaced", ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: int) -> None:
+    """Everything that belongs into a patient's folder."""
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    fixed = read_scan(REFERENCE, exam.images[REFERENCE].path)
+    moved = [m for m in MODALITIES if m in exam.images and m != REFERENCE]
+
+    def one(modality: str) -> tuple[Scan, Alignment, Array]:
+        scan = read_scan(modality, exam.images[modality].path)
+        alignment = align(fixed, scan)
+        return scan, alignment, on_reference(scan, fixed.volume, alignment.transform)
+
+    with ThreadPoolExecutor(max(1, min(threads, len(moved)))) as pool:
+        results = dict(zip(moved, pool.map(one, moved), strict=True))
+    scans = {REFERENCE: fixed} | {m: scan for m, (scan, _, _) in results.items()}
+    alignments = {m: alignment for m, (_, alignment, _) in results.items()}
+    _copy(exam.images[REFERENCE].path, folder / f"{exam.case_id}_{REFERENCE}.nii.gz")
+    for modality, (scan, alignment, array) in results.items():
+        image = _like(fixed.volume, array, description(scan.volume))
+        write_nifti(image, folder / f"{exam.case_id}_{modality}.nii.gz")
+        transform = folder / f"{modality}_to_{REFERENCE}.tfm"
+        sitk.WriteTransform(alignment.transform, str(transform))
+        if is_synthetic(scan.volume):  # the format allows comment lines
+            head, rest = transform.read_text().split("\n", 1)
+            transform.write_text(f"{head}\n# {description(scan.volume)}\n{rest}")
+    label, drawn_on, notices = None, None, list(exam.notices)
+    if exam.label is not None:
+        drawn_on = label_drawn_on(exam)
+        label = label_on_reference(exam, exam.label, drawn_on, fixed.volume, alignments, notices)
+        written = _like(fixed.volume, label, description(read_volume(exam.label)))
+        write_nifti(written, folder / f"{exam.case_id}_seg.nii.gz")
+    absent = [m for m in MODALITIES if m not in exam.images]
+    if absent:
+        notices.append(f"{' and '.join(absent)} missing, filled with zero")
+    flags = [flag for alignment in alignments.values() for flag in alignment.flags]
+    report = {
+        "SYNTHETIC": any(is_synthetic(scan.volume) for scan in scans.values()),
+        "case_id": exam.case_id,
+        "patient_id": exam.patient_id,
+        "reference": REFERENCE,
+        "verdict": "flagged" if flags else "good",
+        "flags": flags,
+        "accepted": False,
+        "notices": notices,
+        "files": [m for m in MODALITIES if m in exam.images],
+        "missing": absent,
+        "registration": {m: _figures(alignment) for m, alignment in alignments.items()},
+        "label_drawn_on": drawn_on,
+        "convention": exam.convention.to_dict(),
+        "grids": {m: _grid(scan.volume) for m, scan in scans.items()},
+        "sources": sources,
+    }
+    draw_sheet(exam.case_id, scans, alignments, label, folder / SHEET)
+    # Written last: a folder without its report is not finished.
+    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    assert finished(folder, sources) is not None
+
+
+def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:
+    """A sequence on the reference's grid, resampled once, in its own type and units."""
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    volume = scan.volume
+    moving = to_sitk(volume.array.astype(np.float32), volume.affine)
+    grid = to_sitk(np.zeros(reference.array.shape, np.uint8), reference.affine)
+    image = sitk.Resample(
+        moving, grid, transform, sitk.sitkLinear, scan.background, sitk.sitkFloat32
+    )
+    array = sitk.GetArrayViewFromImage(image).T
+    dtype = volume.array.dtype
+    if dtype.kind == "f":
+        return np.asfortranarray(array, np.float32)
+    if dtype.itemsize == 8:  # a NIfTI reader elsewhere need not know 64 bits
+        dtype = np.dtype(np.int32)
+    limits = np.iinfo(dtype)
+    return np.asfortranarray(np.clip(np.rint(array), limits.min, limits.max).astype(dtype))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """T2's own file, its content untouched."""
+    raw = source.read_bytes()
+    packed = raw if raw[:2] == b"\x1f\x8b" else gzip.compress(raw, compresslevel=4, mtime=0)
+    target.write_bytes(packed)
+
+
+def _like(reference: Volume, array: Array, text: str) -> Any:
+    """A NIfTI image of an array on the reference's grid, with the reference's own geometry."""
+    if not reference.header:  # NIfTI-2
+        image = nib.Nifti1Image(array, reference.affine)
+    else:
+        header = nib.Nifti1Header.from_fileobj(io.BytesIO(reference.header), check=False)
+        header.set_data_shape(array.shape)
+        header.set_data_dtype(array.dtype)
+        header.set_slope_inter(1, 0)
+        header["magic"] = b"n+1"
+        header["vox_offset"] = 352
+        image = nib.Nifti1Image(array, None, header)
+    image.header["descrip"] = text.encode()[:79]
+    return image
+
+
+def description(volume: Volume) -> str:
+    """The free text of a NIfTI header."""
+    return volume.header[148:228].split(b"\0")[0].decode("latin-1")
+
+
+def is_synthetic(volume: Volume) -> bool:
+    """Whether the header says that there is no patient behind the file."""
+    return "SYNTHETIC" in description(volume)
+
+
+def _grid(volume: Volume) -> dict[str, Any]:
+    return {
+        "shape": list(volume.array.shape),
+        "affine": volume.affine.tolist(),
+        "description": description(volume),
+    }
+
+
+def _figures(alignment: Alignment) -> dict[str, Any]:
+    """The quality figures of one sequence."""
+    return {
+        "similarity_before": alignment.before,
+        "similarity_after": alignment.after,
+        "rotation_degrees": alignment.degrees,
+        "shift_mm": alignment.shift_mm,
+        "shift_of_brain_centre_lps_mm": list(alignment.shift),
+        "overlap": alignment.overlap,
+        "flags": list(alignment.flags),
+    }
