@@ -176,23 +176,12 @@ class RegionDice(Metric):
         """
         for name, ours, theirs in zip(case_id, prediction, reference, strict=True):
             pairs = zip(self.regions, ours, theirs, strict=True)
-            self.add(name, [dice(mask, target, self.rule) for _, mask, target in pairs])
+            self._keep(name, [dice(mask, target, self.rule) for _, mask, target in pairs])
 
-    def add(self, case_id: str, scores: Sequence[float]) -> None:
-        """Take the scores of one patient, such as means over his slices.
-
-        Args:
-            case_id: his id.
-            scores: Dice of the R regions.
-
-        Raises:
-            ValueError: if there are not R scores, or the id is too long.
-        """
+    def _keep(self, case_id: str, scores: Sequence[float]) -> None:
         code = case_id.encode()
         if len(code) > ID_BYTES:
             raise ValueError(f"case id of {len(code)} bytes, at most {ID_BYTES}: {case_id}")
-        if len(scores) != len(self.regions):
-            raise ValueError(f"{len(scores)} scores for the regions {', '.join(self.regions)}")
         row = [*code.ljust(ID_BYTES, b"\0"), *scores]
         self.rows.append(torch.tensor(row, dtype=torch.float32, device=self.device))
 
@@ -229,6 +218,39 @@ class RegionDice(Metric):
             name: dict(zip(self.regions, scores[name].tolist(), strict=True))
             for name in sorted(scores)
         }
+
+
+class SliceDice(RegionDice):
+    """Mean Dice of every region over patients, of a patient over his slices first.
+
+    Args:
+        regions: names of the R regions.
+        rule: decides when a region is empty in a slice.
+    """
+
+    def update(  # type: ignore[override]
+        self, prediction: Tensor, reference: Tensor, case_id: str
+    ) -> None:
+        """Score one patient.
+
+        Args:
+            prediction: (N, R, H, W), bool, his slices.
+            reference: (N, R, H, W), bool.
+            case_id: his id.
+
+        Raises:
+            ValueError: if shapes differ, there is no slice or not R regions, or the id is too long.
+        """
+        if not len(prediction):
+            raise ValueError(f"{case_id} has no slice to be scored")
+        slices = [
+            [dice(mask, target, self.rule) for mask, target in zip(ours, theirs, strict=True)]
+            for ours, theirs in zip(prediction, reference, strict=True)
+        ]
+        means = [float(np.mean(scores)) for scores in zip(*slices, strict=True)]
+        if len(means) != len(self.regions):
+            raise ValueError(f"{len(means)} masks for the regions {', '.join(self.regions)}")
+        self._keep(case_id, means)
 
 
 def _check_masks(prediction: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> None:

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -97,10 +98,11 @@ def slice_table(
         note: below it.
         rule: for empty volumes, named below the table.
     """
+    volumes = any("dice/WT" in row for row in rows)
     notes = [
         f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
-        f"volumes {rule}",
-        "slices: the same rule, with the diagonal of the slice in mm",
+        f"slices {replace(rule, hd95_one=float('nan'))}".replace("nan mm", "the slice's diagonal"),
+        *([f"volumes {rule}"] if volumes else []),
         *([note] if note else []),
     ]
     table = Table(
@@ -109,7 +111,7 @@ def slice_table(
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        min_width=78,
+        min_width=84,
     )
     for header in ("Whole tumour", "Dice % mean ± sd", "median", "HD95 mm mean ± sd", "median"):
         table.add_column(header, justify="left" if header == "Whole tumour" else "right")
@@ -135,19 +137,17 @@ def system_table(systems: Sequence[Row], title: str = "") -> Table:
             where it was tested ``test``: the means of ``per_case.csv``.
         title: above the table.
     """
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("System")
-    headers = (
-        "parameters",
-        "trained",
-        "share",
-        "val Dice %",
-        "test Dice %",
-        "HD95 mm",
-        "volume Dice %",
+    table = Table(
+        title=title or None,
+        caption="Whole tumour: Dice in %, HD95 in mm; val and test on selected slices",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
     )
-    for header in headers:
-        table.add_column(header, justify="right")
+    table.add_column("System", no_wrap=True)
+    scores = ("val Dice", "test Dice", "test HD95", "volume Dice")
+    for header in ("parameters", "trained", "share", *scores):
+        table.add_column(header, justify="right", no_wrap=header in ("parameters", "trained"))
     for system in systems:
         counts, test = system["parameters"], system.get("test") or {}
         share = 100 * counts["trained"] / max(1, counts["all"])

@@ -55,7 +55,8 @@ class SamAdapterModule(SliceModule):
         super().__init__(**training)
         self.variant = variant or VARIANTS[size]
         self.network: Any = network(self.variant, self.image_size)
-        self.origin = self._load_base(network, weights)
+        self.weights = _settled(weights or ("random" if self.variant == "vit_tiny" else "official"))
+        self.origin = self._load_base(network, self.weights)
         self.store: EmbeddingStore | None = None
         self._base_hash: str | None = None
 
@@ -75,10 +76,8 @@ class SamAdapterModule(SliceModule):
 
     # -- the frozen base ---------------------------------------------------------------------------
 
-    def _load_base(self, network: SamFactory, weights: str | None) -> str:
+    def _load_base(self, network: SamFactory, weights: str) -> str:
         """Load the frozen base; return in words where it comes from."""
-        if weights is None:
-            weights = "random" if self.variant == "vit_tiny" else "official"
         if weights == "official":
             if self.variant == "vit_tiny":
                 raise InputError(
@@ -115,6 +114,11 @@ class SamAdapterModule(SliceModule):
         self._set_frozen(twin.frozen_state())
 
     def _take_encoder(self, path: str) -> None:
+        if not Path(path).is_file():
+            raise InputError(
+                f"The frozen base {path} is not there, and a checkpoint holds only what was "
+                "trained on it: put it back, or name its new place by --model.weights FILE."
+            )
         checkpoint = read_checkpoint(path)
         found = (checkpoint[KEY].get("model") or {}).get("init_args", {})
         variant = found.get("variant") or VARIANTS.get(found.get("size", "tiny"))
@@ -153,7 +157,11 @@ class SamAdapterModule(SliceModule):
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
         }
-        checkpoint[KEY]["base"] = {
+        card = checkpoint[KEY]
+        if card["model"] is not None:
+            arguments = {**card["model"]["init_args"], "weights": self.weights}
+            card["model"] = {**card["model"], "init_args": arguments}
+        card["base"] = {
             "variant": self.variant,
             "hash": self.base_hash(),
             "origin": self.origin,
@@ -239,3 +247,9 @@ class SamAdapterModule(SliceModule):
         return (
             cache_dir / "embeddings" / hashlib.sha256("|".join(settings).encode()).hexdigest()[:32]
         )
+
+
+def _settled(weights: str) -> str:
+    """Return a source of weights that means the same from any working directory."""
+    is_file = weights.endswith((".ckpt", ".pth", ".pt")) and not weights.startswith("{")
+    return str(Path(weights).expanduser().resolve()) if is_file else weights

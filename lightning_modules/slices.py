@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.layouts import MODALITIES
 from errors import InputError
-from evaluation.metrics import BRATS, EmptyRule, dice, hd95, score_case
+from evaluation.metrics import BRATS, EmptyRule, SliceDice, dice, hd95, score_case
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.pretrained import read_pretrained
 from lightning_modules.segmentation import SegmentationModule
@@ -35,6 +35,7 @@ class SliceModule(SegmentationModule):
     def __init__(self, image_size: int = 256, **training: Any) -> None:
         super().__init__(**training)
         self.image_size = image_size
+        self.dice = SliceDice(self.regions)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Hold the size of the slices against the network's, then pass their shape through it."""
@@ -70,9 +71,7 @@ class SliceModule(SegmentationModule):
         reference = batch["mask"][0] > 0.5  # (S, 1, H, W)
         predicted = torch.zeros_like(reference)
         predicted[selected] = self.selected_probabilities(batch) > 0.5
-        pairs = zip(predicted[selected], reference[selected], strict=True)
-        mean = float(np.mean([dice(ours, theirs) for ours, theirs in pairs]))
-        self.dice.add(case.case_id, [mean])
+        self.dice.update(predicted[selected], reference[selected], case.case_id)
         return {
             "case": case,
             "predicted": case.from_slices(predicted.cpu().numpy()) > 0.5,
@@ -133,10 +132,11 @@ class SliceBackboneModule(SliceModule):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.network: Any = network(len(MODALITIES), len(self.regions), size, self.image_size)
+        built: Any = network(len(MODALITIES), len(self.regions), size, self.image_size)
+        self.network = built
         self.origin = "random weights"
         if weights is not None:
-            absent = self.network.load_pretrained(read_pretrained(weights))
+            absent = built.load_pretrained(read_pretrained(weights))
             self.origin = f"{weights}, {len(absent)} tensors are not in it and stay random"
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Runs that may stand in one table: the same patients, the same split, the same seed."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from studies.runs import Run
@@ -32,20 +33,23 @@ def compared(run: Run) -> list[dict[str, Any]]:
         if manifest.get("finished_at", "") > latest.get(name, {}).get("finished_at", ""):
             latest[name] = manifest
     latest[_name(own)] = own
+    # what lies over all of them distinguishes none
+    shared = set.intersection(*(set(manifest.get("overlays", [])) for manifest in latest.values()))
     return [
         {
-            "system": name,
+            "system": _name(manifest, shared),
             "parameters": manifest["parameters"],
             "validation": manifest["scores"]["val/dice/WT"],
             "test": manifest.get("test_scores"),
             "this": manifest["id"] == own["id"],
         }
-        for name, manifest in sorted(latest.items())
+        for _, manifest in sorted(latest.items())
     ]
 
 
-def _name(manifest: dict[str, Any]) -> str:
-    return " + ".join([manifest["experiment"], *manifest.get("overlays", [])])
+def _name(manifest: dict[str, Any], without: Collection[str] = ()) -> str:
+    overlays = [name for name in manifest.get("overlays", []) if name not in without]
+    return " + ".join([manifest["experiment"], *overlays])
 
 
 def _comparable(manifest: dict[str, Any], own: dict[str, Any]) -> bool:

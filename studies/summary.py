@@ -17,7 +17,7 @@ def _render(*parts: Any) -> str:
     terminal = Console()
     console = Console(
         file=buffer,
-        width=min(110, terminal.width),
+        width=min(110, terminal.width if terminal.is_terminal else 110),
         force_terminal=terminal.is_terminal,
         highlight=False,
     )

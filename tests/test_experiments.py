@@ -13,6 +13,7 @@ from datamodules.layouts import find_cases
 from evaluation.metrics import dice
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from tests.conftest import ROOT, SHRUNKEN
+from tests.test_slice_experiments import SYSTEMS
 
 EXPERIMENTS = ["dynunet", "segresnet", "late_fusion", "early_fusion", "fusion"]
 REGIONS = ("WT", "TC", "ET")
@@ -38,9 +39,10 @@ def rows_of(path):
 
 def test_the_list_of_experiments_is_complete():
     found = {path.stem for path in (ROOT / "experiments").glob("*.yaml")} - {"defaults"}
-    assert found == set(EXPERIMENTS)
+    assert found == {*EXPERIMENTS, *SYSTEMS, "sam_tiny_pretrain"}
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
-    assert overlays == {"brats3d", "dice_ce", "phantom_long"}  # each has its test below
+    # each has its test below or in test_slice_experiments.py
+    assert overlays == {"brats3d", "dice_ce", "phantom_long", "slices2d", "same_recipe"}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,4 +1,4 @@
-"""The frozen base: where it comes from, that it stays out of checkpoints, and that it must match."""
+"""The frozen base: where it comes from, that checkpoints leave it out, and that it must match."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_pretrained_encoder_is_taken_over(tmp_path):
     for name, value in teacher.encoder.state_dict().items():
         assert torch.equal(model.network.encoder.state_dict()[name], value)
     assert "without labels" in model.remarks()[0]
-    with pytest.raises(InputError, match="set model.variant and image_size alike"):
+    with pytest.raises(InputError, match=r"set model\.variant and image_size alike"):
         module(weights=str(file), image_size=SIZE + 16)
 
 
@@ -101,7 +101,7 @@ def test_weights_that_cannot_be_used_are_one_sentence(tmp_path):
 
 
 def test_slice_size_and_image_size_are_held_against_each_other():
-    with pytest.raises(InputError, match="data.slice_size is 128 and model.image_size 64"):
+    with pytest.raises(InputError, match=r"data\.slice_size is 128 and model\.image_size 64"):
         module().check_patch([128, 128])
     module().check_patch([SIZE, SIZE])
 
@@ -185,3 +185,14 @@ def test_pretraining_hides_its_share_in_blocks_and_counts_only_those():
 
 def test_encoder_of_pretraining_is_the_one_of_the_adapter():
     assert isinstance(SamPretrainModule(image_size=SIZE).encoder, SamImageEncoder)
+
+
+def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
+    _, file = pretrained_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = module(weights=file.name)
+    model.card["model"] = {"class_path": "x", "init_args": {"weights": "experiments/stage.yaml"}}
+    assert saved(model)[KEY]["model"]["init_args"]["weights"] == str(file)
+    file.unlink()
+    with pytest.raises(InputError, match="put it back, or name its new place by --model.weights"):
+        module(weights=str(file))

@@ -1,0 +1,171 @@
+"""The 2D study through the real command line at a shrunken scale: fit, test, predict."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import cli
+from lightning_modules.checkpoints import KEY, read_checkpoint
+from tests.conftest import ROOT
+
+SHRUNKEN = ROOT / "tests" / "conf" / "shrunken_slices.yaml"
+SAM = ["sam_t1", "sam_t1ce", "sam_t2", "sam_flair", "sam_early_fusion", "sam_adapter"]
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SYSTEMS = [*SAM, "transunet", "swin_unet"]
+
+
+def run(*words):
+    return cli.main([*words])
+
+
+def config_of(name, *overlays):
+    files = [f"experiments/{name}.yaml", *overlays, str(SHRUNKEN)]
+    return [word for file in files for word in ("--config", file)]
+
+
+def only_run(workplace, name, runs="runs"):
+    (folder,) = (path for path in (workplace / runs / name).iterdir() if path.is_dir())
+    return folder
+
+
+def rows_of(path):
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_fit_test_predict(name, in_workplace, capsys):
+    assert run("fit", *config_of(name)) == 0
+    printed = capsys.readouterr().out
+    assert "selected slices" in printed
+    assert "training 4 patients" in printed
+    folder = only_run(in_workplace, name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert set(manifest["scores"]) == {"val/dice/WT"}
+    assert f"{manifest['parameters']['all']:,} in all" in printed
+    checkpoint = read_checkpoint(folder / "checkpoints" / "best.ckpt")
+    card = checkpoint[KEY]
+    assert card["regions"] == ["WT"]
+    if name in SAM:
+        assert not any(key.startswith("network.encoder.") for key in checkpoint["state_dict"])
+        assert len(card["base"]["hash"]) == 64
+        assert list(card["stages"]) == ["experiments/sam_tiny_pretrain.yaml"]
+    assert list((folder / "overlays").glob("*.png"))
+
+    assert run("test", "--config", f"experiments/{name}.yaml") == 0
+    printed = capsys.readouterr().out
+    assert "selected slices" in printed
+    assert "whole volumes" in printed
+    scores = rows_of(folder / "per_case.csv")
+    assert [row["case_id"] for row in scores] == sorted(card["split"]["test"])
+    assert {"slices/dice/WT", "slices/hd95/WT", "dice/WT", "hd95/WT"} <= set(scores[0])
+
+    output = in_workplace / f"predictions-{name}"
+    assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
+    volumes = rows_of(output / "volumes.csv")
+    assert [row["case_id"] for row in volumes] == [row["case_id"] for row in scores]
+    assert len(list(output.glob("*.png"))) == len(scores)
+
+
+def test_systems_stand_side_by_side(in_workplace, capsys):
+    assert run("fit", *config_of("sam_adapter")) == 0  # finished before: printed again
+    printed = capsys.readouterr().out
+    table = printed[printed.index("Systems trained on the same data") :]
+    for name in SYSTEMS:
+        assert name in table
+
+
+def test_pretraining_is_a_stage_that_segments_nothing(in_workplace, capsys):
+    folder = only_run(in_workplace, "sam_tiny_pretrain")
+    assert (folder / "overlays" / "reconstruction.png").is_file()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["scores"]["val/loss"] > 0
+    train = set(read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]["split"]["train"])
+    adapter = read_checkpoint(only_run(in_workplace, "sam_adapter") / "checkpoints" / "best.ckpt")
+    assert train == set(adapter[KEY]["split"]["train"])
+    assert run("test", "--config", "experiments/sam_tiny_pretrain.yaml") == 2
+    assert "Pretraining segments nothing" in capsys.readouterr().err
+
+
+def test_predictions_lie_on_the_original_grid_of_every_modality(in_workplace):
+    cohort = next((in_workplace / "cache" / "phantoms").glob("*exam*"))
+    exam = sorted(path for path in cohort.iterdir() if path.is_dir())[0]
+    output = in_workplace / "all-grids"
+    files = [f"--{name}={next(exam.glob(f'*_{name}.nii.gz'))}" for name in MODALITIES]
+    config = ["--config", "experiments/sam_adapter.yaml"]
+    assert run("predict", *config, *files, "--all_grids", "--output", str(output)) == 0
+    masks = sorted(output.glob("*.nii.gz"))
+    assert len(masks) == 4
+    grids = {tuple(nib.load(mask).shape) for mask in masks}
+    images = {tuple(nib.load(next(exam.glob(f"*_{name}.nii.gz"))).shape) for name in MODALITIES}
+    assert grids == images
+
+
+def test_a_raw_exam_is_predicted_on_its_own_t2(in_workplace):
+    cohort = next((in_workplace / "cache" / "phantoms").glob("*exam*"))
+    output = in_workplace / "predictions-raw"
+    words = ["--config", "experiments/sam_adapter.yaml", "--data.root", str(cohort)]
+    assert run("predict", *words, "--output", str(output)) == 0
+    masks = sorted(output.glob("*_seg.nii.gz"))
+    assert len(masks) == 6
+    for mask in masks:
+        made = nib.load(mask)
+        (t2,) = cohort.rglob(mask.name.replace("_seg", "_t2"))
+        assert made.shape == nib.load(t2).shape
+        assert np.allclose(made.affine, nib.load(t2).affine, atol=1e-4)
+        assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1}
+
+
+def test_unaugmented_single_modality_trains_on_stored_embeddings(in_workplace, capsys):
+    words = ["--data.augmentation", "false", "--runs_dir", "runs-stored"]
+    assert run("fit", *config_of("sam_flair"), *words) == 0
+    assert "was computed once" in capsys.readouterr().out
+    stored = list((in_workplace / "cache" / "embeddings").rglob("*.npy"))
+    assert stored
+    assert np.load(stored[0]).dtype == np.float16
+    first = only_run(in_workplace, "sam_flair", "runs-stored")
+    before = read_checkpoint(first / "checkpoints" / "last.ckpt")["state_dict"]
+    assert run("fit", *config_of("sam_flair"), *words, "--overwrite") == 0
+    (again,) = (p for p in first.parent.iterdir() if ".replaced-" not in p.name)
+    after = read_checkpoint(again / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(in_workplace):
+    words = ["--runs_dir", "runs-recipe", "--trainer.max_epochs", "1"]
+    recipe = "experiments/scale/same_recipe.yaml"
+    assert run("fit", *config_of("swin_unet", recipe), *words) == 0
+    folder = only_run(in_workplace, "swin_unet", "runs-recipe")
+    rival = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+    sam = yaml.safe_load((ROOT / "experiments" / "sam_adapter.yaml").read_text())
+    for key, options in (("optimizer", ("lr", "weight_decay")), ("loss", ("lambda_dice",))):
+        ours = sam["model"]["init_args"][key]
+        assert rival[key]["class_path"] == ours["class_path"]
+        for option in options:
+            assert rival[key]["init_args"][option] == ours["init_args"][option]
+
+
+def test_paper_scale_has_the_parameters_of_the_paper(in_workplace, capsys):
+    overlay = "experiments/scale/slices2d.yaml"
+    words = ["--model.weights", "random", "--model.image_size", "256", "--data.slice_size", "256"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    short += ["--trainer.precision", "32-true", "--data.slices_per_patient", "1"]
+    assert run("fit", *config_of("sam_adapter", overlay), *words, *short) == 0
+    printed = capsys.readouterr().out
+    assert "97,398,751 in all, 10,719,891 trained (11.0 %)" in printed
+    assert "RANDOM WEIGHTS" in printed
+    manifests = (in_workplace / "runs" / "sam_adapter").glob("*/manifest.json")
+    (run_folder,) = (
+        path.parent
+        for path in manifests
+        if json.loads(path.read_text())["parameters"]["all"] == 97_398_751
+    )
+    state = read_checkpoint(run_folder / "checkpoints" / "best.ckpt")["state_dict"]
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    assert 42e6 < size < 44e6
