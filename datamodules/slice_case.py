@@ -14,9 +14,9 @@ from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import MODALITIES, CaseFiles
 from datamodules.preparation import from_slices, to_slices
 from datamodules.prepared import PreparedCase, unlabelled
+from datamodules.registration_folder import REGISTERED
 
 Array = npt.NDArray[Any]
-REGISTERED = "registered"  # layout of what `lightning prepare` writes
 
 
 class SliceCase(PreparedCase):
@@ -163,7 +163,7 @@ class SliceCase(PreparedCase):
         """
         if self.layout != REGISTERED:
             return []
-        from datamodules.registration import labels_on_modality
+        from datamodules.registration_folder import labels_on_modality
 
         stem = label_file.name.removesuffix(".gz").removesuffix(".nii")
         written = []

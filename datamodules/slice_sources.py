@@ -67,7 +67,7 @@ class SliceSources:
         if source == "brats":
             return [on_t2(case) for case in find_cases(root, self.layout)], {}
         if source == "registered":
-            from datamodules.registration import find_registered
+            from datamodules.registration_folder import find_registered
 
             return [on_t2(case) for case in find_registered(root)], {}
         from datamodules.exams import find_exams
@@ -93,7 +93,7 @@ class SliceSources:
 
     def _register(self, exams: list[CaseFiles], name: str) -> Found:
         """Exams on T2's grid, below the cache; those done before are not done again."""
-        from datamodules.registration import register_cohort
+        from datamodules.registration_cohort import register_cohort
 
         folder = self.registered / name
         with exclusively(folder):
@@ -114,7 +114,7 @@ def recognise(root: Path, layout: str | None) -> Source:
         root: Folder of the cohort.
         layout: Name or description of a BraTS-like layout, which settles it.
     """
-    from datamodules.registration import is_registered
+    from datamodules.registration_folder import is_registered
 
     if layout is not None:
         return "brats"

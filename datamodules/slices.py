@@ -12,7 +12,8 @@ from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles
 from datamodules.loading import GlobalOrderSampler
 from datamodules.preparation import Preparation
-from datamodules.slice_case import REGISTERED, SliceCase
+from datamodules.registration_folder import REGISTERED
+from datamodules.slice_case import SliceCase
 from datamodules.slice_dataset import SliceDataset, SlicePatientDataset
 from datamodules.slice_selection import Rule, check_selection, draw_empty, select
 from datamodules.slice_sources import SliceSources, Source

@@ -95,9 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = RegisteredSliceDataModule(
-            root=str(options.data), source="brats", cache_dir=f"{folder}/own"
-        )
+        data = RegisteredSliceDataModule(root=str(options.data), cache_dir=f"{folder}/own")
         data.prepare_data()
         places = [
             (case_id, index)
