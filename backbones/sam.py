@@ -2,14 +2,16 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from backbones.sam_attention import SamAttention
+from backbones.sam_linear import linear
 from backbones.sam_state import fit_state_dict
 from backbones.sam_variants import EMBEDDING, PATCH, VARIANTS, WINDOW, grid_of, variant_of
 from errors import InputError
 
 __all__ = ["VARIANTS", "ChannelNorm", "SamBlock", "SamImageEncoder", "fit_state_dict"]
+
+CACHED_TOKENS = 1024  # tokens that pass through a processor together
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -34,7 +36,7 @@ class SamMlp(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the new tokens."""
-        return self.lin2(functional.gelu(self.lin1(tokens)))
+        return linear(self.lin2, linear(self.lin1, tokens, gelu=True))
 
 
 class SamBlock(nn.Module):
@@ -116,10 +118,17 @@ class SamImageEncoder(nn.Module):
                 f"SAM's encoder got an image of shape {tuple(image.shape)} where (batch, 3, "
                 f"{side}, {side}) was expected: set `image_size` to the side of your slices."
             )
-        return self.patch_embed(image) + self.pos_embed
+        return (self.patch_embed(image) + self.pos_embed).contiguous()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the embedding (B, 256, S/16, S/16) of an image (B, 3, S, S)."""
+        if image.device.type == "cpu" and not torch.is_grad_enabled():
+            # Few images at a time stay in the processor's cache, and their memory is reused.
+            together = max(1, CACHED_TOKENS // (image.shape[-1] // PATCH) ** 2)
+            return torch.cat([self._forward(part) for part in image.split(together)])
+        return self._forward(image)
+
+    def _forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.embed(image)
         for block in self.blocks:
             tokens = block(tokens)
