@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHRUNKEN = ROOT / "tests" / "conf" / "shrunken.yaml"
+SHRUNKEN_SLICES = ROOT / "tests" / "conf" / "shrunken_slices.yaml"
 
 os.environ["WANDB_MODE"] = "offline"  # a test never talks to a server
 os.environ.setdefault("WANDB_SILENT", "true")

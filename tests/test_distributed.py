@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, SHRUNKEN
+from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
 
@@ -64,6 +64,23 @@ def test_two_processes_train_as_one(workplace, environment):
     patients = [[row["case_id"] for row in found["validation_cases"]] for found in manifests]
     assert patients[0] == patients[1] == sorted(set(patients[0]))
     assert manifests[1]["execution"]["devices"] == 2
+
+
+def test_two_processes_train_the_adapter_as_one(workplace, environment):
+    config = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
+    exact = ["--trainer.precision", "32-true", "--model.weights", "random"]
+    for runs_dir, devices in (("runs-adapter-one", []), ("runs-adapter-two", TWO)):
+        words = [*config, *exact, "--runs_dir", runs_dir, *devices]
+        lightning(workplace, environment, "fit", *words)
+    one, two = (
+        only(workplace / runs_dir / "sam_adapter")
+        for runs_dir in ("runs-adapter-one", "runs-adapter-two")
+    )
+    assert one.name == two.name
+    for ours, theirs in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-3)
+        assert ours["val/dice/WT"] == pytest.approx(theirs["val/dice/WT"], abs=5e-3)
 
 
 def test_late_fusion_and_test_on_two_devices(workplace, environment):

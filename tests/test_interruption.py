@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from tests.conftest import ROOT, SHRUNKEN
+from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 
 EPOCHS = "3"
 
@@ -109,6 +109,30 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
         assert not different, (name, different[:3])
         assert metrics_of(first) == metrics_of(second)
         assert [float(row["epoch"]) for row in metrics_of(second)] == list(range(int(EPOCHS)))
+
+
+def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):
+    def words(runs_dir):
+        files = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
+        settings = ["--trainer.max_epochs", EPOCHS, "--model.weights", "random"]
+        program = [sys.executable, str(ROOT / "cli.py"), "fit"]
+        return [*program, *files, *settings, "--runs_dir", runs_dir]
+
+    finish(words("runs-adapter-whole"), workplace, environment)
+    whole, killed = workplace / "runs-adapter-whole", workplace / "runs-adapter-killed"
+
+    def training_has_begun():
+        return rows_written(killed, "sam_adapter") >= 1
+
+    kill_after(words("runs-adapter-killed"), workplace, environment, training_has_begun)
+    finish([*words("runs-adapter-killed"), "--resume"], workplace, environment)
+    first, second = only(whole / "sam_adapter"), only(killed / "sam_adapter")
+    assert first.name == second.name
+    ours, theirs = last_weights(first), last_weights(second)
+    assert not any(name.startswith("network.encoder.") for name in ours)
+    assert set(ours) == set(theirs)
+    assert not [key for key in ours if not torch.equal(ours[key], theirs[key])]
+    assert metrics_of(first) == metrics_of(second)
 
 
 def _is_free(folder):

@@ -11,9 +11,8 @@ import yaml
 
 import cli
 from lightning_modules.checkpoints import KEY, read_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHRUNKEN_SLICES
 
-SHRUNKEN = ROOT / "tests" / "conf" / "shrunken_slices.yaml"
 SAM = ["sam_t1", "sam_t1ce", "sam_t2", "sam_flair", "sam_early_fusion", "sam_adapter"]
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SYSTEMS = [*SAM, "transunet", "swin_unet"]
@@ -24,7 +23,7 @@ def run(*words):
 
 
 def config_of(name, *overlays):
-    files = [f"experiments/{name}.yaml", *overlays, str(SHRUNKEN)]
+    files = [f"experiments/{name}.yaml", *overlays, str(SHRUNKEN_SLICES)]
     return [word for file in files for word in ("--config", file)]
 
 

@@ -8,7 +8,16 @@ import torch.multiprocessing as mp
 from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
-from evaluation.metrics import BRATS, EMPTY_RULES, EmptyRule, RegionDice, dice, hd95, score_case
+from evaluation.metrics import (
+    BRATS,
+    EMPTY_RULES,
+    EmptyRule,
+    RegionDice,
+    SliceDice,
+    dice,
+    hd95,
+    score_case,
+)
 
 
 def ball(shape, centre, radius):
@@ -193,3 +202,21 @@ def score_in_one_of_two_processes(rank, rendezvous):
 def test_region_dice_of_two_processes(tmp_path):
     """Every sharing of SHARES in the same two processes: they start only once."""
     mp.spawn(score_in_one_of_two_processes, (str(tmp_path / "rendezvous"),), nprocs=2)
+
+
+def test_slice_dice_averages_within_a_patient_first():
+    metric = SliceDice(("WT",))
+    full, half = torch.ones(1, 4, 4, dtype=torch.bool), torch.zeros(1, 4, 4, dtype=torch.bool)
+    half[:, :2] = True
+    # Dice 1, 2/3 and, both empty, 1 for the first patient; 0 for the second
+    metric.update(
+        torch.stack([full, half, full & ~full]), torch.stack([full, full, full & ~full]), "a"
+    )
+    metric.update(torch.stack([half & ~half]), torch.stack([full]), "b")
+    assert metric.per_case() == {
+        "a": {"WT": pytest.approx((1 + 2 / 3 + 1) / 3)},
+        "b": {"WT": 0.0},
+    }
+    assert metric.compute()["mean"] == pytest.approx((1 + 2 / 3 + 1) / 6)
+    with pytest.raises(ValueError, match="no slice"):
+        metric.update(torch.zeros(0, 1, 4, 4, dtype=torch.bool), torch.zeros(0, 1, 4, 4), "c")

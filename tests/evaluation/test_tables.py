@@ -7,7 +7,15 @@ import pytest
 from rich.console import Console
 
 from evaluation.metrics import score_case
-from evaluation.tables import markdown_table, read_csv, score_table, write_csv
+from evaluation.tables import (
+    markdown_table,
+    mean_scores,
+    read_csv,
+    score_table,
+    slice_table,
+    system_table,
+    write_csv,
+)
 
 DICES = (0.9, 0.7, 0.65)
 ROWS = [
@@ -77,3 +85,74 @@ def test_rows_of_score_case_fit_the_table():
     masks = np.ones((3, 4, 4, 4), dtype=bool)
     row = {"case_id": "a", **score_case(masks, masks, (1.0, 1.0, 1.0))}
     assert "1.000" in render(score_table([row]))
+
+
+SLICED = [
+    {"case_id": "a", "slices": 4, "slices/dice/WT": 0.8, "slices/hd95/WT": 4.0, "dice/WT": 0.7},
+    {"case_id": "b", "slices": 2, "slices/dice/WT": 0.6, "slices/hd95/WT": 8.0, "dice/WT": 0.9},
+]
+
+
+def test_slice_table_keeps_slices_and_volumes_apart():
+    text = render(slice_table(SLICED, "Test"))
+    slices = next(line for line in text.splitlines() if "selected slices" in line).split()
+    assert slices == [
+        "selected",
+        "slices",
+        "70.00",
+        "±",
+        "14.14",
+        "70.00",
+        "6.00",
+        "±",
+        "2.83",
+        "6.00",
+    ]
+    volumes = next(line for line in text.splitlines() if "whole volumes" in line).split()
+    assert volumes[2:] == ["80.00", "±", "14.14", "80.00", "n/a", "n/a"]
+    assert "the slice's diagonal" in text
+    assert "373.13" in text
+    alone = render(slice_table([{"case_id": "a", "slices/dice/WT": 0.5}]))
+    assert "whole volumes" not in alone
+    assert "373.13" not in alone
+
+
+def test_means_are_taken_over_patients():
+    means = mean_scores(SLICED)
+    assert means["slices/dice/WT"] == pytest.approx(0.7)
+    assert means["dice/WT"] == pytest.approx(0.8)
+    assert "slices" not in means
+    assert mean_scores([]) == {}
+
+
+def test_system_table_gives_exact_counts_and_shares():
+    counts = {"all": 97_398_751, "trained": 10_719_891}
+    systems = [
+        {
+            "system": "sam_adapter",
+            "parameters": counts,
+            "validation": 0.5,
+            "test": mean_scores(SLICED),
+        },
+        {"system": "sam_t2", "parameters": counts, "validation": 0.25, "test": None},
+    ]
+    lines = render(system_table(systems)).splitlines()
+    adapter = next(line for line in lines if "sam_adapter" in line).split()
+    assert adapter == [
+        "sam_adapter",
+        "97,398,751",
+        "10,719,891",
+        "11.0",
+        "%",
+        "50.00",
+        "70.00",
+        "6.00",
+        "80.00",
+    ]
+    assert next(line for line in lines if "sam_t2" in line).split()[-4:] == ["25.00", "-", "-", "-"]
+
+
+def test_score_table_of_one_region_has_no_other():
+    text = render(score_table([{"case_id": "a", "WT": 0.5}]))
+    assert "TC" not in text
+    assert "ET" not in text
