@@ -4,19 +4,25 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.figures import INK, PAPER, save_png
+from evaluation.figures import INK, PAPER, WARNING, save_png
 
 
 def reconstruction_png(
-    image: np.ndarray, hidden: np.ndarray, reconstructed: np.ndarray, path: Path
+    image: np.ndarray,
+    hidden: np.ndarray,
+    reconstructed: np.ndarray,
+    path: Path,
+    *,
+    synthetic: bool = False,
 ) -> None:
     """Write the first channel of one slice three times side by side as a PNG.
 
     Args:
         image: (C, H, W) z-scores.
         hidden: (1, H, W), 1 where the network saw nothing.
-        reconstructed: (C, H, W); shown where the slice was hidden, the slice itself elsewhere.
+        reconstructed: (C, H, W); shown where brain was hidden, the slice itself elsewhere.
         path: the file.
+        synthetic: whether the slice shows a phantom.
     """
     from matplotlib.figure import Figure
 
@@ -24,7 +30,9 @@ def reconstruction_png(
     panels = {
         "slice": whole,
         "what the encoder sees": np.where(mask, np.nan, whole),
-        "reconstruction of the hidden blocks": np.where(mask, reconstructed[0], whole),
+        "reconstruction of the hidden blocks": np.where(
+            mask & (whole != 0), reconstructed[0], whole
+        ),
     }
     inside = whole[whole != 0]
     low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
@@ -35,4 +43,6 @@ def reconstruction_png(
         axes.set_title(name, color=INK, fontsize=12)
         axes.set_xticks([])
         axes.set_yticks([])
+    if synthetic:
+        figure.suptitle("SYNTHETIC", color=WARNING, fontsize=12, weight="bold", x=0.98, ha="right")
     save_png(figure, path)

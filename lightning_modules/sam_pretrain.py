@@ -60,6 +60,7 @@ class SamPretrainModule(SliceModule):
         self.reader = nn.Conv2d(channels, COLOURS * PATCH**2, kernel_size=1)
         self.losses: list[Tensor] = []
         self.sample: tuple[Tensor, Tensor, Tensor] | None = None
+        self.synthetic = False
         self.validation_cases: dict[str, dict[str, float]] = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -97,7 +98,8 @@ class SamPretrainModule(SliceModule):
         counted = (hidden * (colours != 0)).bool()
         loss: Tensor = self.loss(reconstructed[counted], colours[counted])
         if not self.training and self.sample is None:
-            self.sample = (colours[0], hidden[0], reconstructed[0].detach())
+            fullest = int((colours != 0).flatten(1).sum(dim=1).argmax())
+            self.sample = (colours[fullest], hidden[fullest], reconstructed[fullest].detach())
         return loss
 
     def compute_loss(self, batch: dict[str, Any]) -> Tensor:
@@ -113,6 +115,7 @@ class SamPretrainModule(SliceModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # type: ignore[override]
         """Reconstruct one patient's selected slices; what is hidden is the same every epoch."""
         generator = torch.Generator().manual_seed(batch_idx)
+        self.synthetic = batch["case"][0].synthetic
         with self.execution.active():
             self.losses.append(
                 self.loss_of(batch["image"][0, batch["selected"][0]], generator).float()
@@ -127,7 +130,13 @@ class SamPretrainModule(SliceModule):
         if self.sample is not None and self.trainer.is_global_zero:
             colours, hidden, reconstructed = (part.float().cpu().numpy() for part in self.sample)
             folder = Path(self.trainer.default_root_dir) / "overlays"
-            reconstruction_png(colours, hidden, reconstructed, folder / "reconstruction.png")
+            reconstruction_png(
+                colours,
+                hidden,
+                reconstructed,
+                folder / "reconstruction.png",
+                synthetic=self.synthetic,
+            )
 
     def segment(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Refuse: nothing here segments.
