@@ -23,13 +23,24 @@ def head_mask(images: Iterable[Array]) -> npt.NDArray[np.bool_]:
         inside = bright if inside is None else inside | bright
     if inside is None:
         raise ValueError("a head mask needs at least one image")
-    opened = ndi.binary_opening(inside, iterations=1)
-    pieces, count = ndi.label(opened if opened.any() else inside)
+    # The dark skull parts scalp from brain: closed and filled first, the head is one piece.
+    filled = _fill(ndi.binary_closing(inside, iterations=2) | inside)
+    opened = ndi.binary_opening(filled, iterations=2)
+    pieces, count = ndi.label(opened if opened.any() else filled)
     if count > 1:
         pieces = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    closed = ndi.binary_closing(pieces != 0, iterations=2) | (pieces != 0)
-    # Air in sinuses and ventricles that look dark everywhere belong to the head.
-    return np.asarray(ndi.binary_fill_holes(closed), bool)
+    return np.asarray(pieces != 0, bool)
+
+
+def _fill(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Fill what is enclosed within any plane: at its ends the grid cuts heads open."""
+    filled = inside.copy()
+    for axis in range(inside.ndim):
+        for plane, out in zip(
+            np.moveaxis(inside, axis, 0), np.moveaxis(filled, axis, 0), strict=True
+        ):
+            out |= ndi.binary_fill_holes(plane)
+    return filled
 
 
 def otsu(image: Array) -> float:

@@ -200,6 +200,22 @@ def test_a_split_by_slice_draws_as_the_paper_and_says_that_patients_leak(module)
     assert next(iter(data.test_dataloader()))["whole"] == [False]
 
 
+def test_slices_are_split_into_folds_and_by_the_papers_protocol(module):
+    tested = []
+    for fold in range(3):
+        data = module(split_by="slice", n_folds=3, fold=fold)
+        data.setup("fit")
+        assert data.split.val
+        tested += data.split.test
+    assert sorted(tested) == sorted(
+        f"{case_id}#{index}" for case_id in data.cases for index in data.selected(case_id)
+    )
+    paper = module(split_by="slice", protocol="paper")
+    paper.setup("fit")
+    assert paper.split.val == paper.split.test
+    assert paper.split.selected_on_test
+
+
 def test_a_stored_split_by_slice_is_tested_again_slice_for_slice(module, tmp_path, write_case):
     first = module(split_by="slice", split_seed=5)
     first.setup("fit")
