@@ -57,23 +57,68 @@ class SamPrompt(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """Multi-head attention of tokens (B, L, 256) to others, inside in `inner` channels."""
+    """Multi-head attention between tokens, or between few tokens and an image.
+
+    Between the two tokens of an unprompted decoder and an image of hundreds, the image is never
+    projected: q (W x + b) = (q W) x + q b, and a sum of W x + b is W times a sum of x. The tokens
+    carry the matrices of both sides instead, which is the same function for an eighth of the work.
+
+    Args:
+        inner: channels of all heads together.
+    """
 
     def __init__(self, inner: int) -> None:
         super().__init__()
+        self.scale = (inner // HEADS) ** -0.5
         self.q_proj = nn.Linear(EMBEDDING, inner)
         self.k_proj = nn.Linear(EMBEDDING, inner)
         self.v_proj = nn.Linear(EMBEDDING, inner)
         self.out_proj = nn.Linear(inner, EMBEDDING)
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return the attended values, one a query."""
+    def forward(self, placed: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return what tokens (B, T, 256) see of each other, asked with their positions added."""
         heads = [
             project(one).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-            for project, one in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
-        ]  # (B, heads, L, d)
-        attended = functional.scaled_dot_product_attention(*heads)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+            for project, one in ((self.q_proj, placed), (self.k_proj, placed))
+        ]  # (B, heads, T, d)
+        value = self.v_proj(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        weights = torch.softmax(heads[0] * self.scale @ heads[1].transpose(2, 3), dim=-1)
+        return self.out_proj((weights @ value).transpose(1, 2).flatten(2))
+
+    def tokens_to_image(
+        self, placed: torch.Tensor, image: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what tokens (B, T, 256) see in an image (B, N, 256), positions (1, N, 256)."""
+        query = self.q_proj(placed).unflatten(-1, (HEADS, -1)).transpose(1, 2) * self.scale
+        logits = self._logits(query, self.k_proj, image, positions)  # (B, heads * T, N)
+        seen = torch.softmax(logits, dim=-1) @ image  # (B, heads * T, 256)
+        value = self.v_proj.weight.unflatten(0, (HEADS, -1)).transpose(1, 2)  # (heads, 256, d)
+        per_head = seen.unflatten(1, (HEADS, -1)) @ value  # (B, heads, T, d)
+        return self.out_proj(per_head.transpose(1, 2).flatten(2) + self.v_proj.bias)
+
+    def image_to_tokens(
+        self,
+        image: torch.Tensor,
+        positions: torch.Tensor,
+        placed: torch.Tensor,
+        tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return an image (B, N, 256) plus what it sees in tokens (B, T, 256)."""
+        key = self.k_proj(placed).unflatten(-1, (HEADS, -1)).transpose(1, 2) * self.scale
+        logits = self._logits(key, self.q_proj, image, positions)  # (B, heads * T, N)
+        weights = torch.softmax(logits.unflatten(1, (HEADS, -1)), dim=2).flatten(1, 2)
+        value = self.v_proj(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        out = self.out_proj.weight.unflatten(1, (HEADS, -1)).permute(1, 2, 0)  # (heads, d, 256)
+        told = (value @ out).flatten(1, 2)  # (B, heads * T, 256)
+        return image + (weights.transpose(1, 2) @ told + self.out_proj.bias)
+
+    def _logits(
+        self, asking: torch.Tensor, side: nn.Linear, image: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (B, heads * T, N) of asking heads (B, heads, T, d) and an image's projection."""
+        carried = (asking @ side.weight.unflatten(0, (HEADS, -1))).flatten(1, 2)
+        constant = (asking @ side.bias.view(HEADS, -1, 1)).flatten(1, 2)  # (B, heads * T, 1)
+        return carried @ image.transpose(1, 2) + (carried @ positions.transpose(1, 2) + constant)
 
 
 class DecoderMlp(nn.Module):
@@ -119,19 +164,19 @@ class TwoWayLayer(nn.Module):
         if self.first:
             # Residuals and norms in single precision, as in the other layer: under autocast the
             # gradients of a norm's weights are sums of thousands, wrong by a third in bfloat16.
-            tokens = self.self_attn(tokens, tokens, tokens).float()
+            tokens = self.self_attn(tokens, tokens).float()
         else:
-            placed = tokens + token_positions
-            tokens = tokens + self.self_attn(placed, placed, tokens)
+            tokens = tokens + self.self_attn(tokens + token_positions, tokens)
         tokens = self.norm1(tokens)
-        placed_image = image + image_positions
-        tokens = tokens + self.cross_attn_token_to_image(
-            tokens + token_positions, placed_image, image
+        tokens = tokens + self.cross_attn_token_to_image.tokens_to_image(
+            tokens + token_positions, image, image_positions
         )
         tokens = self.norm2(tokens)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        seen = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
-        return tokens, self.norm4(image + seen)
+        image = self.cross_attn_image_to_token.image_to_tokens(
+            image, image_positions, tokens + token_positions, tokens
+        )
+        return tokens, self.norm4(image)
 
 
 class TwoWayTransformer(nn.Module):
@@ -150,8 +195,8 @@ class TwoWayTransformer(nn.Module):
         tokens = positions
         for layer in self.layers:
             tokens, image = layer(tokens, image, positions, image_positions)
-        attended = self.final_attn_token_to_image(
-            tokens + positions, image + image_positions, image
+        attended = self.final_attn_token_to_image.tokens_to_image(
+            tokens + positions, image, image_positions
         )
         return self.norm_final_attn(tokens + attended), image
 
