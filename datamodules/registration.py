@@ -8,6 +8,7 @@ computes in one thread, so the same files give the same bytes.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ LEAST_OVERLAP = 0.6  # of T2's brain or head that the other sequence must show
 WORSE = (
     0.9  # of the similarity at the start; grids that coincide already are measured a little higher
 )
+LEAST_DISTINCTNESS = 1.15  # the same brain reaches 1.3 to 4, another real one 1.0 to 1.05
+_AWAY_DEGREES, _INSIDE_MM = 10.0, 6.0
 RIM_MM = 8.0  # around the brain: its outline counts, what lies farther out does not
 _SEED = 20200
 _BINS = 32
@@ -61,6 +64,7 @@ class Alignment:
         degrees: Total angle of the rotation.
         shift: Displacement of the centre of T2's brain or head, LPS mm.
         overlap: Share of T2's brain or head that this sequence shows.
+        distinctness: Similarity inside the brain over that with the head turned by 10 degrees.
         flags: Why the result must not be trusted unseen; empty when it may.
     """
 
@@ -70,6 +74,7 @@ class Alignment:
     degrees: float
     shift: tuple[float, float, float]
     overlap: float
+    distinctness: float
     flags: tuple[str, ...]
 
     @property
@@ -89,7 +94,7 @@ def align(fixed: Scan, moving: Scan) -> Alignment:
     value = np.inf
     for level in _LEVELS:
         found = []
-        mask = _mask(fixed, level)
+        mask = _mask(fixed, level, RIM_MM)
         for parameters in candidates:
             method = _method(level, mask)
             transform = _euler(centre, parameters)
@@ -129,7 +134,7 @@ def _starts(offset: npt.NDArray[Any]) -> list[tuple[float, ...]]:
     return [(*map(float, turn), *map(float, shift)) for shift in shifts for turn in turns]
 
 
-def _euler(centre: npt.NDArray[Any], parameters: tuple[float, ...]) -> Any:
+def _euler(centre: Sequence[float] | npt.NDArray[Any], parameters: tuple[float, ...]) -> Any:
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     transform = sitk.Euler3DTransform()
@@ -138,8 +143,8 @@ def _euler(centre: npt.NDArray[Any], parameters: tuple[float, ...]) -> Any:
     return transform
 
 
-def _mask(fixed: Scan, level: _Level) -> Any:
-    """Where the similarity is measured: brain or head, and a rim around it."""
+def _mask(fixed: Scan, level: _Level, rim: float) -> Any:
+    """Where the similarity is measured: brain or head, and a rim of so many mm around it."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     near = sitk.SignedMaurerDistanceMap(
@@ -147,7 +152,7 @@ def _mask(fixed: Scan, level: _Level) -> Any:
     )
     image = fixed.level(level.spacing)
     near = sitk.Resample(near, image, sitk.Transform(), sitk.sitkLinear, 1e3)
-    return sitk.Cast(near <= RIM_MM, sitk.sitkUInt8)
+    return sitk.Cast(near <= rim, sitk.sitkUInt8)
 
 
 def _method(level: _Level, mask: Any) -> Any:
@@ -165,23 +170,48 @@ def _method(level: _Level, mask: Any) -> Any:
     return method
 
 
-def _similarity(fixed: Scan, moving: Scan, transform: Any) -> float:
-    """Mutual information at the finest level, 0 where the two do not overlap."""
-    level = _LEVELS[-1]
-    method = _method(level, _mask(fixed, level))
-    method.SetInitialTransform(transform)
-    try:
-        value = -method.MetricEvaluate(fixed.level(level.spacing), moving.level(level.spacing))
-    except RuntimeError:
-        return 0.0
-    return float(value) if np.isfinite(value) else 0.0
+def _similarity(
+    fixed: Scan, moving: Scan, transforms: Sequence[Any], level: _Level, rim: float
+) -> list[float]:
+    """Mutual information at a level, 0 where the two do not overlap."""
+    mask = _mask(fixed, level, rim)
+    values = []
+    for transform in transforms:
+        method = _method(level, mask)
+        method.SetInitialTransform(transform)
+        try:
+            value = -method.MetricEvaluate(fixed.level(level.spacing), moving.level(level.spacing))
+        except RuntimeError:
+            value = 0.0
+        values.append(float(value) if np.isfinite(value) else 0.0)
+    return values
+
+
+def _distinctness(fixed: Scan, moving: Scan, transform: Any) -> float:
+    """How much better the insides fit than with the head turned away, outlines left aside.
+
+    Any two brains can be laid on one another by their outlines; only the same one fits inside.
+    """
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    angle = np.deg2rad(_AWAY_DEGREES)
+    centre = [float(c) for c in fixed.centre]
+    turns = [way * angle * np.eye(3)[axis] for axis, way in itertools.product(range(3), (1, -1))]
+    # Applied first: the head is turned about the centre of T2's brain.
+    away = [
+        sitk.CompositeTransform([transform, _euler(centre, (*map(float, turn), 0.0, 0.0, 0.0))])
+        for turn in turns
+    ]
+    found, *turned = _similarity(fixed, moving, [transform, *away], _LEVELS[1], -_INSIDE_MM)
+    return float(found / max(float(np.mean(turned)), 1e-6))
 
 
 def _judge(fixed: Scan, moving: Scan, transform: Any, after: float) -> Alignment:
     """Measure a result and flag what cannot be right."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
-    before = _similarity(fixed, moving, sitk.Euler3DTransform())
+    before = _similarity(fixed, moving, [sitk.Euler3DTransform()], _LEVELS[-1], RIM_MM)[0]
+    distinctness = _distinctness(fixed, moving, transform)
     rotation = np.reshape(transform.GetMatrix(), (3, 3))
     degrees = float(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
     centre = fixed.centre
@@ -200,12 +230,17 @@ def _judge(fixed: Scan, moving: Scan, transform: Any, after: float) -> Alignment
             f"{moving.name} is not more similar to {fixed.name} after registration "
             f"({after:.3f}) than before ({before:.3f})"
         )
+    elif distinctness < LEAST_DISTINCTNESS:
+        flags.append(
+            f"the inside of {moving.name} fits {fixed.name} hardly better than at a wrong angle "
+            f"({distinctness:.2f} times): it may be mirrored, of another patient, or diverged"
+        )
     if overlap < LEAST_OVERLAP:
         flags.append(
             f"{moving.name} shows only {overlap:.0%} of what {fixed.name} shows, its field of view "
             "misses the brain or the registration failed"
         )
-    return Alignment(transform, before, after, degrees, shift, overlap, tuple(flags))
+    return Alignment(transform, before, after, degrees, shift, overlap, distinctness, tuple(flags))
 
 
 def _overlap(fixed: Scan, moving: Scan, transform: Any) -> float:
