@@ -10,7 +10,10 @@ from backbones.sam_variants import EMBEDDING, PATCH, VARIANTS, WINDOW
 
 
 def peer_encoder(variant, image_size, depth=None):
-    """Return segment_anything's encoder as its builder makes it, or its first blocks only."""
+    """Return segment_anything's encoder as its builder makes it.
+
+    Or with `depth` blocks only, the last of which attends to the whole grid.
+    """
     preset = VARIANTS[variant]
     encoder = sam_modeling().ImageEncoderViT(
         depth=preset.depth if depth is None else depth,
@@ -22,7 +25,7 @@ def peer_encoder(variant, image_size, depth=None):
         patch_size=PATCH,
         qkv_bias=True,
         use_rel_pos=True,
-        global_attn_indexes=preset.global_blocks,
+        global_attn_indexes=preset.global_blocks if depth is None else (depth - 1,),
         window_size=WINDOW,
         out_chans=EMBEDDING,
     )

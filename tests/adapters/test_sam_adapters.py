@@ -1,0 +1,200 @@
+"""The adapter and its rivals on a frozen SAM: counts, identity at zero, what moves and what not."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from adapters import CrossModalityAdapter, CrossModalitySam, EarlyFusionSam, SingleModalitySam
+from errors import InputError
+
+SYSTEMS = {
+    "single": lambda: SingleModalitySam("vit_tiny", 64, "flair"),
+    "early": lambda: EarlyFusionSam("vit_tiny", 64),
+    "adapter": lambda: CrossModalitySam("vit_tiny", 64),
+    "checkpointing": lambda: CrossModalitySam("vit_tiny", 64, checkpointing=True),
+}
+
+
+def built(name):
+    torch.manual_seed(0)
+    return SYSTEMS[name]()
+
+
+def step(network, image, bfloat16=False):
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        logits = network(image)
+    mask = (image[:, :1] > 0).float()
+    functional.binary_cross_entropy_with_logits(logits, mask).backward()
+    optimizer.step()
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("build", "every", "trained"),
+    [
+        (lambda: EarlyFusionSam("vit_b", 256), 90_316_252, 3_637_392),
+        (lambda: CrossModalitySam("vit_b", 256, first_blocks=6), 97_398_751, 10_719_891),
+        (lambda: CrossModalitySam("vit_b", 512), 98_004_959, 10_719_891),
+        (lambda: SingleModalitySam("vit_b", 256), 90_316_237, 3_637_377),
+        (lambda: CrossModalityAdapter(768), 1_180_416, 1_180_416),
+    ],
+)
+def test_parameters_are_the_published_counts(build, every, trained):
+    with torch.device("meta"):
+        network = build()
+    if isinstance(network, CrossModalityAdapter):
+        assert sum(weight.numel() for weight in network.parameters()) == every == trained
+    else:
+        assert network.parameter_counts() == {"all": every, "trained": trained}
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_step_moves_all_that_is_trained_and_nothing_frozen(name, bfloat16):
+    network = built(name).train()
+    before = copy.deepcopy(network.state_dict())
+    logits = step(network, torch.randn(2, 4, 64, 64), bfloat16)
+    assert logits.shape == (2, 1, 64, 64)
+    assert logits.isfinite().all()
+    frozen = network.frozen_state()
+    for key, value in network.state_dict().items():
+        if key in frozen or "iou_prediction_head" in key:
+            assert torch.equal(value, before[key]), key
+    for key, weight in network.named_parameters():
+        if key in frozen:
+            assert weight.grad is None
+            assert not weight.requires_grad
+        elif "iou_prediction_head" not in key:
+            assert weight.grad is not None, key
+            assert weight.grad.isfinite().all(), key
+    assert not torch.equal(network.decoder.mask_tokens.weight, before["decoder.mask_tokens.weight"])
+    assert network.decoder.training
+    assert not network.encoder.training
+    assert not network.prompt.training
+
+
+def test_counts_split_the_state_into_frozen_and_trained():
+    network = built("adapter")
+    names = {name for name, _ in network.named_parameters()}
+    frozen = names & set(network.frozen_state())
+    assert {name.split(".")[0] for name in frozen} == {"encoder", "prompt"}
+    assert {name.split(".")[0] for name in names - frozen} == {"decoder", "adapters", "colours"}
+
+
+def test_zero_adapters_leave_the_frozen_model():
+    network = built("adapter").eval()
+    image = torch.randn(2, 4, 64, 64)
+    with torch.no_grad():
+        streams = [
+            network.encoder(colour(image[:, channels]))
+            for colour, channels in zip(network.colours, ([0, 1], [2, 3]), strict=True)
+        ]
+        expected = network.decode(streams[0] + streams[1])
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+        twin = CrossModalitySam("vit_tiny", 64, merge="mean")
+        twin.load_state_dict(network.state_dict())
+        torch.testing.assert_close(
+            twin.embed(image), (streams[0] + streams[1]) / 2, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_adapter_adds_one_term_to_both_streams():
+    adapter = CrossModalityAdapter(8, init="default")
+    first, second = torch.randn(2, 2, 4, 4, 8)
+    found = adapter(first, second)
+    common = functional.conv2d(
+        torch.cat([first, second], dim=-1).permute(0, 3, 1, 2),
+        adapter.fuse.weight[..., None, None],
+        adapter.fuse.bias,
+    ).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found[0], first + common)
+    torch.testing.assert_close(found[1] - found[0], second - first)
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(adapter.__class__(8)(first, second), (first, second), strict=True)
+    )
+
+
+def test_adapters_follow_the_first_blocks():
+    torch.manual_seed(0)
+    network = CrossModalitySam("vit_tiny", 64, first_blocks=2, init="default").eval()
+    image = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        first, second = (
+            network.encoder.embed(colour(part))
+            for colour, part in zip(network.colours, image.split(2, dim=1), strict=True)
+        )
+        for index, block in enumerate(network.encoder.blocks):
+            first, second = block(first), block(second)
+            if index < 2:
+                first, second = network.adapters[index](first, second)
+        expected = sum(network.encoder.neck(one.permute(0, 3, 1, 2)) for one in (first, second))
+        torch.testing.assert_close(network.embed(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointing_changes_no_gradient():
+    image = torch.randn(2, 4, 64, 64)
+    gradients = []
+    for name in ("adapter", "checkpointing"):
+        network = built(name)
+        step(network, image)
+        gradients.append([one.grad for one in network.colours.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_groups_take_any_number_of_modalities():
+    network = CrossModalitySam("vit_tiny", 64, groups=[["flair"], ["t1", "t2", "t1ce"]])
+    assert network.channels == [[3], [0, 2, 1]]
+    assert network(torch.zeros(1, 4, 64, 64)).shape == (1, 1, 64, 64)
+    assert (
+        CrossModalitySam("vit_tiny", 64, first_blocks=0).parameter_counts()["trained"] == 3_637_395
+    )
+
+
+def test_a_single_modality_needs_no_other():
+    network = built("single").eval()
+    assert network.fixed_input
+    image = torch.randn(1, 4, 64, 64)
+    other = image.clone()
+    other[:, :3] = 0
+    with torch.no_grad():
+        assert torch.equal(network(image), network(other))
+        assert torch.equal(network(image), network.decode(network.embed(image)))
+    assert not network.embed(image).requires_grad
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_meta_device_gives_the_shape(name):
+    network = copy.deepcopy(built(name)).to("meta")
+    assert network(torch.zeros(2, 4, 64, 64, device="meta")).shape == (2, 1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"first_blocks": 13}, "13 but vit_tiny has 12 blocks.*from 0 to 12"),
+        ({"first_blocks": -1}, "from 0 to 12"),
+        ({"merge": "max"}, "merged by 'max'.*sum or mean"),
+        ({"init": "ones"}, "no init 'ones'.*zero or default"),
+        ({"groups": [["t1", "t2"]]}, "two groups"),
+        ({"groups": [["t1"], []]}, "two groups"),
+        ({"groups": [["t1", "t2"], ["t2"]]}, "'t2' stands twice"),
+        ({"groups": [["t1"], ["pet"]]}, "no modality 'pet'.*t1, t1ce, t2, flair"),
+        ({"variant": "vit_g"}, "no variant 'vit_g'"),
+        ({"image_size": 100}, "multiple of 16"),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        CrossModalitySam(**{"variant": "vit_tiny", "image_size": 64, **options})
+
+
+def test_wrong_images_and_modalities_are_one_sentence():
+    with pytest.raises(InputError, match="no modality 'T2'"):
+        SingleModalitySam("vit_tiny", 64, "T2")
+    with pytest.raises(InputError, match=r"EarlyFusionSam got .*\(batch, 4, 64, 64\)"):
+        built("early")(torch.zeros(1, 3, 64, 64))
