@@ -91,6 +91,11 @@ def align(fixed: Scan, moving: Scan) -> Alignment:
     Raises:
         InputError: No start leads to an overlap of the two, or the search diverges.
     """
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    # The order of a sum is part of its result. A registration cannot be told alone: the metric
+    # asks the process, and processes side by side do not crowd one another this way.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     centre = fixed.centre
     candidates = _starts(moving.centre - centre)
     value = np.inf
@@ -163,7 +168,6 @@ def _method(level: _Level, mask: Any) -> Any:
 
     inside = max(1, int(np.count_nonzero(sitk.GetArrayViewFromImage(mask))))
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # the order of a sum is part of its result
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, level.samples / inside), _SEED)

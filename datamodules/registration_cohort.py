@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -119,12 +118,11 @@ def _register(
     cores = workers or len(os.sched_getaffinity(0))
     processes = min(cores, len(exams))
     if processes < 2:  # starting processes would take longer
-        with _one_thread():
-            for exam in exams:
-                yield exam.case_id, _attempt(exam, out, missing, min(cores, _PAIRS))
+        for exam in exams:
+            yield exam.case_id, _attempt(exam, out, missing, min(cores, _PAIRS))
         return
     threads = max(1, min(cores // processes, _PAIRS))
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_limit_threads)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
     try:
         jobs = {pool.submit(_attempt, exam, out, missing, threads): exam for exam in exams}
         for job in as_completed(jobs):
@@ -152,24 +150,3 @@ def _attempt(exam: CaseFiles, out: Path, missing: Missing, threads: int) -> str:
     except Exception as error:  # one patient must not cost the others; the sentence names it
         return f"registration failed ({type(error).__name__}: {error}): report this with the exam"
     return ""
-
-
-def _limit_threads() -> None:
-    """SimpleITK computes in one thread: processes side by side do not crowd one another."""
-    import SimpleITK as sitk  # noqa: N813 - its customary name
-
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As `_limit_threads` for a while, in a process that belongs to somebody else."""
-    import SimpleITK as sitk  # noqa: N813 - its customary name
-
-    settings: Any = sitk.ProcessObject
-    before = settings.GetGlobalDefaultNumberOfThreads()
-    settings.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        settings.SetGlobalDefaultNumberOfThreads(before)
