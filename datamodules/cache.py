@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from datamodules import memory
@@ -123,7 +124,9 @@ def prepare_cohort(
         return _prepare_one(case, cache, wanted)
 
     count = workers or max(1, min(8, (os.cpu_count() or 1) // 2))
-    with ThreadPoolExecutor(count) as pool:
+    # Resampling is many small matrix products in threads of our own: with BLAS's threads below
+    # each of them they wait for one another, ten times as long on a busy machine.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(count) as pool:
         results = pool.map(attempt, cases)
         bar = tqdm(  # cases already in the cache take no second, and need no bar
             results, "preparing cases", len(cases), unit="case", disable=not progress, delay=1
