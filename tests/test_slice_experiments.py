@@ -93,7 +93,7 @@ def test_pretraining_is_a_stage_that_segments_nothing(in_workplace, capsys):
 
 
 def test_predictions_lie_on_the_original_grid_of_every_modality(in_workplace):
-    cohort = next((in_workplace / "cache" / "phantoms").glob("*exam*"))
+    cohort = next((in_workplace / "cache" / "phantoms").glob("*-exam"))
     exam = sorted(path for path in cohort.iterdir() if path.is_dir())[0]
     output = in_workplace / "all-grids"
     files = [f"--{name}={next(exam.glob(f'*_{name}.nii.gz'))}" for name in MODALITIES]
@@ -107,7 +107,7 @@ def test_predictions_lie_on_the_original_grid_of_every_modality(in_workplace):
 
 
 def test_a_raw_exam_is_predicted_on_its_own_t2(in_workplace):
-    cohort = next((in_workplace / "cache" / "phantoms").glob("*exam*"))
+    cohort = next((in_workplace / "cache" / "phantoms").glob("*-exam"))
     output = in_workplace / "predictions-raw"
     words = ["--config", "experiments/sam_adapter.yaml", "--data.root", str(cohort)]
     assert run("predict", *words, "--output", str(output)) == 0
