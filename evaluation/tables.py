@@ -125,8 +125,9 @@ def slice_table(
 
 def mean_scores(rows: Sequence[Row]) -> dict[str, float]:
     """Return the mean over patients of every Dice and HD95 column."""
-    names = [name for name in (rows[0] if rows else {}) if "dice/" in name or "hd95/" in name]
-    return {name: fmean(float(row[name]) for row in rows) for name in names}
+    columns = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in columns if "dice/" in name or "hd95/" in name]
+    return {name: fmean(float(row[name]) for row in rows if name in row) for name in names}
 
 
 def system_table(systems: Sequence[Row], title: str = "") -> Table:

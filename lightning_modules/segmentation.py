@@ -265,10 +265,10 @@ class SegmentationModule(L.LightningModule):
             rows = [row for part in gathered for row in part]
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
-        for name in self.test_rows[0] if self.test_rows else ():
+        for name in dict.fromkeys(column for row in self.test_rows for column in row):
             if "dice/" in name or "hd95/" in name:
-                mean = float(np.mean([row[name] for row in self.test_rows]))
-                self.log(f"test/{name}", mean)
+                values = [row[name] for row in self.test_rows if name in row]
+                self.log(f"test/{name}", float(np.mean(values)))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Segment one patient, no label needed."""

@@ -70,8 +70,9 @@ class SliceModule(SegmentationModule):
         case, selected = batch["case"][0], batch["selected"][0]
         reference = batch["mask"][0] > 0.5  # (S, 1, H, W)
         predicted = torch.zeros_like(reference)
-        predicted[selected] = self.selected_probabilities(batch) > 0.5
-        self.dice.update(predicted[selected], reference[selected], case.case_id)
+        if bool(selected.any()):  # a patient without tumour has no slice to be selected
+            predicted[selected] = self.selected_probabilities(batch) > 0.5
+            self.dice.update(predicted[selected], reference[selected], case.case_id)
         return {
             "case": case,
             "predicted": case.from_slices(predicted.cpu().numpy()) > 0.5,
@@ -103,11 +104,10 @@ class SliceModule(SegmentationModule):
         diagonal = float(np.hypot(*(n * mm for n, mm in zip(ours.shape[1:], pixel, strict=True))))
         rule = EmptyRule("slice", BRATS.dice_both, BRATS.dice_one, BRATS.hd95_both, diagonal)
         pairs = list(zip(ours, theirs, strict=True))
-        row: dict[str, Any] = {
-            "slices": len(pairs),
-            "slices/dice/WT": float(np.mean([dice(a, b, rule) for a, b in pairs])),
-            "slices/hd95/WT": float(np.mean([hd95(a, b, pixel, rule) for a, b in pairs])),
-        }
+        row: dict[str, Any] = {"slices": len(pairs)}
+        if pairs:  # a patient without tumour has no slice to be selected
+            row["slices/dice/WT"] = float(np.mean([dice(a, b, rule) for a, b in pairs]))
+            row["slices/hd95/WT"] = float(np.mean([hd95(a, b, pixel, rule) for a, b in pairs]))
         if batch.get("whole", [True])[0]:
             row |= score_case(predicted, reference, case.native_spacing, self.regions)
         voxel_ml = float(np.prod(case.native_spacing)) / 1000

@@ -180,11 +180,17 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
         seen_hashes.add(patient["content_hash"])
     if plan.data.split.selected_on_test:
         return  # its test patients are those of selection by definition, and its tables say so
-    met = [
-        case_id
-        for case_id in plan.data.split.test
-        if case_id in seen_ids or hashes.get(case_id) in seen_hashes
-    ]
+    seen_cases = {case_id.partition("#")[0] for case_id in seen_ids}
+    by_slice = any("#" in case_id for case_id in seen_ids)
+
+    def seen(case_id: str) -> bool:
+        """Say whether the case was seen; of one split by slice, the slice or the whole case."""
+        case, mark, _ = case_id.partition("#")
+        if case_id in seen_ids or hashes.get(case_id) in seen_hashes:
+            return True
+        return case in seen_cases and not (mark and by_slice)
+
+    met = [case_id for case_id in plan.data.split.test if seen(case_id)]
     if met and not plan.data.allow_seen_patients:
         raise InputError(
             f"{path} was trained or selected on {len(met)} of the test patients of this experiment "
