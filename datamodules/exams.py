@@ -145,7 +145,7 @@ def label_convention(name: str | None) -> LabelConvention:
 
 def named_modality(label: Path) -> str | None:
     """The modality that a label's file name says it was drawn on; None when it says nothing."""
-    found = modalities_of(tokens(label))
+    found = modalities_of(_telling([label])[label])
     return found[0] if len(found) == 1 else None
 
 

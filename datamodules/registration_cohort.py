@@ -1,6 +1,7 @@
 """A cohort of hospital exams registered patient by patient, in processes side by side."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -61,12 +62,12 @@ def register_cohort(
         disable=not progress or not waiting,
     ) as bar:
         for case_id, problem in problems.items() if progress else ():
-            bar.write(f"{case_id}: {problem}")
+            bar.write(f"{case_id}: {problem}", file=sys.stderr)
         for case_id, trouble in _register(waiting, out, missing, workers):
             if trouble:
                 problems[case_id] = trouble
                 if progress:
-                    bar.write(f"{case_id}: {trouble}")
+                    bar.write(f"{case_id}: {trouble}", file=sys.stderr)
             bar.update()
     cases = []
     for exam in exams:

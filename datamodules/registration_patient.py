@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,7 +71,7 @@ def sources_of(exam: CaseFiles, missing: str) -> dict[str, Any]:
 
 
 def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> None:
-    """Register one exam into the folder `out`, which appears in one step.
+    """Register one exam into the folder `out`, which appears in one step; not twice at once.
 
     Args:
         exam: Images, and perhaps a label, of one patient.
@@ -88,10 +87,12 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
         raise InputError(
             f"{out} exists and was not written by lightning prepare: give another folder as --out"
         )
-    temporary = Path(tempfile.mkdtemp(prefix=f".{exam.case_id}-", dir=out.parent))
+    # The caller holds the patient's lock: what lies here was left by a run that was killed.
+    temporary = out.parent / f".{exam.case_id}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
         _write(exam, temporary, sources, threads)
-        temporary.chmod(0o755)
         if out.exists():
             os.rename(out, temporary / "replaced")
         os.rename(temporary, out)
@@ -104,20 +105,26 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
     """Everything that belongs into a patient's folder."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
-    fixed = read_scan(REFERENCE, exam.images[REFERENCE].path)
-    moved = [m for m in MODALITIES if m in exam.images and m != REFERENCE]
+    present = [m for m in MODALITIES if m in exam.images]
+    with ThreadPoolExecutor(max(1, min(threads, len(present)))) as pool:
 
-    def one(modality: str) -> tuple[Scan, Alignment, Array]:
-        scan = read_scan(modality, exam.images[modality].path)
-        alignment = align(fixed, scan)
-        return scan, alignment, on_reference(scan, fixed.volume, alignment.transform)
+        def read(modality: str) -> Scan:
+            return read_scan(modality, exam.images[modality].path)
 
-    with ThreadPoolExecutor(max(1, min(threads, len(moved)))) as pool:
-        results = dict(zip(moved, pool.map(one, moved), strict=True))
-    scans = {REFERENCE: fixed} | {m: scan for m, (scan, _, _) in results.items()}
-    alignments = {m: alignment for m, (_, alignment, _) in results.items()}
+        # All are read before one is registered: a bad file shows itself before the work.
+        scans = dict(zip(present, pool.map(read, present), strict=True))
+        fixed = scans[REFERENCE]
+        moved = [m for m in present if m != REFERENCE]
+
+        def register(modality: str) -> tuple[Alignment, Array]:
+            alignment = align(fixed, scans[modality])
+            return alignment, on_reference(scans[modality], fixed.volume, alignment.transform)
+
+        results = dict(zip(moved, pool.map(register, moved), strict=True))
+    alignments = {m: alignment for m, (alignment, _) in results.items()}
     _copy(exam.images[REFERENCE].path, folder / f"{exam.case_id}_{REFERENCE}.nii.gz")
-    for modality, (scan, alignment, array) in results.items():
+    for modality, (alignment, array) in results.items():
+        scan = scans[modality]
         image = _like(fixed.volume, array, description(scan.volume))
         write_nifti(image, folder / f"{exam.case_id}_{modality}.nii.gz")
         transform = folder / f"{modality}_to_{REFERENCE}.tfm"
@@ -144,7 +151,7 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
         "flags": flags,
         "accepted": False,
         "notices": notices,
-        "files": [m for m in MODALITIES if m in exam.images],
+        "files": present,
         "missing": absent,
         "registration": {m: _figures(alignment) for m, alignment in alignments.items()},
         "label_drawn_on": drawn_on,

@@ -123,7 +123,10 @@ def read_scan(name: str, path: Path) -> Scan:
         raise InputError(f"{name} holds NaN or Inf in {wrong} voxels: export {path.name} again")
     if array.min() == array.max():
         raise InputError(f"{name} is empty (all voxels {array.min():g}): export it again")
-    scan = Scan(name, volume)
+    try:
+        scan = Scan(name, volume)
+    except InputError as error:  # its grid; `to_sitk` does not know the name
+        raise InputError(f"{name}: {error}") from error
     points = scan.points
     extent = np.ptp(points, axis=0) if len(points) else np.zeros(3)
     if extent.min() < BRAIN_MM:
@@ -192,7 +195,9 @@ def background_of(array: Array) -> float:
     faces = np.concatenate([array.take((0, -1), axis=axis).ravel() for axis in range(3)])
     values, counts = np.unique(faces, return_counts=True)
     commonest = int(counts.argmax())
-    if counts[commonest] >= 0.3 * faces.size and values[commonest] < np.median(array[array > 0]):
+    if counts[commonest] >= 0.3 * faces.size and values[commonest] < np.median(
+        array[array > array.min()]
+    ):
         return float(values[commonest])
     return float(min(array.min(), 0)) if array.min() < 0 else 0.0
 
