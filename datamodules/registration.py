@@ -185,6 +185,8 @@ def _similarity(
     for transform in transforms:
         method = _method(level, mask)
         method.SetInitialTransform(transform)
+        method.MetricUseMovingImageGradientFilterOff()  # no step is taken: it would go unused
+        method.MetricUseFixedImageGradientFilterOff()
         try:
             value = -method.MetricEvaluate(fixed.level(level.spacing), moving.level(level.spacing))
         except RuntimeError:

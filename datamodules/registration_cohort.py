@@ -86,15 +86,15 @@ def _check(exams: Sequence[CaseFiles], out: Path, missing: str, workers: int | N
         raise InputError(f"missing is {missing!r}: expected error, or zero to go on without.")
     if workers is not None and workers < 1:
         raise InputError(f"The number of processes is {workers}; give 1 or more.")
+    for exam in exams:
+        if any(image.path.parent.resolve() == out.resolve() for image in exam.images.values()):
+            raise InputError(f"--out {out} holds the exam itself: give another folder.")
     try:
         (out / ".locks").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"--out {out} cannot be written ({error.strerror}): give another folder."
         ) from error
-    for exam in exams:
-        if any(image.path.parent.resolve() == out.resolve() for image in exam.images.values()):
-            raise InputError(f"--out {out} holds the exam itself: give another folder.")
 
 
 def _take(exam: CaseFiles, folder: Path, missing: Missing, accept_flagged: bool) -> CaseFiles | str:
