@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 from torch.nn import functional
@@ -90,10 +91,11 @@ def main() -> None:
     """Measure both precisions, print them and write them where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", nargs=2, metavar=("NAME", "PRECISION"))
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     if arguments.only:
         step = step_of(*arguments.only)
         for turn in range(3):
@@ -129,7 +131,8 @@ def main() -> None:
         content = {
             "what": "seconds and peak memory of a training step of the cross-modality adapter",
             "setting": f"{VARIANT}, batch {BATCH}, {IMAGE_SIZE} pixels, AdamW",
-            "hardware": f"{hardware()}, {THREADS} threads",
+            "hardware": f"{hardware()}, {arguments.threads} threads",
+            "load_average": psutil.getloadavg()[0],
             "torch": torch.__version__,
             "rows": rows,
         }

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 from backbones import SamMaskDecoder, SamPrompt
@@ -47,8 +48,9 @@ def main() -> None:
     """Measure both precisions, print them and write them where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=THREADS)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     rows = []
     print(f"SAM mask decoder, batch {BATCH}, {IMAGE_SIZE} px ({hardware()})")
     for precision in ("float32", "bfloat16"):
@@ -64,7 +66,8 @@ def main() -> None:
         content = {
             "what": "seconds a batch, forward and backward of the mask decoder",
             "setting": f"batch {BATCH}, {IMAGE_SIZE} pixels",
-            "hardware": f"{hardware()}, {THREADS} threads",
+            "hardware": f"{hardware()}, {arguments.threads} threads",
+            "load_average": psutil.getloadavg()[0],
             "torch": torch.__version__,
             "rows": rows,
         }

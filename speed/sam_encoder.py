@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import psutil
 import torch
 
 from backbones import SamImageEncoder
@@ -44,13 +45,15 @@ def main() -> None:
     """Measure all rows, print them and write them where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 12])
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     rows = []
-    print(f"SAM vit_b image encoder, {THREADS} threads ({hardware()})")
+    print(f"SAM vit_b image encoder, {arguments.threads} threads ({hardware()})")
     for image_size, batch, bfloat16, turns, goal in ROWS:
-        if image_size not in arguments.sizes:
+        if image_size not in arguments.sizes or batch not in arguments.batches:
             continue
         figure = measure(image_size, batch, bfloat16, turns)
         precision = "bfloat16" if bfloat16 else "float32"
@@ -66,7 +69,8 @@ def main() -> None:
     if arguments.out is not None:
         content = {
             "what": "seconds a batch of the vit_b image encoder, ours and segment_anything's",
-            "hardware": f"{hardware()}, {THREADS} threads",
+            "hardware": f"{hardware()}, {arguments.threads} threads",
+            "load_average": psutil.getloadavg()[0],
             "torch": torch.__version__,
             "rows": rows,
         }
