@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from backbones.sam import fit_state_dict
@@ -71,8 +70,19 @@ class SamAdapterModule(SliceModule):
         return counts
 
     def remarks(self) -> list[str]:
-        """Return what the base is."""
-        return [f"frozen base {self.variant}: {self.origin}"]
+        """Return what the base is, and whether it is asked once a slice."""
+        told = [f"frozen base {self.variant}: {self.origin}"]
+        if self._stores:
+            told.append(
+                "no slice is augmented, so the encoder's output is computed once a slice and kept "
+                "in half precision beside the cache"
+            )
+        return told
+
+    @property
+    def _stores(self) -> bool:
+        """Whether the encoder sees nothing that changes."""
+        return bool(self.network.fixed_input) and not self.augmented
 
     # -- the frozen base ---------------------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class SamAdapterModule(SliceModule):
     def on_fit_start(self) -> None:
         """Where the encoder sees nothing that changes, compute what it says once."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        if data is None or data.augmentation or not self.network.fixed_input:
+        if data is None or not self._stores:
             return
         slices = data.train_dataloader().dataset
         samples: dict[str, int] = {}
@@ -207,10 +217,6 @@ class SamAdapterModule(SliceModule):
             progress="embedding slices" if self.trainer.is_global_zero else None,
         )
         self.trainer.strategy.barrier()
-        rank_zero_info(
-            f"The encoder's output of {len(keys)} training slices was computed once and is kept "
-            f"in {self.store.folder}; no slice is augmented."
-        )
 
     def on_fit_end(self) -> None:
         """Forget the store: ``test`` and ``predict`` see slices once."""

@@ -87,6 +87,7 @@ class SegmentationModule(L.LightningModule):
         self.precision: Literal["auto", "fp32", "bf16"] = precision
         self.tta: Literal["none", "flips"] = "none"
         self.seed = 0
+        self.augmented = True  # whether training changes its images from epoch to epoch
         self.patch_size: tuple[int, ...] | None = None
         self.dice = RegionDice(self.regions)
         self.test_rows: list[dict[str, Any]] = []

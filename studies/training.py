@@ -154,6 +154,7 @@ class Training:
             enable_model_summary=False,
         )
         model.seed = int(self.plan.config["seed_everything"])
+        model.augmented = bool(data.augmentation)
         model.card.update(self._card())
 
     def _card(self) -> dict[str, Any]:

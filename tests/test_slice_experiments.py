@@ -124,7 +124,7 @@ def test_a_raw_exam_is_predicted_on_its_own_t2(in_workplace):
 def test_unaugmented_single_modality_trains_on_stored_embeddings(in_workplace, capsys):
     words = ["--data.augmentation", "false", "--runs_dir", "runs-stored"]
     assert run("fit", *config_of("sam_flair"), *words) == 0
-    assert "was computed once" in capsys.readouterr().out
+    assert "is computed once a slice" in capsys.readouterr().out
     stored = list((in_workplace / "cache" / "embeddings").rglob("*.npy"))
     assert stored
     assert np.load(stored[0]).dtype == np.float16
