@@ -27,7 +27,7 @@ def compared(run: Run) -> list[dict[str, Any]]:
         except (OSError, json.JSONDecodeError):
             continue  # being written, or not ours
         replaced = ".replaced-" in file.parent.name
-        if replaced or manifest["id"] == own["id"] or not _comparable(manifest, own):
+        if replaced or manifest.get("id") == own["id"] or not _comparable(manifest, own):
             continue
         name = _name(manifest)
         if manifest.get("finished_at", "") > latest.get(name, {}).get("finished_at", ""):
