@@ -50,6 +50,20 @@ _TIME_POINT = re.compile(
 
 
 def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
+    """Every exam below `root`, as `sort_exams`, but nothing wrong with any of them.
+
+    Raises:
+        InputError: As `sort_exams`, and for every exam that cannot be used, all at once.
+    """
+    exams, problems = sort_exams(root, labels)
+    if problems:
+        raise InputError("\n".join(f"{name}: {what}" for name, what in sorted(problems.items())))
+    return exams
+
+
+def sort_exams(
+    root: str | Path, labels: str | None = None
+) -> tuple[list[CaseFiles], dict[str, str]]:
     """Every hospital exam below `root`, sorted by case id: one folder a patient.
 
     A folder that directly holds NIfTI files is an exam, named after the folder. Folders between
@@ -61,8 +75,7 @@ def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
             2 oedema, 3 enhancing tumour, anything else whole tumour.
 
     Raises:
-        InputError: No exam found, or files that claim the same or several modalities, all of the
-            cohort's at once.
+        InputError: No exam found, or no file of any is recognised.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -77,21 +90,19 @@ def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
             f"no NIfTI file found below data.root {root}: expected one folder a patient with files "
             "named like t1.nii.gz, t1ce.nii.gz, t2.nii.gz and flair.nii.gz."
         )
-    exams, problems = [], []
+    exams, problems = [], {}
     for folder, (case_id, patient_id) in _names(root, list(folders)).items():
         try:
             exams.append(_exam(case_id, patient_id, folders[folder], convention))
         except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
-    if not any(exam.images for exam in exams):
+            problems[case_id] = str(error)
+    if not problems and not any(exam.images for exam in exams):
         first = next(iter(folders.values()))[0]
         raise InputError(
             f"no modality recognised below data.root {root} (the first file is {first.name}): "
             "expected names with t1, t1ce, t2 or flair in them, such as P01_t2.nii.gz."
         )
-    return sorted(exams, key=lambda exam: exam.case_id)
+    return sorted(exams, key=lambda exam: exam.case_id), problems
 
 
 def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:
@@ -219,19 +230,15 @@ def _exam(
             strange.append(path.name)
         elif len(claimed) > 1:
             raise InputError(
-                f"{case_id}: {path} names both {' and '.join(claimed)}: rename it so that it "
+                f"{path} names both {' and '.join(claimed)}: rename it so that it "
                 "names one modality, or move it out of the folder."
             )
         elif kind in images:
-            raise InputError(
-                f"{case_id} has two files for {kind}, {images[kind]} and {path}: leave one of them."
-            )
+            raise InputError(f"two files for {kind}, {images[kind]} and {path}: leave one of them.")
         else:
             images[kind] = path
     if len(labels) > 1:
-        raise InputError(
-            f"{case_id} has two labels, {labels[0]} and {labels[1]}: leave one of them."
-        )
+        raise InputError(f"two labels, {labels[0]} and {labels[1]}: leave one of them.")
     notices = [f"file not recognised and left out: {', '.join(strange)}"] if strange else []
     return CaseFiles(
         case_id=case_id,

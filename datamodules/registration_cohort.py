@@ -7,17 +7,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
 from tqdm import tqdm
 
 from datamodules.layouts import CaseFiles
+from datamodules.preparation import Missing
 from datamodules.registration_folder import SHEET, accept, finished, registered_case
 from datamodules.registration_patient import exam_problems, register_patient, sources_of
 from errors import InputError
 
-Missing = Literal["error", "zero"]
 _PAIRS = 3  # sequences registered to T2: more threads a patient have nothing to do
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.exams import find_exams
+from datamodules.exams import sort_exams
 from datamodules.layouts import CaseFiles, read_json
 from datamodules.registration_cohort import register_cohort
 from datamodules.registration_folder import REPORT, SHEET, finished
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     options = _parse(argv)
-    exams = find_exams(options.root, options.labels)
+    exams, ambiguous = sort_exams(options.root, options.labels)
     waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
     cases, problems = register_cohort(
         exams,
@@ -28,15 +28,16 @@ def main(argv: Sequence[str]) -> int:
         accept_flagged=options.accept_flagged,
         workers=options.workers,
     )
+    problems |= ambiguous
+    total = len(exams) + len(ambiguous)
     # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     console.print(_table(exams, problems, options.out))
     if waiting:
-        console.print(f"{len(cases)} of {len(exams)} patients registered in {options.out}")
+        console.print(f"{len(cases)} of {total} patients registered in {options.out}")
     else:
         console.print(
-            f"nothing was to be done: {len(cases)} of {len(exams)} patients registered in "
-            f"{options.out}"
+            f"nothing was to be done: {len(cases)} of {total} patients registered in {options.out}"
         )
     console.print(f"look at the pictures: {options.out}{os.sep}*{os.sep}{SHEET}")
     return 1 if problems else 0
@@ -82,12 +83,20 @@ def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -
     """Every patient: those with a problem first, then those with a notice, then the good ones."""
     from rich.table import Column, Table
 
-    rows: list[tuple[int, tuple[str, ...]]] = []
+    known = {exam.case_id for exam in exams}
+    rows: list[tuple[int, tuple[str, ...]]] = [
+        (0, (case_id, "[red]failed[/red]", "", "", "", what))
+        for case_id, what in problems.items()
+        if case_id not in known  # its files could not be told apart
+    ]
     for exam in exams:
         path = out / exam.case_id / REPORT
         report = read_json(path) if path.is_file() else None
         problem = problems.get(exam.case_id)
-        if problem is not None and (report is None or not report["flags"]):
+        stands = report is not None and any(flag in (problem or "") for flag in report["flags"])
+        if (
+            problem is not None and not stands
+        ):  # an earlier verdict says nothing about today's files
             rows.append((0, (exam.case_id, "[red]failed[/red]", "", "", "", problem)))
             continue
         assert report is not None  # a patient without a problem is registered

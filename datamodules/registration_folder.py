@@ -31,6 +31,18 @@ def find_registered(root: str | Path) -> list[CaseFiles]:
     Raises:
         InputError: None found, a file of one is missing, or one is flagged and nobody accepted it.
     """
+    cases, problems = sort_registered(root)
+    if problems:
+        raise InputError("\n".join(f"{name}: {what}" for name, what in sorted(problems.items())))
+    return cases
+
+
+def sort_registered(root: str | Path) -> tuple[list[CaseFiles], dict[str, str]]:
+    """Registered patients below `root`, sorted by case id, and what is wrong with the others.
+
+    Raises:
+        InputError: None found.
+    """
     root = Path(root).expanduser()
     reports = [root / REPORT] if (root / REPORT).is_file() else sorted(root.glob(f"*/{REPORT}"))
     if not reports:
@@ -38,15 +50,20 @@ def find_registered(root: str | Path) -> list[CaseFiles]:
             f"no registered patient found below data.root {root}: write them with lightning "
             "prepare --data.root EXAMS --out DIR."
         )
-    stored = {path.parent: read_json(path) for path in reports}
-    flagged = [r["case_id"] for r in stored.values() if r["flags"] and not r["accepted"]]
-    if flagged:
-        raise InputError(
-            f"registration is flagged for {', '.join(flagged)} below {root}: look at the "
-            f"{SHEET} there, then run lightning prepare again with --accept_flagged, or remove "
-            "these folders."
-        )
-    return [registered_case(folder, report) for folder, report in stored.items()]
+    cases, problems = [], {}
+    for path in reports:
+        report, folder = read_json(path), path.parent
+        if report["flags"] and not report["accepted"]:
+            problems[str(report["case_id"])] = (
+                f"registration flagged, {'; '.join(report['flags'])}: look at {folder / SHEET}, "
+                "then run lightning prepare again with --accept_flagged, or remove the folder"
+            )
+            continue
+        try:
+            cases.append(registered_case(folder, report))
+        except InputError as error:
+            problems[str(report["case_id"])] = str(error)
+    return cases, problems
 
 
 def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:

@@ -63,7 +63,8 @@ def augment_slice(
         image, mask = image.flip(flipped), mask.flip(flipped)
     if augmentation.angle:
         image, mask = _turn(image, mask, augmentation.angle)
-    brain = (image != BACKGROUND).any(0)
+    shown = (image != BACKGROUND).flatten(1).any(1)[:, None, None]  # a missing modality stays so
+    brain = (image != BACKGROUND).any(0) & shown
     scale, shift = (
         torch.from_numpy(values)[:, None, None]
         for values in (augmentation.scale, augmentation.shift)

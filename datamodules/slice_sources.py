@@ -67,12 +67,15 @@ class SliceSources:
         if source == "brats":
             return [on_t2(case) for case in find_cases(root, self.layout)], {}
         if source == "registered":
-            from datamodules.registration_folder import find_registered
+            from datamodules.registration_folder import sort_registered
 
-            return [on_t2(case) for case in find_registered(root)], {}
-        from datamodules.exams import find_exams
+            found, problems = sort_registered(root)
+            return [on_t2(case) for case in found], problems
+        from datamodules.exams import sort_exams
 
-        return self._register(find_exams(root, self.labels), _digest(str(root.resolve())))
+        exams, ambiguous = sort_exams(root, self.labels)
+        found, problems = self._register(exams, _digest(str(root.resolve())))
+        return found, {**problems, **ambiguous}
 
     def of_images(self, images: Mapping[str, str]) -> Found:
         """One patient: as the files lie where they share a grid, registered otherwise."""
@@ -141,7 +144,7 @@ def on_one_grid(images: Mapping[str, str]) -> bool:
         return False
     try:
         headers: list[Any] = [nib.load(Path(images[m]).expanduser()) for m in MODALITIES]
-    except (OSError, nib.filebasedimages.ImageFileError):
+    except Exception:  # nibabel raises bare exceptions for damaged headers too
         return False  # whoever reads them says what is wrong
     first = headers[0]
     return all(

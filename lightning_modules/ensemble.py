@@ -1,5 +1,6 @@
 """Several trained models that segment together: the mean of their region probabilities."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.slices import SliceModule
 
 
 class EnsembleModule(SegmentationModule):
@@ -22,6 +24,7 @@ class EnsembleModule(SegmentationModule):
         super().__init__(loss=nn.Identity(), overlap=members[0].overlap)
         self.members = nn.ModuleList(members)  # registers them, so that they move to the device
         self.models = list(members)
+        self.dice: Any = copy.deepcopy(members[0].dice)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Return mean region probabilities (B, R, *spatial) of whole volumes (B, M, *spatial)."""
@@ -30,6 +33,18 @@ class EnsembleModule(SegmentationModule):
             member.tta = self.tta
             outputs.append(member.probabilities(image))
         return torch.stack(outputs).mean(dim=0)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one patient, slice by slice where the members do."""
+        first = self.models[0]
+        if not isinstance(first, SliceModule):
+            return super().validation_step(batch, batch_idx)
+        probabilities = self.probabilities(batch["image"])[0]
+        return first.score_slices(batch, probabilities, self.dice)
+
+    def remarks(self) -> list[str]:
+        """Return what has to be known about any member."""
+        return list(dict.fromkeys(text for member in self.models for text in member.remarks()))
 
     def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
         """Bring one patient to his original grid as the members do."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -45,9 +46,13 @@ def official_sam(variant: str, url: str = SAM_URL) -> Path:
     """
     name = SAM_FILES[variant]
     file = weights_folder() / name
-    if not file.is_file():
-        part = file.with_suffix(".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        return file
+    part = file.with_suffix(".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):  # of several processes one fetches
+        if file.is_file():
+            return file
         try:
             _download(url + name, part)
         except (urllib.error.URLError, OSError) as error:

@@ -16,7 +16,7 @@ from lightning_modules.pretrained import official_sam, read_pretrained
 from lightning_modules.slices import SliceModule
 
 SamFactory = Callable[[str, int], nn.Module]
-VARIANTS = {"tiny": "vit_tiny", "base": "vit_b"}
+VARIANT_OF_SIZE = {"tiny": "vit_tiny", "base": "vit_b"}
 BASE_SEED = 0  # of random base weights: they are the same for every system that stands on them
 
 
@@ -52,7 +52,7 @@ class SamAdapterModule(SliceModule):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.variant = variant or VARIANTS[size]
+        self.variant = variant or VARIANT_OF_SIZE[size]
         self.network: Any = network(self.variant, self.image_size)
         self.weights = _settled(weights or ("random" if self.variant == "vit_tiny" else "official"))
         self.origin = self._load_base(network, self.weights)
@@ -101,6 +101,7 @@ class SamAdapterModule(SliceModule):
                 "fit` trains upstream stages; elsewhere give its checkpoint file."
             )
         if weights.endswith((".pth", ".pt")):
+            self._randomise(network)  # what a file of the encoder alone does not hold
             self.network.load_base(
                 fit_state_dict(read_pretrained(weights), self.variant, self.image_size)
             )
@@ -131,7 +132,7 @@ class SamAdapterModule(SliceModule):
             )
         checkpoint = read_checkpoint(path)
         found = (checkpoint[KEY].get("model") or {}).get("init_args", {})
-        variant = found.get("variant") or VARIANTS.get(found.get("size", "tiny"))
+        variant = found.get("variant") or VARIANT_OF_SIZE.get(found.get("size", "tiny"))
         if variant != self.variant or found.get("image_size") != self.image_size:
             raise InputError(
                 f"{path} pretrained {variant} at {found.get('image_size')} pixels, model wants "

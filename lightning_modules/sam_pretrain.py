@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812, the name its own documentation uses
 
 from backbones.sam import SamImageEncoder
+from backbones.sam_variants import EMBEDDING, PATCH
 from datamodules.layouts import MODALITIES
 from errors import InputError
 from evaluation.reconstruction import reconstruction_png
-from lightning_modules.sam_adapter import VARIANTS
+from lightning_modules.sam_adapter import VARIANT_OF_SIZE
 from lightning_modules.slices import SliceModule
 
-PATCH = 16  # pixels of a token
 COLOURS = 3
 
 
@@ -55,9 +55,8 @@ class SamPretrainModule(SliceModule):
             raise InputError(f"model.block is {block} pixels: expected a multiple of {PATCH}.")
         self.masked = masked
         self.block = block
-        self.encoder = SamImageEncoder(variant or VARIANTS[size], self.image_size)
-        channels = 256  # of every SAM encoder's neck
-        self.reader = nn.Conv2d(channels, COLOURS * PATCH**2, kernel_size=1)
+        self.encoder = SamImageEncoder(variant or VARIANT_OF_SIZE[size], self.image_size)
+        self.reader = nn.Conv2d(EMBEDDING, COLOURS * PATCH**2, kernel_size=1)
         self.losses: list[Tensor] = []
         self.sample: tuple[Tensor, Tensor, Tensor] | None = None
         self.synthetic = False
@@ -116,6 +115,8 @@ class SamPretrainModule(SliceModule):
         """Reconstruct one patient's selected slices; what is hidden is the same every epoch."""
         generator = torch.Generator().manual_seed(batch_idx)
         self.synthetic = batch["case"][0].synthetic
+        if not bool(batch["selected"].any()):
+            return  # a patient without tumour has no slice to be selected
         with self.execution.active():
             self.losses.append(
                 self.loss_of(batch["image"][0, batch["selected"][0]], generator).float()
@@ -127,7 +128,8 @@ class SamPretrainModule(SliceModule):
 
     def on_fit_end(self) -> None:
         """Draw a validation slice, what was hidden of it, and what came back."""
-        if self.sample is not None and self.trainer.is_global_zero:
+        rehearsal = bool(getattr(self.trainer, "fast_dev_run", False))  # leaves nothing behind
+        if self.sample is not None and self.trainer.is_global_zero and not rehearsal:
             colours, hidden, reconstructed = (part.float().cpu().numpy() for part in self.sample)
             folder = Path(self.trainer.default_root_dir) / "overlays"
             reconstruction_png(

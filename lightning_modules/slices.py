@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from datamodules.layouts import MODALITIES
 from errors import InputError
 from evaluation.metrics import BRATS, EmptyRule, SliceDice, dice, hd95, score_case
+from lightning_modules.checkpoints import KEY
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.pretrained import read_pretrained
 from lightning_modules.segmentation import SegmentationModule
@@ -35,7 +36,7 @@ class SliceModule(SegmentationModule):
     def __init__(self, image_size: int = 256, **training: Any) -> None:
         super().__init__(**training)
         self.image_size = image_size
-        self.dice = SliceDice(self.regions)
+        self.dice: Any = SliceDice(self.regions)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Hold the size of the slices against the network's, then pass their shape through it."""
@@ -49,8 +50,17 @@ class SliceModule(SegmentationModule):
     # -- whole patients ----------------------------------------------------------------------------
 
     def probabilities(self, image: Tensor) -> Tensor:
-        """Return probabilities (1, S, 1, H, W) of a patient's slices (1, S, M, H, W)."""
+        """Return probabilities (1, S, 1, H, W) of a patient's slices (1, S, M, H, W).
+
+        Raises:
+            InputError: when the slices have another size than those of training.
+        """
         size = (self.image_size, self.image_size)
+        if tuple(image.shape[-2:]) != size:
+            raise InputError(
+                f"The slices have {image.shape[-1]} pixels and the network was trained on "
+                f"{self.image_size}: leave data.slice_size as the checkpoint has it."
+            )
         passes = SlidingWindow(
             size, overlap=0, tta=self.tta, execution=self.execution, batch_size=self.slices_per_pass
         )
@@ -67,12 +77,20 @@ class SliceModule(SegmentationModule):
             ``case``, ``predicted`` and ``reference`` (1, *prepared), bool arrays; what was not
             selected is not predicted.
         """
-        case, selected = batch["case"][0], batch["selected"][0]
-        reference = batch["mask"][0] > 0.5  # (S, 1, H, W)
-        predicted = torch.zeros_like(reference)
+        selected = batch["selected"][0]
+        probabilities = torch.zeros_like(batch["mask"][0])
         if bool(selected.any()):  # a patient without tumour has no slice to be selected
-            predicted[selected] = self.selected_probabilities(batch) > 0.5
-            self.dice.update(predicted[selected], reference[selected], case.case_id)
+            probabilities[selected] = self.selected_probabilities(batch)
+        return self.score_slices(batch, probabilities, self.dice)
+
+    def score_slices(
+        self, batch: dict[str, Any], probabilities: Tensor, metric: SliceDice
+    ) -> dict[str, Any]:
+        """Score one patient's probabilities (S, 1, H, W) on the selected slices."""
+        case, selected = batch["case"][0], batch["selected"][0]
+        predicted, reference = probabilities > 0.5, batch["mask"][0] > 0.5
+        if bool(selected.any()):
+            metric.update(predicted[selected], reference[selected], case.case_id)
         return {
             "case": case,
             "predicted": case.from_slices(predicted.cpu().numpy()) > 0.5,
@@ -137,7 +155,7 @@ class SliceBackboneModule(SliceModule):
         self.origin = "random weights"
         if weights is not None:
             absent = built.load_pretrained(read_pretrained(weights))
-            self.origin = f"{weights}, {len(absent)} tensors are not in it and stay random"
+            self.origin = f"{weights}, {len(absent)} tensors are not in it and began random"
 
     def forward(self, image: Tensor) -> Tensor:
         """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
@@ -147,3 +165,17 @@ class SliceBackboneModule(SliceModule):
     def remarks(self) -> list[str]:
         """Return where the weights began."""
         return [f"training began from {self.origin}"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the weights began; the file they came from is not needed again."""
+        super().on_save_checkpoint(checkpoint)
+        card = checkpoint[KEY]
+        card["origin"] = self.origin
+        if card["model"] is not None:
+            arguments = {**card["model"]["init_args"], "weights": None}
+            card["model"] = {**card["model"], "init_args": arguments}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over where the weights began."""
+        super().on_load_checkpoint(checkpoint)
+        self.origin = str(self.card.get("origin", self.origin))

@@ -107,10 +107,21 @@ class Application:
             if trainer.is_global_zero:
                 folder = self._results_folder(data)
                 write_csv(model.test_rows, folder / "per_case.csv")
-                if folder == self.run.folder:
+                if folder == self.run.folder and self._as_trained(data):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                 notices = [*model.remarks(), *data.notices]
                 print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
+
+    def _as_trained(self, data: Any) -> bool:
+        """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""
+        card, identity = self.recalled.cards[0], data.identity()
+        stored = {name: value for name, value in card["data"].items() if name != "split"}
+        own = self.run.best_checkpoint.resolve()
+        return (
+            [path.resolve() for path in self.recalled.checkpoints] == [own]
+            and all(identity.get(name) == value for name, value in stored.items())
+            and sorted(data.split.test) == sorted(card["split"]["test"])
+        )
 
     def _results_folder(self, data: Any) -> Path:
         """Return the run's own folder for its stored split, one inside it for another cohort."""

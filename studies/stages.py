@@ -134,7 +134,7 @@ def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
         if text in stages:
             return f"run:{stages[text].run.id}"
         if text.endswith(WEIGHTS):
-            return f"file:{file_hash(Path(text))}"
+            return f"file:{file_hash(Path(text).expanduser())}"
         return text
 
     return replace_strings(model, identify)

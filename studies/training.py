@@ -138,8 +138,12 @@ class Training:
                 "save_on_train_epoch_end": True,
                 "enable_version_counter": False,
             }
-            best = ModelCheckpoint(
-                filename="best", monitor=model.monitor, mode=model.monitor_mode, **common
+            best = ModelCheckpoint(  # of the weights alone: it is used, never trained on
+                filename="best",
+                monitor=model.monitor,
+                mode=model.monitor_mode,
+                save_weights_only=True,
+                **common,
             )
             last = ModelCheckpoint(filename="last", **common)
             artifact = CheckpointArtifact(

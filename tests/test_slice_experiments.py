@@ -80,6 +80,36 @@ def test_systems_stand_side_by_side(in_workplace, capsys):
         assert name in table
 
 
+def test_another_question_does_not_change_a_systems_row(in_workplace, tmp_path):
+    file = only_run(in_workplace, "sam_adapter") / "manifest.json"
+    before = json.loads(file.read_text())["test_scores"]
+    assert before
+    words = ["test", "--config", "experiments/sam_adapter.yaml", "--results_dir", str(tmp_path)]
+    assert run(*words, "--data.selection", "largest") == 0
+    words = ["test", "--ckpt_path", str(file.parent / "checkpoints" / "last.ckpt")]
+    assert run(*words) == 0
+    assert json.loads(file.read_text())["test_scores"] == before
+
+
+def test_several_systems_validate_and_test_as_an_ensemble(in_workplace, tmp_path, capsys):
+    members = [
+        str(only_run(in_workplace, name) / "checkpoints" / "best.ckpt")
+        for name in ("sam_adapter", "swin_unet")
+    ]
+    assert run("validate", "--ckpt_path", *members) == 0
+    assert "selected slices" in capsys.readouterr().out
+    assert run("test", "--ckpt_path", *members, "--results_dir", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "frozen base vit_tiny" in printed
+    assert "training began from" in printed
+
+
+def test_slices_of_another_size_are_refused(in_workplace, capsys):
+    words = ["test", "--config", "experiments/sam_adapter.yaml", "--data.slice_size", "96"]
+    assert run(*words) == 2
+    assert "leave data.slice_size as the checkpoint has it" in capsys.readouterr().err
+
+
 def test_pretraining_is_a_stage_that_segments_nothing(in_workplace, capsys):
     folder = only_run(in_workplace, "sam_tiny_pretrain")
     assert (folder / "overlays" / "reconstruction.png").is_file()
@@ -165,6 +195,4 @@ def test_paper_scale_has_the_parameters_of_the_paper(in_workplace, capsys):
         for path in manifests
         if json.loads(path.read_text())["parameters"]["all"] == 97_398_751
     )
-    state = read_checkpoint(run_folder / "checkpoints" / "best.ckpt")["state_dict"]
-    size = sum(value.numel() * value.element_size() for value in state.values())
-    assert 42e6 < size < 44e6
+    assert 42e6 < (run_folder / "checkpoints" / "best.ckpt").stat().st_size < 45e6

@@ -176,7 +176,7 @@ def test_a_flagged_patient_waits_for_a_person(exam):
     out = exam.parent.parent / "out"
     assert "t1ce moved by" in problem
     assert str(out / "P1" / "sheet.png") in problem
-    with pytest.raises(InputError, match="registration is flagged for P1"):
+    with pytest.raises(InputError, match="P1: registration flagged"):
         find_registered(out)
     (case,), problems = register_cohort(
         find_exams(exam.parent), out, missing="zero", accept_flagged=True, progress=False

@@ -7,9 +7,9 @@ import torch
 from monai.losses import DiceCELoss
 
 from adapters import CrossModalitySam, SingleModalitySam
-from backbones import SamImageEncoder
+from backbones import SamImageEncoder, SwinUnet
 from errors import InputError
-from lightning_modules import SamAdapterModule, SamPretrainModule
+from lightning_modules import SamAdapterModule, SamPretrainModule, SliceBackboneModule
 from lightning_modules.checkpoints import KEY
 from lightning_modules.embeddings import EmbeddingStore
 from lightning_modules.slices import SliceModule
@@ -187,6 +187,17 @@ def test_encoder_of_pretraining_is_the_one_of_the_adapter():
     assert isinstance(SamPretrainModule(image_size=SIZE).encoder, SamImageEncoder)
 
 
+def test_a_rivals_checkpoint_does_not_ask_for_its_pretrained_file_again():
+    model = SliceBackboneModule(network=SwinUnet, image_size=SIZE, loss=DiceCELoss(sigmoid=True))
+    model.origin = "swin.pth, 3 tensors are not in it and began random"
+    model.card["model"] = {"class_path": "x", "init_args": {"weights": "swin.pth"}}
+    checkpoint = saved(model)
+    assert checkpoint[KEY]["model"]["init_args"]["weights"] is None
+    other = SliceBackboneModule(network=SwinUnet, image_size=SIZE, loss=DiceCELoss(sigmoid=True))
+    other.on_load_checkpoint({**checkpoint, KEY: {**checkpoint[KEY], "patch_size": [SIZE, SIZE]}})
+    assert other.remarks() == [f"training began from {model.origin}"]
+
+
 def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
     _, file = pretrained_file(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -194,5 +205,5 @@ def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
     model.card["model"] = {"class_path": "x", "init_args": {"weights": "experiments/stage.yaml"}}
     assert saved(model)[KEY]["model"]["init_args"]["weights"] == str(file)
     file.unlink()
-    with pytest.raises(InputError, match="put it back, or name its new place by --model.weights"):
+    with pytest.raises(InputError, match="put it back, or name its new place"):
         module(weights=str(file))
