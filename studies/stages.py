@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datamodules.slice_split import case_of, is_by_slice
 from errors import InputError
 from lightning_modules.checkpoints import read_card
 from lightning_modules.progress import make_progress
@@ -178,19 +179,21 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     for patient in card.get("seen", []):
         seen_ids.add(patient["case_id"])
         seen_hashes.add(patient["content_hash"])
-    if plan.data.split.selected_on_test:
+    split, stored = plan.data.split, card.get("split", {})
+    if split.selected_on_test:
         return  # its test patients are those of selection by definition, and its tables say so
-    seen_cases = {case_id.partition("#")[0] for case_id in seen_ids}
-    by_slice = any("#" in case_id for case_id in seen_ids)
+    slices_here = is_by_slice(split.test, hashes)
+    slices_there = is_by_slice(stored.get("test", []), stored.get("hashes", {}))
+    seen_cases = {case_of(name) if slices_there else name for name in seen_ids}
 
-    def seen(case_id: str) -> bool:
-        """Say whether the case was seen; of one split by slice, the slice or the whole case."""
-        case, mark, _ = case_id.partition("#")
-        if case_id in seen_ids or hashes.get(case_id) in seen_hashes:
+    def seen(name: str) -> bool:
+        """Say whether it was seen; between a split by slice and one by patient, the patient."""
+        if name in seen_ids or hashes.get(name) in seen_hashes:
             return True
-        return case in seen_cases and not (mark and by_slice)
+        both = slices_here and slices_there
+        return not both and (case_of(name) if slices_here else name) in seen_cases
 
-    met = [case_id for case_id in plan.data.split.test if seen(case_id)]
+    met = [case_id for case_id in split.test if seen(case_id)]
     if met and not plan.data.allow_seen_patients:
         raise InputError(
             f"{path} was trained or selected on {len(met)} of the test patients of this experiment "
