@@ -131,8 +131,8 @@ def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
         rows = list(csv.DictReader(handle))
     doubted = [f"  {row['case_id']}: {row['doubts']}" for row in rows if row["doubts"]]
     parts = [
-        f"{len(rows)} patients segmented into {_relative(folder)}/ (label maps, overlays, "
-        "volumes.csv)."
+        f"{len(rows)} patient{'' if len(rows) == 1 else 's'} segmented into "
+        f"{_relative(folder)}/ (label maps, overlays, volumes.csv)."
     ]
     if doubted:
         parts += [f"Look at {len(doubted)} of them first:", *doubted]
