@@ -9,20 +9,18 @@ of each in a process of its own.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 from torch import nn
 from torch.nn import functional
 
 from adapters import CrossModalitySam
 from speed.global_attention import peak_memory
-from speed.timing import hardware, take_turns
+from speed.timing import hardware, take_turns, write_rows
 from tests.backbones.sam_peer import peer_decoder, peer_encoder, peer_masks, peer_prompt
 
 THREADS = 2
@@ -127,17 +125,12 @@ def main() -> None:
             f"{own / peer:.2f} of it (goal {MEMORY_GOAL:g})",
             flush=True,
         )
-    if arguments.out is not None:
-        content = {
-            "what": "seconds and peak memory of a training step of the cross-modality adapter",
-            "setting": f"{VARIANT}, batch {BATCH}, {IMAGE_SIZE} pixels, AdamW",
-            "hardware": f"{hardware()}, {arguments.threads} threads",
-            "load_average": psutil.getloadavg()[0],
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_rows(
+        arguments.out,
+        f"seconds and peak memory of a step: {VARIANT}, batch {BATCH}, {IMAGE_SIZE} px",
+        arguments.threads,
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ is left of a training step when the embeddings are kept.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 
 from backbones import SamMaskDecoder, SamPrompt
-from speed.timing import hardware, take_turns
+from speed.timing import hardware, take_turns, write_rows
 from tests.backbones.sam_peer import peer_decoder, peer_masks, peer_prompt
 
 THREADS, IMAGE_SIZE, BATCH, REPEATS = 2, 256, 24, 9
@@ -62,17 +60,12 @@ def main() -> None:
             f"{GOAL:g}; of the means {figure['ratio_of_means']:.1f})",
             flush=True,
         )
-    if arguments.out is not None:
-        content = {
-            "what": "seconds a batch, forward and backward of the mask decoder",
-            "setting": f"batch {BATCH}, {IMAGE_SIZE} pixels",
-            "hardware": f"{hardware()}, {arguments.threads} threads",
-            "load_average": psutil.getloadavg()[0],
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_rows(
+        arguments.out,
+        f"seconds a batch, forward and backward: batch {BATCH}, {IMAGE_SIZE} px",
+        arguments.threads,
+        rows,
+    )
 
 
 if __name__ == "__main__":

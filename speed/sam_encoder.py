@@ -7,14 +7,12 @@ cached or single-modality system runs. At 256 pixels batch 4 and 12, float32 and
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import psutil
 import torch
 
 from backbones import SamImageEncoder
-from speed.timing import hardware, take_turns
+from speed.timing import hardware, take_turns, write_rows
 from tests.backbones.sam_peer import peer_encoder
 
 THREADS = 2
@@ -66,16 +64,12 @@ def main() -> None:
             f"(goal {goal:g}; of the means {figure['ratio_of_means']:.2f})",
             flush=True,
         )
-    if arguments.out is not None:
-        content = {
-            "what": "seconds a batch of the vit_b image encoder, ours and segment_anything's",
-            "hardware": f"{hardware()}, {arguments.threads} threads",
-            "load_average": psutil.getloadavg()[0],
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_rows(
+        arguments.out,
+        "seconds a batch of the vit_b image encoder, ours and segment_anything's",
+        arguments.threads,
+        rows,
+    )
 
 
 if __name__ == "__main__":

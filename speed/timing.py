@@ -48,6 +48,21 @@ def hardware() -> str:
     return f"{os.cpu_count()} cores {model}, {gpu}"
 
 
+def write_rows(out: Path | None, what: str, threads: int, rows: list[dict[str, Any]]) -> None:
+    """Write rows of figures as JSON with the machine they come from, where `out` is given."""
+    if out is None:
+        return
+    content = {
+        "what": what,
+        "hardware": f"{hardware()}, {threads} threads",
+        "load_average": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "rows": rows,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def report(
     title: str,
     figures: Mapping[str, Mapping[str, float]],
