@@ -75,6 +75,13 @@ class Geometry:
         return native
 
 
+def corner_distance(affine: Array, other: Array, shape: tuple[int, ...]) -> float:
+    """Largest distance in mm between the corners that two affines give one grid (i, j, k)."""
+    corners = np.array(np.meshgrid(*[[0, n - 1] for n in shape])).reshape(3, -1)
+    apart = (affine - other) @ np.vstack([corners, np.ones(corners.shape[1])])
+    return float(np.sqrt((apart[:3] ** 2).sum(0)).max())
+
+
 def orientation_of(affine: Array) -> tuple[tuple[int, int], ...]:
     """Nibabel's (axis, flip) rows of an affine, as plain integers."""
     return tuple((int(axis), int(flip)) for axis, flip in nib.io_orientation(affine))

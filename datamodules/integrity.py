@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.geometry import bounding_box, canonical_view, orientation_of
+from datamodules.geometry import (
+    bounding_box,
+    canonical_view,
+    corner_distance,
+    orientation_of,
+)
 from datamodules.head import head_mask
 from datamodules.layouts import (
     LAYOUTS,
@@ -228,9 +233,7 @@ def _compare_grid(
             "register them to one grid"
         )
         return
-    corners = np.array(np.meshgrid(*[[0, n - 1] for n in reference.array.shape[:3]])).reshape(3, -1)
-    apart = (volume.affine - reference.affine) @ np.vstack([corners, np.ones(corners.shape[1])])
-    distance = float(np.sqrt((apart[:3] ** 2).sum(0)).max())
+    distance = corner_distance(volume.affine, reference.affine, reference.array.shape[:3])
     if not distance <= AFFINE_TOLERANCE:
         reading.problems.append(
             f"the affines of {name} and {anchor} put their corners {distance:.1f} mm apart: "

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.geometry import corner_distance
 from datamodules.integrity import AFFINE_TOLERANCE
 from datamodules.reading import Volume, read_volume
 from errors import InputError
@@ -237,6 +238,4 @@ def same_grid(first: Path, second: Path) -> bool:
     shape = tuple(one.shape[:3])
     if shape != tuple(other.shape[:3]):
         return False
-    corners = np.array(np.meshgrid(*[[0, n - 1] for n in shape])).reshape(3, -1)
-    apart = (one.affine - other.affine) @ np.vstack([corners, np.ones(corners.shape[1])])
-    return bool(np.sqrt((apart[:3] ** 2).sum(0)).max() <= AFFINE_TOLERANCE)
+    return corner_distance(one.affine, other.affine, shape) <= AFFINE_TOLERANCE

@@ -51,6 +51,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def set_arguments(card: dict[str, Any], **arguments: Any) -> None:
+    """Change constructor arguments in a card, where it names its module.
+
+    Args:
+        card: the ``gliofuse`` entry of a checkpoint.
+        **arguments: by name, what rebuilds the module from the checkpoint alone.
+    """
+    model = card["model"]
+    if model is not None:
+        card["model"] = {**model, "init_args": {**model["init_args"], **arguments}}
+
+
 def read_card(path: str | Path) -> dict[str, Any]:
     """Return what the checkpoint at ``path`` says about itself: its ``gliofuse`` entry."""
     return dict(read_checkpoint(path)[KEY])

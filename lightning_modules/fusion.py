@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules.layouts import REGIONS
 from errors import InputError
 from lightning_modules.backbone import BackboneModule
-from lightning_modules.checkpoints import KEY, build, load_module
+from lightning_modules.checkpoints import KEY, build, load_module, set_arguments
 from lightning_modules.segmentation import SegmentationModule
 
 HeadFactory = Callable[[Sequence[int], int, str], nn.Module]
@@ -78,11 +78,8 @@ class FusionModule(SegmentationModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the backbones by architecture: their weights are in the checkpoint already."""
         super().on_save_checkpoint(checkpoint)
-        card = checkpoint[KEY]
-        if card["model"] is not None:
-            specs = [json.dumps(spec) for spec in self.backbone_specs]
-            arguments = {**card["model"]["init_args"], "backbones": specs}
-            card["model"] = {**card["model"], "init_args": arguments}
+        specs = [json.dumps(spec) for spec in self.backbone_specs]
+        set_arguments(checkpoint[KEY], backbones=specs)
 
     @property
     def has_nothing_to_train(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.sam import fit_state_dict
 from errors import InputError
-from lightning_modules.checkpoints import KEY, read_checkpoint
+from lightning_modules.checkpoints import KEY, read_checkpoint, set_arguments
 from lightning_modules.embeddings import EmbeddingStore
 from lightning_modules.pretrained import official_sam, read_pretrained
 from lightning_modules.slices import SliceModule
@@ -169,9 +169,7 @@ class SamAdapterModule(SliceModule):
             name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
         }
         card = checkpoint[KEY]
-        if card["model"] is not None:
-            arguments = {**card["model"]["init_args"], "weights": self.weights}
-            card["model"] = {**card["model"], "init_args": arguments}
+        set_arguments(card, weights=self.weights)
         card["base"] = {
             "variant": self.variant,
             "hash": self.base_hash(),
@@ -202,17 +200,18 @@ class SamAdapterModule(SliceModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         if data is None or not self._stores:
             return
-        slices = data.train_dataloader().dataset
-        samples: dict[str, int] = {}
-        for index in range(len(slices)):
-            samples.setdefault(slices[index]["slice_key"], index)
-        keys = list(samples)
+        slices = data.train_dataloader().dataset.slices
+        places = {case.slice_key(index): (case, index) for case, index in slices}
+        keys = list(places)
+
+        def images(members: list[int]) -> Tensor:
+            chosen = [places[keys[member]] for member in members]
+            return torch.cat([case.padded_images(index, index + 1) for case, index in chosen])
+
         self.store = EmbeddingStore(self._embedding_folder(Path(data.cache_dir)))
         self.store.fill(
             keys,
-            lambda members: self._embed(
-                torch.stack([slices[samples[keys[index]]]["image"] for index in members])
-            ),
+            lambda members: self._embed(images(members)),
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             progress="embedding slices" if self.trainer.is_global_zero else None,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from datamodules.layouts import MODALITIES
 from errors import InputError
 from evaluation.metrics import BRATS, EmptyRule, SliceDice, dice, hd95, score_case
-from lightning_modules.checkpoints import KEY
+from lightning_modules.checkpoints import KEY, set_arguments
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.pretrained import read_pretrained
 from lightning_modules.segmentation import SegmentationModule
@@ -171,9 +171,7 @@ class SliceBackboneModule(SliceModule):
         super().on_save_checkpoint(checkpoint)
         card = checkpoint[KEY]
         card["origin"] = self.origin
-        if card["model"] is not None:
-            arguments = {**card["model"]["init_args"], "weights": None}
-            card["model"] = {**card["model"], "init_args": arguments}
+        set_arguments(card, weights=None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over where the weights began."""

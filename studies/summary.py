@@ -53,7 +53,7 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
         head += "this training was finished before; nothing was done (--overwrite trains it again)."
     else:
         head += f"finished in {minutes:.1f} min, peak memory {peak:.1f} GB."
-    lines = [
+    lines: list[Any] = [
         "",
         head,
         _parameters(manifest),
@@ -67,12 +67,17 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     hint = sync_hint(manifest)
     if hint:
         lines.append(f"W&B          offline; to see it online: {hint}")
-    beside = compared(run)
-    if len(beside) > 1:
-        lines.append(system_table(beside, title="Systems trained on the same data and split"))
+    lines += _beside(run)
     if manifest.get("validation_cases"):
         lines.append(f"Next         lightning test --config {_config_of(manifest)}")
     return _render(*lines)
+
+
+def _beside(run: Run) -> list[Any]:
+    """Return the table of comparable systems, where there is another one."""
+    systems = compared(run)
+    title = "Systems trained on the same data and split"
+    return [system_table(systems, title=title)] if len(systems) > 1 else []
 
 
 def _parameters(manifest: dict[str, Any]) -> str:
@@ -111,9 +116,7 @@ def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list
     manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
     table = slice_table if manifest.get("per_slice") else score_table
     parts: list[Any] = [table(rows, title=title), _parameters(manifest)]
-    beside = compared(run)
-    if len(beside) > 1:
-        parts.append(system_table(beside, title="Systems trained on the same data and split"))
+    parts += _beside(run)
     parts += [f"Note         {notice}" for notice in notices]
     parts.append(f"Per patient  {_relative(file)}")
     parts.append(
