@@ -2,6 +2,7 @@
 
 from fusion.dual_attention import DualFusionAttention, EarlyFusionAttention, LocalAttention
 from fusion.early import EarlyFusion
+from fusion.feature_transition import FeatureTransition, FeatureTransitionFusion
 from fusion.global_attention import GlobalFusionAttention
 from fusion.late import LateFusion
 
@@ -9,6 +10,8 @@ __all__ = [
     "DualFusionAttention",
     "EarlyFusion",
     "EarlyFusionAttention",
+    "FeatureTransition",
+    "FeatureTransitionFusion",
     "GlobalFusionAttention",
     "LateFusion",
     "LocalAttention",

@@ -1,6 +1,7 @@
 """How a network is trained: one LightningModule a file."""
 
 from lightning_modules.backbone import BackboneModule
+from lightning_modules.feature_transition import FeatureTransitionModule
 from lightning_modules.fusion import FusionModule
 from lightning_modules.sam_adapter import SamAdapterModule
 from lightning_modules.sam_pretrain import SamPretrainModule
@@ -9,6 +10,7 @@ from lightning_modules.slices import SliceBackboneModule, SliceModule
 
 __all__ = [
     "BackboneModule",
+    "FeatureTransitionModule",
     "FusionModule",
     "SamAdapterModule",
     "SamPretrainModule",

@@ -1,4 +1,4 @@
-"""Stage 1: one segmentation network of ``backbones``, trained from the four modalities."""
+"""One segmentation network, trained from the four modalities."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -6,27 +6,76 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from datamodules.layouts import MODALITIES, REGIONS
+from lightning_modules.checkpoints import KEY, set_arguments
 from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.transfer import take_over
 
 NetworkFactory = Callable[[int, int, str], nn.Module]
 
 
 class BackboneModule(SegmentationModule):
-    """Train one network of ``backbones`` to segment WT, TC and ET.
+    """Train one network of ``backbones`` or ``fusion`` to segment WT, TC and ET.
+
+    A network with a method ``forward_with_terms(image)``, returning its logits and further terms of
+    the loss by name, is trained on their sum; one with ``maps(image)`` and ``map_channels`` shows
+    them in ``predict --maps``.
 
     Args:
-        network: a class of ``backbones``, built as ``network(4, 3, size)``.
+        network: a class built as ``network(4, 3, size)``.
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
-        **training: loss, optimizer, scheduler, overlap, precision.
+        weights: an earlier stage whose weights of the same name are where training begins: an
+            experiment (``fit`` trains it where that is missing) or its checkpoint; null: random.
+        **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
+
+    Raises:
+        InputError: when the earlier stage is of another size or shares no weight.
     """
 
     def __init__(
-        self, network: NetworkFactory, size: Literal["tiny", "base"] = "tiny", **training: Any
+        self,
+        network: NetworkFactory,
+        size: Literal["tiny", "base"] = "tiny",
+        weights: str | None = None,
+        **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.network = network(len(MODALITIES), len(REGIONS), size)
+        built: Any = network(len(MODALITIES), len(REGIONS), size)
+        self.network = built
+        self.origin = "" if weights is None else take_over(self.network, weights, size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (B, 4, D, H, W) to logits (B, 3, D, H, W)."""
         logits: Tensor = self.network(image)
         return logits
+
+    def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits and the terms of the loss that come from inside the network."""
+        if not hasattr(self.network, "forward_with_terms"):
+            return super().forward_with_terms(image)
+        found: tuple[Tensor, dict[str, Tensor]] = self.network.forward_with_terms(image)
+        return found
+
+    def map_channels(self) -> dict[str, tuple[str, ...]]:
+        """Return the maps that the network can show, each with the names of its channels."""
+        return dict(getattr(self.network, "map_channels", {}))
+
+    def maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the network's maps of a patch (B, 4, *patch), each (B, K, *patch)."""
+        found: dict[str, Tensor] = self.network.maps(image)
+        return found
+
+    def remarks(self) -> list[str]:
+        """Return where the weights began, unless at random."""
+        return [f"training began from {self.origin}"] if self.origin else []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the weights began; the file they came from is not needed again."""
+        super().on_save_checkpoint(checkpoint)
+        card = checkpoint[KEY]
+        card["origin"] = self.origin
+        set_arguments(card, weights=None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over where the weights began."""
+        super().on_load_checkpoint(checkpoint)
+        self.origin = str(self.card.get("origin", ""))

@@ -1,5 +1,6 @@
 """What a run leaves behind: its metrics file, its gallery, its predictions."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -201,7 +202,9 @@ class PredictionWriter(Callback):
     """Write one label map, one overlay and one line of volumes a patient.
 
     The NIfTI file lies on the input's grid and affine, in the label values and the file naming of
-    the input's layout. ``volumes.csv`` gives ml and a column of doubts.
+    the input's layout. ``volumes.csv`` gives ml and a column of doubts; where post-processing is
+    on, also the ml before it. Maps that a network shows become 4-D NIfTI files, and ``maps.json``
+    names their channels.
 
     Args:
         folder: where everything goes.
@@ -236,6 +239,10 @@ class PredictionWriter(Callback):
             stem = case.prediction_name.split(".nii")[0]
             volume = np.moveaxis(outputs["probabilities"], 0, -1)
             case.save_native(volume, self.folder / f"{stem}_probabilities.nii.gz", np.float32)
+        for name, volume in outputs.get("maps", {}).items():
+            stem = case.prediction_name.split(".nii")[0]
+            file = self.folder / f"{stem}_{name}.nii.gz"
+            case.save_native(np.moveaxis(volume, 0, -1), file, np.float32)
         regions = outputs["regions"]
         overlay_png(
             images={name: case.native_image(name) for name in MODALITIES},
@@ -250,6 +257,13 @@ class PredictionWriter(Callback):
         self.rows[case.case_id] = volume_row(
             case, regions, outputs["probabilities"] > 0.5, _regions(pl_module)
         )
+        if "unprocessed" in outputs:
+            before = volume_row(
+                case, outputs["unprocessed"], outputs["unprocessed"], _regions(pl_module)
+            )
+            doubts = self.rows[case.case_id].pop("doubts")
+            volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
+            self.rows[case.case_id] |= {**volumes, "doubts": doubts}
         if trainer.world_size == 1:
             self._write_table(list(self.rows.values()))
 
@@ -264,6 +278,10 @@ class PredictionWriter(Callback):
             rows = list({key: row for part in gathered for key, row in part.items()}.values())
         if trainer.is_global_zero and rows:
             self._write_table(rows)
+            found: Any = pl_module
+            if found.shows_maps:
+                text = json.dumps(found.map_channels(), indent=2)
+                (self.folder / "maps.json").write_text(text + "\n")
 
     def _write_table(self, rows: list[dict[str, Any]]) -> None:
         ordered = sorted(rows, key=lambda row: row["case_id"])

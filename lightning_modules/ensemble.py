@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,11 @@ class EnsembleModule(SegmentationModule):
     def __init__(self, members: Sequence[SegmentationModule]) -> None:
         self.regions = members[0].regions
         self.per_slice = members[0].per_slice
-        super().__init__(loss=nn.Identity(), overlap=members[0].overlap)
+        super().__init__(
+            loss=nn.Identity(),
+            overlap=members[0].overlap,
+            postprocessing=members[0].postprocessing,
+        )
         self.members = nn.ModuleList(members)  # registers them, so that they move to the device
         self.models = list(members)
         self.dice: Any = copy.deepcopy(members[0].dice)
@@ -49,6 +54,10 @@ class EnsembleModule(SegmentationModule):
     def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
         """Bring one patient to his original grid as the members do."""
         return self.models[0].assemble(batch, probabilities)
+
+    def label_map(self, case: Any, regions: np.ndarray) -> np.ndarray:
+        """Compose label maps as the members do."""
+        return self.models[0].label_map(case, regions)
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Score one patient as the members do."""

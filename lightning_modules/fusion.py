@@ -29,7 +29,7 @@ class FusionModule(SegmentationModule):
             checkpoint files of stage 1. (A fusion checkpoint names the architectures instead, as
             JSON: their weights are in it.)
         size: named size of head and backbones: tiny for a CPU, base as in the paper.
-        **training: loss, optimizer, scheduler, overlap, precision.
+        **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
         InputError: when a backbone is no stage-1 checkpoint or has another size.

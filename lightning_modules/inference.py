@@ -133,7 +133,7 @@ def _processor_flags() -> frozenset[str]:
 
 
 class SlidingWindow:
-    """Segment a whole volume window by window.
+    """Apply a network to a whole volume window by window.
 
     Sigmoid inside each window, probabilities blended in fp32: blending logits gives another mask.
     An axis shorter than the patch is padded and cropped back.
@@ -147,6 +147,7 @@ class SlidingWindow:
         execution: precision and memory layout; None takes that of the image's device.
         fill: what padding holds: the background value of the prepared images.
         batch_size: windows a forward pass.
+        activation: what turns the network's output into what is blended.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class SlidingWindow:
         execution: Execution | None = None,
         fill: float = 0.0,
         batch_size: int = 1,
+        activation: Callable[[Tensor], Tensor] = torch.sigmoid,
     ) -> None:
         self.patch_size = tuple(patch_size)
         self.overlap = overlap
@@ -166,9 +168,10 @@ class SlidingWindow:
         self.execution = execution
         self.fill = fill
         self.batch_size = batch_size
+        self.activation = activation
 
     def __call__(self, network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Return probabilities (B, R, *S) in fp32.
+        """Return probabilities (B, R, *S) in fp32, or whatever the activation makes.
 
         Args:
             network: from windows (N, M, *patch) to logits (N, R, *patch), in eval mode.
@@ -180,9 +183,9 @@ class SlidingWindow:
         execution = self.execution or choose_execution(image.device)
         flips = self._flips()
 
-        def probabilities(window: Tensor) -> Tensor:
+        def activated(window: Tensor) -> Tensor:
             parts = (
-                torch.sigmoid(network(execution.arrange(window.flip(axes))).float()).flip(axes)
+                self.activation(network(execution.arrange(window.flip(axes))).float()).flip(axes)
                 for axes in flips
             )
             return reduce(torch.add, parts).div_(len(flips)).contiguous()
@@ -192,7 +195,7 @@ class SlidingWindow:
                 image.float(),
                 self.patch_size,
                 self.batch_size,
-                probabilities,
+                activated,
                 overlap=self.overlap,
                 mode=self.mode,
                 cval=self.fill,

@@ -37,7 +37,7 @@ class SamAdapterModule(SliceModule):
         weights: of the frozen base: an official checkpoint file; ``official``, downloaded once;
             a pretraining experiment or its checkpoint (vit_tiny); ``random``; null: official
             where there is one, else random.
-        **training: image_size, loss, optimizer, scheduler, overlap, precision.
+        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
         InputError: when the weights are absent, altered or of another variant.

@@ -60,7 +60,6 @@ class SamPretrainModule(SliceModule):
         self.losses: list[Tensor] = []
         self.sample: tuple[Tensor, Tensor, Tensor] | None = None
         self.synthetic = False
-        self.validation_cases: dict[str, dict[str, float]] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """Map slices (B, 4, H, W) to what the encoder makes of their mean, (B, 3, H, W)."""

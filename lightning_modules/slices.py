@@ -26,7 +26,7 @@ class SliceModule(SegmentationModule):
 
     Args:
         image_size: pixels along either side of a slice, as ``data.slice_size``.
-        **training: loss, optimizer, scheduler, overlap, precision.
+        **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
     """
 
     regions: tuple[str, ...] = ("WT",)
@@ -102,12 +102,12 @@ class SliceModule(SegmentationModule):
         case = batch["case"][0]
         native = case.to_native(probabilities.cpu().numpy())
         regions = native > 0.5
-        return {
-            "case": case,
-            "probabilities": native,
-            "labels": regions[0].astype(np.uint8),
-            "regions": regions,
-        }
+        labels = self.label_map(case, regions)
+        return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
+
+    def label_map(self, case: Any, regions: np.ndarray) -> np.ndarray:
+        """Return the label map (*native) of the whole tumour (1, *native): 1 is tumour."""
+        return regions[0].astype(np.uint8)
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Score one patient: his selected slices, averaged, and apart from them his volume."""
@@ -139,7 +139,7 @@ class SliceBackboneModule(SliceModule):
         network: a class of ``backbones``, built as ``network(4, 1, size, image_size)``.
         size: named size of the network: tiny for a CPU, base as in its paper.
         weights: file of pretrained weights in the form its authors published; null: random.
-        **training: image_size, loss, optimizer, scheduler, overlap, precision.
+        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
     """
 
     def __init__(

@@ -6,11 +6,14 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
+from errors import InputError
+from evaluation.postprocessing import Postprocessing, effect_lines
 from evaluation.tables import mean_scores, write_csv
 from lightning_modules.callbacks import PredictionWriter
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
+from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from studies import tracking
 from studies.recall import Recall, check_preparation
 from studies.summary import prediction_summary, test_summary, validation_summary
@@ -47,6 +50,7 @@ class Application:
         self.arguments = arguments
         self.run = recalled.run
         self.failures: dict[str, str] = {}
+        self.trained_postprocessing: Postprocessing | None = None
 
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
@@ -58,6 +62,12 @@ class Application:
 
     def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
         """Load the weights, hand the stored split to the data, choose the callbacks."""
+        if not isinstance(model, SegmentationModule):
+            raise InputError(
+                f"{self.run.experiment} is a first stage and segments nothing, so it is neither "
+                "scored nor predicted with: name it as model.weights of an experiment that builds "
+                "upon it, such as experiments/zhang2021.yaml."
+            )
         first = self.recalled.checkpoints[0]
         checkpoint = read_checkpoint(first)
         model.on_load_checkpoint(checkpoint)
@@ -65,7 +75,9 @@ class Application:
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.recalled.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment)]
+        self._choose_postprocessing(model)
         if self.subcommand == "predict":
+            self._choose_maps(model)
             model.tta = self.arguments.tta
             callbacks.append(
                 PredictionWriter(
@@ -81,6 +93,25 @@ class Application:
             enable_model_summary=False,
             default_root_dir=self.run.folder,
         )
+
+    def _choose_postprocessing(self, model: Any) -> None:
+        choice = getattr(self.arguments, "postprocessing", "as_trained")
+        self.trained_postprocessing = model.postprocessing
+        if choice == "off":
+            model.postprocessing = None
+        elif choice == "on" and model.postprocessing is None:
+            model.postprocessing = Postprocessing()
+
+    def _choose_maps(self, model: Any) -> None:
+        if not self.arguments.maps:
+            return
+        if len(self.recalled.checkpoints) > 1 or not model.map_channels():
+            raise InputError(
+                f"--maps: {self.run.experiment} shows no maps of what it looks at: leave "
+                "the option out, or use one checkpoint of a network that has some, such as one of "
+                "experiments/zhou2022.yaml."
+            )
+        model.shows_maps = True
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Run the command and say what came of it."""
@@ -105,11 +136,16 @@ class Application:
         else:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
-                folder = self._results_folder(data)
+                folder = self._results_folder(data, model)
                 write_csv(model.test_rows, folder / "per_case.csv")
                 if folder == self.run.folder and self._as_trained(data):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                 notices = [*model.remarks(), *data.notices]
+                if model.postprocessing is not None:
+                    notices.append(
+                        f"post-processing: {model.postprocessing}; means before and after"
+                    )
+                    notices += effect_lines(model.test_rows, UNPROCESSED)
                 print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
 
     def _as_trained(self, data: Any) -> bool:
@@ -123,10 +159,12 @@ class Application:
             and sorted(data.split.test) == sorted(card["split"]["test"])
         )
 
-    def _results_folder(self, data: Any) -> Path:
-        """Return the run's own folder for its stored split, one inside it for another cohort."""
+    def _results_folder(self, data: Any, model: Any) -> Path:
+        """Return the run's own folder for its stored split, one inside it for anything else."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
         if data.split.protocol == "external":
             return self.run.folder / f"external-{data.fingerprint()[:8]}"
+        if model.postprocessing != self.trained_postprocessing:
+            return self.run.folder / f"postprocessing-{self.arguments.postprocessing}"
         return self.run.folder

@@ -68,6 +68,15 @@ class ExperimentCLI(LightningCLI):
                 default=None,
                 help="Folder of per_case.csv; unset: the run's.",
             )
+        if subcommand in ("test", "predict"):
+            add(
+                "--postprocessing",
+                type=str,
+                default="as_trained",
+                choices=["as_trained", "on", "off"],
+                help="Rules on the label maps: as the experiment has them, its own or the default "
+                "ones on, or none.",
+            )
         if subcommand == "fit":
             add("--resume", action="store_true", help="Go on from the last finished epoch.")
             add(
@@ -78,6 +87,11 @@ class ExperimentCLI(LightningCLI):
         if subcommand == "predict":
             add("--output", type=str, default="predictions", help="Folder of the predictions.")
             add("--probabilities", action="store_true", help="Also write region probabilities.")
+            add(
+                "--maps",
+                action="store_true",
+                help="Also write what the network looks at, where it can show it (Zhou 2022).",
+            )
             add(
                 "--all_grids",
                 action="store_true",

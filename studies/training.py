@@ -152,6 +152,8 @@ class Training:
             )
             callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last, artifact]
         tracking.tidy(settings.get("logger"))
+        if not model.automatic_optimization:
+            _hand_over_optimisation(model, settings)
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -279,6 +281,28 @@ class Training:
         return {
             f"val/dice/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names
         }
+
+
+def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
+    """Give a module that steps its own optimisers what Lightning refuses to do for it.
+
+    Raises:
+        InputError: when gradients should be summed over several batches.
+    """
+    if (settings.get("accumulate_grad_batches") or 1) > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}, but "
+            f"{type(model).__name__} steps several optimisers in turns: leave it out, and raise "
+            "data.batch_size instead."
+        )
+    model.gradient_clip_val = settings.pop("gradient_clip_val", None)
+    if settings.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise InputError(
+            f"trainer.gradient_clip_algorithm is {settings['gradient_clip_algorithm']!r}: "
+            f"{type(model).__name__} clips by norm."
+        )
+    if settings.get("strategy") == "ddp":  # each backward pass reaches half of the networks
+        settings["strategy"] = "ddp_find_unused_parameters_true"
 
 
 def _checkpoint_files(model: dict[str, Any]) -> list[str]:

@@ -1,0 +1,81 @@
+"""Rules on a finished label map: small components, tiny cores, tiny enhancing tumour."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """Rules of Zhang et al. 2021, read in the authors' code; any network may use them.
+
+    They state sizes in voxels of 1 mm; here they are volumes, so that they mean the same on every
+    grid. Voxels that touch by a corner belong to one component (decided here).
+
+    Args:
+        component_share: a component of the whole tumour smaller than this share of the largest is
+            dropped; 0 keeps all.
+        least_core: a core below this many mm3 is doubted: the oedema becomes necrosis; 0 never.
+        least_enhancing: enhancing tumour below this many mm3 becomes oedema (the authors: 200 to
+            500); 0 never.
+    """
+
+    component_share: float = 1 / 3
+    least_core: float = 10.0
+    least_enhancing: float = 200.0
+
+    def __call__(self, regions: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """Return the regions after the rules, a new array.
+
+        Args:
+            regions: nested WT, TC, ET, or WT alone: bool (R, *S); R = 1 knows the first rule only.
+            spacing: voxel size in mm along every axis of S.
+        """
+        whole = self._large_components(regions[0])
+        if len(regions) == 1:
+            return whole[None]
+        voxel = float(np.prod(spacing))
+        core, enhancing = regions[1] & whole, regions[2] & whole
+        if whole.any() and core.sum() * voxel < self.least_core:
+            core = whole.copy()
+        if enhancing.sum() * voxel < self.least_enhancing:
+            core = core & ~enhancing
+            enhancing = np.zeros_like(enhancing)
+        return np.stack([whole, core, enhancing])
+
+    def _large_components(self, whole: np.ndarray) -> np.ndarray:
+        components, found = ndimage.label(whole, structure=np.ones((3,) * whole.ndim))
+        if found < 2:
+            return whole.copy()
+        sizes = np.bincount(components.ravel())[1:]
+        kept = np.flatnonzero(sizes >= self.component_share * sizes.max()) + 1
+        return np.isin(components, kept)
+
+    def __str__(self) -> str:
+        """Return the rules as a sentence for tables."""
+        return (
+            f"components below {self.component_share:.0%} of the largest dropped; core below "
+            f"{self.least_core:g} mm3: oedema becomes necrosis; enhancing tumour below "
+            f"{self.least_enhancing:g} mm3 becomes oedema"
+        )
+
+
+def effect_lines(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    """Return what post-processing did to the mean of every score, a line a score.
+
+    Args:
+        rows: one a patient, with every score twice: as it is, and under ``prefix`` before it.
+        prefix: of the columns before post-processing.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    lines = []
+    for name in names:
+        if prefix + name not in names or not name.rpartition("/")[0]:
+            continue
+        pairs = [(float(row[prefix + name]), float(row[name])) for row in rows if name in row]
+        before, after = np.nanmean(np.array(pairs), axis=0)
+        lines.append(f"{name:<18} {before:9.4f} -> {after:9.4f}  ({after - before:+.4f})")
+    return lines

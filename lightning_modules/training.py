@@ -1,0 +1,168 @@
+"""What every training shares, whatever its network is for: seed, optimiser, patch, card."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from datamodules.layouts import MODALITIES, REGIONS
+from errors import InputError
+from lightning_modules.checkpoints import KEY
+from lightning_modules.inference import Execution, choose_execution
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+class TrainingModule(L.LightningModule):
+    """One training of this project; a subclass says what its loss is and what validation measures.
+
+    Args:
+        loss: what is minimised; how it is called is the subclass's affair.
+        optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
+            weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
+        scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
+            ReduceLROnPlateau follows ``monitor``.
+        precision: arithmetic of inference: auto takes bf16 where the processor has it.
+    """
+
+    card: dict[str, Any]
+    regions: tuple[str, ...] = REGIONS
+    monitor = "val/dice/mean"  # selects the checkpoint
+    monitor_mode: Literal["max", "min"] = "max"
+    per_slice = False  # scores are means over slices first
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.precision: Literal["auto", "fp32", "bf16"] = precision
+        self.seed = 0
+        self.augmented = True  # whether training changes its images from epoch to epoch
+        self.gradient_clip_val: float | None = None  # for a module that steps its own optimisers
+        self.patch_size: tuple[int, ...] | None = None
+        self.validation_cases: dict[str, dict[str, float]] = {}
+        self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
+
+    def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
+        """Pass the shape of a patch through the network, without data or memory.
+
+        Args:
+            patch_size: voxels along every axis.
+            bf16_on_cpu: whether the training will multiply in bf16 on a processor. There oneDNN's
+                weight gradient of a 3x3x3 convolution on a grid two voxels deep reads memory that
+                nobody wrote (seen with torch 2.13 on AMX: anything up to NaN, another at each run).
+
+        Raises:
+            InputError: when the network cannot take the patch, or cannot be trained on it.
+        """
+        shadow = copy.deepcopy(self).to("meta")
+        shallow = []
+
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].shape[2] == 2 and next(layer.parameters()).requires_grad:
+                shallow.append(layer)
+
+        for layer in shadow.modules():
+            if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1 and layer.stride[0] == 1:
+                layer.register_forward_pre_hook(look)
+        image = torch.zeros(2, len(MODALITIES), *patch_size, device="meta")
+        with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+            shadow(image)
+        if shallow and bf16_on_cpu:
+            raise InputError(
+                f"data.patch_size {list(patch_size)} leaves two voxels of depth at the coarsest "
+                "level, where bf16 training on a processor computes wrong gradients: set a larger "
+                "first side, or --trainer.precision 32-true."
+            )
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the patch size of training from the data: inference repeats it exactly."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            self.patch_size = tuple(data.patch_size)
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch's randomness (dropout) a function of seed, epoch and rank alone."""
+        sequence = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def log_train(self, name: str, value: Tensor, batch: dict[str, Any]) -> None:
+        """Log ``train/<name>`` as the mean over the epoch's patches."""
+        self.log(
+            f"train/{name}",
+            value.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["case_id"]),
+        )
+
+    def compute_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the training loss of a batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
+        """One optimisation step on a batch of patches."""
+        loss = self.compute_loss(batch)
+        self.log_train("loss", loss, batch)
+        return loss
+
+    def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """Return the optimiser that was asked for over some weights."""
+        if self.optimizer_factory is None:
+            return torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
+        return self.optimizer_factory(weights)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and scheduler over the trainable parameters only."""
+        optimizer = self.build_optimizer(
+            [weight for weight in self.parameters() if weight.requires_grad]
+        )
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = self.scheduler_factory(optimizer)
+        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of parameters in ``all`` and of those ``trained``."""
+        weights = list(self.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return {"all": sum(weight.numel() for weight in weights), "trained": trained}
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of this run's scores has to know about the network."""
+        return []
+
+    @property
+    def execution(self) -> Execution:
+        """Precision and memory layout of inference on the present device."""
+        return choose_execution(self.device, self.precision)
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the card: what the checkpoint says about itself."""
+        checkpoint[KEY] = {**self.card, "patch_size": list(self.patch_size or ())}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the card of a checkpoint, and with it the patch size of training."""
+        self.card = dict(checkpoint[KEY])
+        self.patch_size = tuple(self.card["patch_size"]) or None
