@@ -1,0 +1,135 @@
+"""Stage 1 of Zhang et al.: four networks, two optimisers, two pools."""
+
+import copy
+
+import lightning as L  # noqa: N812
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from errors import InputError
+from fusion import FeatureTransitionFusion
+from lightning_modules import BackboneModule, FeatureTransitionModule
+from lightning_modules.image_pool import ImagePool
+from lightning_modules.losses import ClassDiceLoss
+
+SPEC = {"class_path": "lightning_modules.FeatureTransitionModule", "init_args": {"size": "tiny"}}
+
+
+@pytest.fixture
+def stage_one():
+    torch.manual_seed(0)
+    module = FeatureTransitionModule(size="tiny")
+    module.card.update(model=SPEC, seen=[])
+    module.patch_size = (16, 16, 16)
+    return module
+
+
+def write(module, path):
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    return str(path)
+
+
+def train(module, batch, monkeypatch, before_step):
+    """One real training step of Lightning; `before_step` sees every optimiser before it steps."""
+    monkeypatch.setattr(module, "log_train", lambda *_: None)
+    original = module._descend
+
+    def descend(optimizer, loss):
+        before_step(optimizer, loss)
+        original(optimizer, loss)
+
+    monkeypatch.setattr(module, "_descend", descend)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader([batch], batch_size=None))
+
+
+def test_each_optimiser_moves_its_own_networks(stage_one, batch, monkeypatch):
+    states, losses = [copy.deepcopy(stage_one.network.state_dict())], []
+
+    def note(optimizer, loss):
+        states.append(copy.deepcopy(stage_one.network.state_dict()))
+        losses.append(loss.detach().clone())
+
+    train(stage_one, batch, monkeypatch, note)
+    begin, before_critics = states[0], states[2]
+    after = stage_one.network.state_dict()
+
+    def moved(first, second):
+        return {name for name in first if not torch.equal(first[name], second[name])}
+
+    assert {name.split(".")[0] for name in moved(begin, before_critics)} == {"streams", "translate"}
+    assert {name.split(".")[0] for name in moved(before_critics, after)} == {"critics"}
+    assert len(losses) == 2
+
+
+def test_losses_are_least_squares_and_ten_times_the_cycle(stage_one, batch, monkeypatch):
+    twin = copy.deepcopy(stage_one.network)
+    losses = []
+    train(stage_one, batch, monkeypatch, lambda _, loss: losses.append(loss.detach().clone()))
+    x, y = batch["image"][:, :2], batch["image"][:, 2:]
+    with torch.no_grad():
+        fake_y, fake_x = twin.generate(0, x), twin.generate(1, y)
+        cycle = (twin.generate(1, fake_y) - x).abs().mean() + (
+            twin.generate(0, fake_x) - y
+        ).abs().mean()
+        adversarial = ((twin.judge(0, fake_y) - 1) ** 2).mean() + (
+            (twin.judge(1, fake_x) - 1) ** 2
+        ).mean()
+        real = ((twin.judge(0, y) - 1) ** 2).mean() + ((twin.judge(1, x) - 1) ** 2).mean()
+        fake = (twin.judge(0, fake_y) ** 2).mean() + (twin.judge(1, fake_x) ** 2).mean()
+    assert float(losses[0]) == pytest.approx(float(adversarial + 10 * cycle), rel=1e-5)
+    assert float(losses[1]) == pytest.approx(float(real + fake) / 2, rel=1e-5)
+
+
+def test_stage_two_takes_over_every_weight_but_the_last_convolutions(stage_one, tmp_path):
+    path = write(stage_one, tmp_path / "stage_one.ckpt")
+    torch.manual_seed(1)
+    module = BackboneModule(
+        network=FeatureTransitionFusion, size="tiny", weights=path, loss=ClassDiceLoss()
+    )
+    given, taken = stage_one.network.state_dict(), module.network.state_dict()
+    bodies = {name for name in given if name.startswith("streams.")}
+    last = {name for name in given if name.startswith("translate.")}
+    assert set(given) - bodies - last == {name for name in given if name.startswith("critics.")}
+    assert all(torch.equal(given[name], taken[name]) for name in bodies)
+    assert not last & set(taken)
+    assert module.remarks()[0].endswith("new: classify, fuse_full, fuse_half, fuse, out")
+    assert all(weight.requires_grad for weight in module.network.parameters())
+
+
+def test_another_size_is_refused(stage_one, tmp_path):
+    path = write(stage_one, tmp_path / "stage_one.ckpt")
+    with pytest.raises(InputError, match=r"stage_one\.ckpt has size tiny, the network base"):
+        BackboneModule(
+            network=FeatureTransitionFusion, size="base", weights=path, loss=ClassDiceLoss()
+        )
+
+
+def test_pool_hands_back_new_and_older_images():
+    torch.manual_seed(0)
+    pool = ImagePool(2)
+    images = [torch.full((1, 1, 2, 2, 2), float(value)) for value in range(40)]
+    handed = [float(pool.exchange(image).mean()) for image in images]
+    assert handed[:2] == [0, 1]  # it fills first
+    older = [now for now, value in zip(handed[2:], range(2, 40), strict=True) if now != value]
+    assert 10 < len(older) < 28  # about half of 38
+    assert len(pool.images) == 2
+    assert max(handed.count(value) for value in set(handed)) == 2  # once new, once again at most
+
+
+def test_pool_of_none_hands_everything_back():
+    image = torch.randn(2, 1, 2, 2, 2, requires_grad=True)
+    handed = ImagePool(0).exchange(image)
+    assert torch.equal(handed, image)
+    assert not handed.requires_grad
+
+
+def test_below_zero_is_refused():
+    with pytest.raises(InputError, match=r"model\.pool_size is -1"):
+        FeatureTransitionModule(pool_size=-1)
