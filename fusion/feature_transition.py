@@ -112,12 +112,16 @@ class PatchDiscriminator(nn.Module):
                 layers.append(nn.InstanceNorm3d(width))
             layers.append(nn.LeakyReLU(LEAK, inplace=True))
             before = width
-        layers.append(nn.Conv3d(before, 1, kernel_size=4, padding=1))
         self.layers = nn.Sequential(*layers)
+        self.out = nn.Conv3d(before, 1, kernel_size=4, padding=1)
 
     def forward(self, group: torch.Tensor) -> torch.Tensor:
         """Return how real every patch of a group (B, 2, D, H, W) looks, (B, 1, d, h, w)."""
-        return self.layers(group)
+        features = self.layers(group)
+        # float32: its output may be two voxels deep, where oneDNN's bfloat16 weight gradient reads
+        # memory that nobody wrote
+        with torch.autocast(features.device.type, enabled=False):
+            return self.out(features.float())
 
 
 class FeatureTransition(nn.Module):

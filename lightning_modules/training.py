@@ -64,7 +64,7 @@ class TrainingModule(L.LightningModule):
         Args:
             patch_size: voxels along every axis.
             bf16_on_cpu: whether the training will multiply in bf16 on a processor. There oneDNN's
-                weight gradient of a 3x3x3 convolution on a grid two voxels deep reads memory that
+                weight gradient of a convolution whose output is two voxels deep reads memory that
                 nobody wrote (seen with torch 2.13 on AMX: anything up to NaN, another at each run).
 
         Raises:
@@ -73,13 +73,13 @@ class TrainingModule(L.LightningModule):
         shadow = copy.deepcopy(self).to("meta")
         shallow = []
 
-        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0].shape[2] == 2 and next(layer.parameters()).requires_grad:
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.shape[2] == 2 and next(layer.parameters()).requires_grad:
                 shallow.append(layer)
 
         for layer in shadow.modules():
             if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1 and layer.stride[0] == 1:
-                layer.register_forward_pre_hook(look)
+                layer.register_forward_hook(look)
         image = torch.zeros(2, len(MODALITIES), *patch_size, device="meta")
         with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
             shadow(image)

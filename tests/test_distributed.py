@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 
@@ -81,6 +82,19 @@ def test_two_processes_train_the_adapter_as_one(workplace, environment):
         assert ours["step"] == theirs["step"]
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-3)
         assert ours["val/dice/WT"] == pytest.approx(theirs["val/dice/WT"], abs=5e-3)
+
+
+def test_two_processes_train_the_adversarial_stage_as_one(workplace, environment):
+    name = "zhang2021_transition"
+    short = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "8", "--data.n_folds", "5"]
+    for runs_dir, devices in (("runs-gan-one", []), ("runs-gan-two", TWO)):
+        lightning(workplace, environment, *fit(name, runs_dir, *devices, *short))
+    one, two = (only(workplace / runs_dir / name) for runs_dir in ("runs-gan-one", "runs-gan-two"))
+    (ours,), (theirs,) = metrics_of(one), metrics_of(two)
+    for key in ("train/cycle", "train/adversarial", "train/discriminator", "val/loss"):
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-3), key
+    last = torch.load(two / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    assert len(last["image_pools"]) == 2  # one of each process
 
 
 def test_late_fusion_and_test_on_two_devices(workplace, environment):

@@ -135,6 +135,46 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):
     assert metrics_of(first) == metrics_of(second)
 
 
+def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(
+    workplace, environment
+):
+    name = "zhang2021_transition"
+    short = ["--model.pool_size", "4"]  # full before the training is killed
+    finish(command(name, "runs-gan-whole", *short), workplace, environment)
+    whole, killed = workplace / "runs-gan-whole", workplace / "runs-gan-killed"
+
+    def training_has_begun():
+        return rows_written(killed, name) >= 1
+
+    words = command(name, "runs-gan-killed", *short)
+    kill_after(words, workplace, environment, training_has_begun)
+    finish([*words, "--resume"], workplace, environment)
+    first, second = only(whole / name), only(killed / name)
+    assert first.name == second.name
+    ours, theirs = (
+        torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+        for run in (first, second)
+    )
+    assert len(ours["optimizer_states"]) == 2
+    assert [len(pool) for pool in ours["image_pools"][0]] == [4, 4]
+    for key in ("state_dict", "optimizer_states", "image_pools"):
+        assert _same(ours[key], theirs[key]), key
+    assert metrics_of(first) == metrics_of(second)
+    best = torch.load(first / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    assert "image_pools" not in best
+
+
+def _same(ours, theirs):
+    """Whether nested dictionaries and lists hold the same tensors and values."""
+    if isinstance(ours, torch.Tensor):
+        return torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return set(ours) == set(theirs) and all(_same(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+    return ours == theirs
+
+
 def _is_free(folder):
     import fcntl
 

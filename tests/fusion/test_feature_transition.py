@@ -109,3 +109,14 @@ def test_what_it_cannot_pair_is_refused():
         FeatureTransition("huge")
     with pytest.raises(InputError, match="`patch_size` to 32 x 32 x 32"):
         FeatureTransition("base")(torch.zeros(1, 4, 16, 16, 16))
+
+
+def test_a_judgement_of_small_patches_has_finite_gradients_in_bfloat16():
+    critic = PatchDiscriminator(2, (8, 16, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        judged = critic(torch.randn(1, 2, 24, 24, 24))
+    assert judged.dtype == torch.float32
+    assert judged.shape[2:] == (2, 2, 2)
+    judged.sum().backward()
+    assert torch.isfinite(critic.out.weight.grad).all()
+    assert critic.out.weight.grad.abs().max() < 1e3  # unwritten memory holds anything
