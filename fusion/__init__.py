@@ -4,6 +4,7 @@ from fusion.dual_attention import DualFusionAttention, EarlyFusionAttention, Loc
 from fusion.early import EarlyFusion
 from fusion.global_attention import GlobalFusionAttention
 from fusion.late import LateFusion
+from fusion.tri_attention import TriAttentionFusion
 
 __all__ = [
     "DualFusionAttention",
@@ -12,4 +13,5 @@ __all__ = [
     "GlobalFusionAttention",
     "LateFusion",
     "LocalAttention",
+    "TriAttentionFusion",
 ]
