@@ -1,6 +1,7 @@
 """Networks that segment on their own, one a file, and the parts of SAM that adapters build on."""
 
 from backbones.dynunet import DynUNet
+from backbones.multipath_attention import MultipathAttentionUNet
 from backbones.sam import SamImageEncoder
 from backbones.sam_decoder import SamMaskDecoder, SamPrompt
 from backbones.segresnet import SegResNet
@@ -9,6 +10,7 @@ from backbones.transunet import TransUNet
 
 __all__ = [
     "DynUNet",
+    "MultipathAttentionUNet",
     "SamImageEncoder",
     "SamMaskDecoder",
     "SamPrompt",

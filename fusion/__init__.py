@@ -5,6 +5,7 @@ from fusion.early import EarlyFusion
 from fusion.feature_transition import FeatureTransition, FeatureTransitionFusion
 from fusion.global_attention import GlobalFusionAttention
 from fusion.late import LateFusion
+from fusion.tri_attention import TriAttentionFusion
 
 __all__ = [
     "DualFusionAttention",
@@ -15,4 +16,5 @@ __all__ = [
     "GlobalFusionAttention",
     "LateFusion",
     "LocalAttention",
+    "TriAttentionFusion",
 ]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import DynUNet, SegResNet
+from backbones import DynUNet, MultipathAttentionUNet, SegResNet
 from errors import InputError
-from fusion import DualFusionAttention, EarlyFusion, LateFusion
+from fusion import DualFusionAttention, EarlyFusion, LateFusion, TriAttentionFusion
 
 BACKBONES = {
     "DynUNet": DynUNet,
@@ -18,6 +18,8 @@ BACKBONES = {
     "DynUNet-group": partial(DynUNet, norm="group"),
     "SegResNet-instance": partial(SegResNet, norm="instance"),
     "SegResNet-group": partial(SegResNet, norm="group"),
+    "MultipathAttentionUNet": MultipathAttentionUNet,
+    "TriAttentionFusion": TriAttentionFusion,
 }
 HEADS = {
     "LateFusion": LateFusion,
@@ -76,15 +78,25 @@ def test_backbone_forward_is_head_of_features_and_leaves_the_features_alone(back
 
 
 def test_backbone_gradient_reaches_every_weight(backbone):
-    assert_every_weight_learns(backbone, backbone(torch.randn(2, 4, 16, 16, 16)))
+    image = torch.randn(2, 4, 16, 16, 16)
+    if not hasattr(backbone, "forward_with_terms"):
+        return assert_every_weight_learns(backbone, backbone(image))
+    logits, terms = backbone.forward_with_terms(image)
+    learnt = torch.cat([logits.flatten(), *(term.reshape(1) for term in terms.values())])
+    return assert_every_weight_learns(backbone, learnt)
 
 
-@pytest.mark.parametrize(
-    ("sides", "advice"), [((16, 17, 24), "16 x 24 x 24"), ((8, 16, 16), "16 x 16 x 16")]
-)
-def test_backbone_names_the_patch_size_that_fits(backbone, sides, advice):
-    with pytest.raises(InputError, match=f"`patch_size` to {advice}"):
-        backbone(torch.randn(1, 4, *sides))
+def test_backbone_names_the_patch_size_that_fits(backbone):
+    stride = backbone.total_stride
+    two, three = 2 * stride, 3 * stride
+    for sides, fitting in (
+        ((two, two + 1, three), (two, three, three)),
+        ((stride, two, two), (two, two, two)),
+    ):
+        advice = " x ".join(map(str, fitting))
+        with pytest.raises(InputError, match=f"`patch_size` to {advice}"):
+            backbone(torch.randn(1, 4, *sides))
+        assert backbone(torch.randn(1, 4, *fitting)).shape == (1, 3, *fitting)
 
 
 def test_backbone_refuses_other_modalities(backbone):
@@ -92,10 +104,14 @@ def test_backbone_refuses_other_modalities(backbone):
         backbone(torch.randn(1, 3, 16, 16, 16))
 
 
-@pytest.mark.parametrize("build", [DynUNet, SegResNet])
-def test_backbone_refuses_unknown_names(build):
+@pytest.mark.parametrize("build", BACKBONES.values(), ids=BACKBONES)
+def test_backbone_refuses_unknown_sizes(build):
     with pytest.raises(InputError, match=r"no size 'huge'.*base, tiny"):
         build(4, 3, size="huge")
+
+
+@pytest.mark.parametrize("build", [DynUNet, SegResNet])
+def test_backbone_refuses_unknown_normalisations(build):
     with pytest.raises(InputError, match=r"no normalisation 'layer'.*batch, instance, group"):
         build(4, 3, norm="layer")
 
