@@ -13,11 +13,12 @@ class ChannelNorm(nn.GroupNorm):
     of 1.05 (all channels-last) or 0.66 (all contiguous), 2 x 48^3 in bfloat16 on one core.
 
     Args:
-        channels: of the map; each has a learned scale and shift.
+        channels: of the map.
+        affine: whether each has a learned scale and shift.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels)
+    def __init__(self, channels: int, affine: bool = True) -> None:
+        super().__init__(channels, channels, affine=affine)
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Return the normalised map (B, C, D, H, W)."""

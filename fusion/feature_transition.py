@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from backbones.channel_norm import ChannelNorm
 from backbones.sizes import Size, check_image, preset_of
 from datamodules.layouts import MODALITIES
 from errors import InputError
@@ -33,7 +34,7 @@ def conv_unit(in_channels: int, out_channels: int) -> nn.Sequential:
     """Convolution of 3, instance norm without learned scale, leaky ReLU; the grid stays."""
     return nn.Sequential(
         nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1),
-        nn.InstanceNorm3d(out_channels),
+        ChannelNorm(out_channels, affine=False),
         nn.LeakyReLU(LEAK, inplace=True),
     )
 
@@ -109,7 +110,7 @@ class PatchDiscriminator(nn.Module):
         for level, width in enumerate(widths):
             layers.append(nn.Conv3d(before, width, kernel_size=4, stride=2, padding=1))
             if level:
-                layers.append(nn.InstanceNorm3d(width))
+                layers.append(ChannelNorm(width, affine=False))
             layers.append(nn.LeakyReLU(LEAK, inplace=True))
             before = width
         self.layers = nn.Sequential(*layers)

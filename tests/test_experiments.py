@@ -15,7 +15,11 @@ from lightning_modules.checkpoints import KEY, read_checkpoint
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
 
-EXPERIMENTS = ["dynunet", "segresnet", "late_fusion", "early_fusion", "fusion"]
+EXPERIMENTS = [
+    *("dynunet", "segresnet", "late_fusion", "early_fusion", "fusion"),
+    *("zhang2021", "zhou2022", "akbar2022"),
+]
+FIRST_STAGES = {"sam_tiny_pretrain", "zhang2021_transition"}
 REGIONS = ("WT", "TC", "ET")
 
 
@@ -39,7 +43,7 @@ def rows_of(path):
 
 def test_the_list_of_experiments_is_complete():
     found = {path.stem for path in (ROOT / "experiments").glob("*.yaml")} - {"defaults"}
-    assert found == {*EXPERIMENTS, *SYSTEMS, "sam_tiny_pretrain"}
+    assert found == {*EXPERIMENTS, *SYSTEMS, *FIRST_STAGES}
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
     # each has its test below or in test_slice_experiments.py
     assert overlays == {"brats3d", "dice_ce", "phantom_long", "slices2d", "same_recipe"}

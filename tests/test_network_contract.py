@@ -9,7 +9,13 @@ from torch import nn
 
 from backbones import DynUNet, MultipathAttentionUNet, SegResNet
 from errors import InputError
-from fusion import DualFusionAttention, EarlyFusion, LateFusion, TriAttentionFusion
+from fusion import (
+    DualFusionAttention,
+    EarlyFusion,
+    FeatureTransitionFusion,
+    LateFusion,
+    TriAttentionFusion,
+)
 
 BACKBONES = {
     "DynUNet": DynUNet,
@@ -20,6 +26,7 @@ BACKBONES = {
     "SegResNet-group": partial(SegResNet, norm="group"),
     "MultipathAttentionUNet": MultipathAttentionUNet,
     "TriAttentionFusion": TriAttentionFusion,
+    "FeatureTransitionFusion": FeatureTransitionFusion,
 }
 HEADS = {
     "LateFusion": LateFusion,
