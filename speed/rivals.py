@@ -59,10 +59,8 @@ def main() -> None:
         rows = []
         for name in arguments.systems:
             rows.append(train_and_test(name, Path(folder), protocol))
-            scores = rows[-1]["test"]
-            print(
-                f"{name:<12} {rows[-1]['minutes_with_its_stages']:6.1f} min  WT {scores['dice/WT']:.3f}"
-            )
+            minutes, dice = rows[-1]["minutes_with_its_stages"], rows[-1]["test"]["dice/WT"]
+            print(f"{name:<12} {minutes:6.1f} min  WT {dice:.3f}")
     content = {
         "what": "systems of the dual-fusion paper's last table at size tiny, on phantoms",
         "protocol": {"epochs": arguments.epochs, "patches_per_epoch": arguments.patches},

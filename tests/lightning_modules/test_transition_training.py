@@ -87,6 +87,17 @@ def test_losses_are_least_squares_and_ten_times_the_cycle(stage_one, batch, monk
     assert float(losses[1]) == pytest.approx(float(real + fake) / 2, rel=1e-5)
 
 
+def test_gradients_of_both_are_clipped(stage_one, batch, monkeypatch):
+    stage_one.gradient_clip_val = 1e-9
+    stage_one.optimizer_factory = lambda weights: torch.optim.SGD(weights, lr=1.0)
+    before = copy.deepcopy(stage_one.network.state_dict())
+    train(stage_one, batch, monkeypatch, lambda *_: None)
+    moved = torch.cat(
+        [(after - before[name]).flatten() for name, after in stage_one.network.state_dict().items()]
+    )
+    assert float(moved.norm()) < 1e-6  # a step of an unclipped gradient is about 1
+
+
 def test_stage_two_takes_over_every_weight_but_the_last_convolutions(stage_one, tmp_path):
     path = write(stage_one, tmp_path / "stage_one.ckpt")
     torch.manual_seed(1)
