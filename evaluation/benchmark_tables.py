@@ -17,6 +17,7 @@ from evaluation.statistics import (
     compare,
     patient_scores,
     patients_of,
+    power_note,
     summarise,
 )
 
@@ -53,7 +54,7 @@ class Cell:
         high: upper end of its interval.
         text: printed instead of the value.
         best: whether it is the best of its column, at the printed precision.
-        tied: whether its difference to the best could be chance.
+        tied: whether it is not significantly worse than the best.
         summary: what the value is the mean of, for CSV.
     """
 
@@ -113,7 +114,7 @@ def benchmark_table(
     """Return systems side by side: mean and spread over patients, a group of columns a region.
 
     The best of a column is bold, and so is whatever prints like it; a system is marked as tied
-    where its difference to the best is not significant after Holm.
+    where it is not significantly worse than the best, after Holm.
 
     Args:
         systems: name to the rows of ``per_case.csv``, of the same patients.
@@ -170,8 +171,10 @@ def benchmark_table(
     notes += [
         "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
         "of its column, all that print alike",
-        f"†: difference to the best not significant (Holm-corrected p ≥ {ALPHA:g})",
-        *METHODS[1:],
+        f"†: not significantly worse than the best (Holm-corrected p ≥ {ALPHA:g}, or better in "
+        "most patients)",
+        *power_note(patients),
+        METHODS[1],
     ]
     if other:
         notes += [f"{OTHER_DATA}: {source}" for source in citations(cited.values())]
@@ -211,13 +214,15 @@ def _score_cell(
     top = summaries[best[column.key]][column.key].mean
     is_best = printed(summary.mean, column.decimals) == printed(top, column.decimals)
     against = against_best.get((name, column.key))
+    # A mean can be best for a few patients while most are better served by another system.
+    behind = against is not None and against.significant and against.effect < 0
     return Cell(
         summary.mean,
         spread=None if math.isnan(summary.sd) else summary.sd,
         low=summary.low,
         high=summary.high,
         best=is_best and len(summaries) > 1,
-        tied=not is_best and against is not None and against.p_holm >= ALPHA,
+        tied=not (is_best or behind) and against is not None and against.n > 0,
         summary=summary,
     )
 
@@ -238,7 +243,9 @@ def _published_columns(
     ]
     if with_parameters and any(entry.parameters for entry in entries):
         for part in ("all", "trained"):
-            found.append(Column(f"published/parameters/{part}", f"{part}", OTHER_DATA, None))
+            found.append(
+                Column(f"published/parameters/{part}", f"parameters, {part}", OTHER_DATA, None)
+            )
     return found
 
 

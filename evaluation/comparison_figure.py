@@ -22,6 +22,7 @@ SYSTEM_COLOURS = ("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#7a5c00", "#6a3d9
 BETTER, WORSE, EQUAL = "#009e73", "#d55e00", "#9aa0a6"
 INK, FAINT, GRID, PAPER = "#1d2126", "#5d6670", "#e4e7ea", "#ffffff"
 FAR = 60.0  # mm or ml above which an axis is drawn logarithmically, penalties and all
+LINE_ALPHA = 0.6
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -149,20 +150,35 @@ def _pairs(
     higher: bool,
 ) -> None:
     """Draw a line from every patient's score of the reference to that of each other system."""
+    from matplotlib.collections import LineCollection
+
     names = list(scores)
     others = [name for name in names if name != reference]
     for place, name in enumerate(others):
         ends = place - 0.3, place + 0.3
-        for patient, before in scores[reference].items():
-            after = scores[name].get(patient, math.nan)
-            if not (math.isfinite(before) and math.isfinite(after)):
-                continue
-            gain = (after - before) if higher else (before - after)
-            colour = BETTER if gain > 0 else WORSE if gain < 0 else EQUAL
-            axes.plot(ends, (before, after), color=colour, linewidth=0.9, alpha=0.6, zorder=2)
-            for end, value, system in zip(ends, (before, after), (reference, name), strict=True):
-                point = _colour(names.index(system))
-                axes.plot(end, value, "o", color=point, markersize=3, alpha=0.85, zorder=3)
+        pairs = np.array(
+            [
+                (before, scores[name].get(patient, math.nan))
+                for patient, before in scores[reference].items()
+            ]
+        )
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        gains = (pairs[:, 1] - pairs[:, 0]) * (1 if higher else -1)
+        lines = [[(ends[0], before), (ends[1], after)] for before, after in pairs]
+        colours = [BETTER if gain > 0 else WORSE if gain < 0 else EQUAL for gain in gains]
+        axes.add_collection(
+            LineCollection(lines, colors=colours, linewidths=0.9, alpha=LINE_ALPHA, zorder=2)
+        )
+        for side, system in enumerate((reference, name)):
+            axes.scatter(
+                np.full(len(pairs), ends[side]),
+                pairs[:, side],
+                s=9,
+                color=_colour(names.index(system)),
+                alpha=0.85,
+                linewidths=0,
+                zorder=3,
+            )
         item = against.get(name)
         if item is not None and item.n:
             axes.annotate(
@@ -217,4 +233,4 @@ def _colour(place: int) -> str:
 
 
 def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

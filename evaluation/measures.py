@@ -91,8 +91,8 @@ def score_columns(names: Iterable[str], metrics: Sequence[str] | None = None) ->
 
     Args:
         names: of columns.
-        metrics: those wanted, ``dice`` or ``slices/dice``, in their order; a bare name means
-            slices and volumes; None takes Dice and HD95.
+        metrics: those wanted in their order: ``dice`` (slices and volumes), ``slices/dice`` or
+            one region, ``dice/WT``; None takes Dice and HD95.
 
     Raises:
         InputError: when a wanted metric is unknown or has no column.
@@ -102,7 +102,7 @@ def score_columns(names: Iterable[str], metrics: Sequence[str] | None = None) ->
     available = list(dict.fromkeys(column.family for column in present))
     chosen: list[ScoreColumn] = []
     for metric in wanted:
-        found = [c for c in present if metric in (c.family, c.measure.name)]
+        found = [c for c in present if metric in (c.key, c.family, c.measure.name)]
         if not found and metrics is not None:
             raise InputError(
                 f"--metrics names {metric!r}, which no compared table holds for all systems: use "
@@ -111,8 +111,8 @@ def score_columns(names: Iterable[str], metrics: Sequence[str] | None = None) ->
         chosen += [column for column in found if column not in chosen]
 
     def place(column: ScoreColumn) -> tuple[bool, int, int]:
-        families = (column.measure.name, column.family)
-        order = min(wanted.index(name) for name in families if name in wanted)
+        names = (column.measure.name, column.family, column.key)
+        order = min(wanted.index(name) for name in names if name in wanted)
         return not column.slices, order, REGIONS.index(column.region)
 
     return sorted(chosen, key=place)

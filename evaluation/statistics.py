@@ -194,6 +194,17 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
     return min(1.0, 2 * float(tail)), effect
 
 
+def power_note(patients: int) -> list[str]:
+    """Return the sentence that a table of so few patients needs, none where there are enough."""
+    smallest = 2.0 ** (1 - patients)
+    if not patients or smallest < ALPHA:
+        return []
+    counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    return [
+        f"with {counted} no difference can be significant: the smallest possible p is {smallest:g}"
+    ]
+
+
 def check_patients(systems: Systems) -> None:
     """Refuse systems that were not tested on the same patients.
 
@@ -209,7 +220,7 @@ def check_patients(systems: Systems) -> None:
             more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
             raise InputError(
                 f"{name} and {lacking} were not tested on the same patients: "
-                f"{', '.join(extra[:5])}{more} only stand in the scores of {name}, and a "
+                f"{', '.join(extra[:5])}{more} only in the scores of {name}, and a "
                 f"paired comparison needs the same patients ({len(everywhere)} are common to all; "
                 "--allow_different_patients true compares those)."
             )

@@ -12,6 +12,8 @@ from evaluation.statistics import (
     Systems,
     compare,
     patient_scores,
+    patients_of,
+    power_note,
     summarise,
 )
 
@@ -52,6 +54,7 @@ def statistics_tables(
             "matched-pairs rank-biserial, positive where the system is better",
             *METHODS,
         ]
+        notes += power_note(len(patients_of(systems[reference])))
         dropped = sum(item.dropped for (_, key), item in found.items() if key.startswith(family))
         if dropped:
             notes.append(f"{dropped} pairs without a score on one side were left out")

@@ -5,6 +5,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--metrics",
         type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
-        help="comma-separated, e.g. dice,nsd or slices/dice; default: dice,hd95",
+        help="comma-separated, e.g. dice,nsd or slices/dice or dice/WT; default: dice,hd95",
     )
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="what is printed")
     parser.add_argument("--out", type=Path, help="folder of the files; default: comparisons/A-vs-B")
@@ -189,7 +190,12 @@ def _show(
         console = Console(highlight=False)
         if not console.is_terminal:
             console = Console(highlight=False, width=110)
-        for table in (main_table, *statistics):
+        common = statistics[-1].footnotes  # shown once, below the last
+        shortened = [
+            replace(table, footnotes=[note for note in table.footnotes if note not in common])
+            for table in statistics[:-1]
+        ]
+        for table in (main_table, *shortened, statistics[-1]):
             console.print(to_terminal(table, console.width))
             console.print()
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation.metrics import EMPTY_RULES
 from evaluation.provenance import Provenance
+from studies.arguments import CommandLine
 from studies.compared_runs import Tested
 
 PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
@@ -58,13 +59,8 @@ def _cohort(run: Tested) -> str:
     """Name the data: its folder or layout, and the beginning of its fingerprint."""
     if run.settings["protocol"] == "external":
         return f"cohort {run.cohort}"
-    command = [str(word) for word in run.manifest.get("command", [])]
-    roots = [
-        value
-        for word, after in zip(command, [*command[1:], ""], strict=True)
-        for value in ([after] if word == "--data.root" else word.split("=")[1:])
-        if word.partition("=")[0] == "--data.root"
-    ]
+    typed = [str(word) for word in run.manifest.get("command", [])]
+    roots = CommandLine.parse(typed[2:]).pop("data.root")  # after `lightning fit`
     layouts = " and ".join(run.split.get("layouts", []))
     name = Path(roots[-1]).name if roots else "embedded phantom (SYNTHETIC)"
     return f"{name}{f' ({layouts})' if roots and layouts else ''}, {run.cohort[:12]}"
