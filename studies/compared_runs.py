@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def find_tested(word: str, runs_dir: Path) -> Tested:
     Raises:
         InputError: when there is no such thing, or it has not been tested.
     """
+    if Path(word).exists():  # a path may hold the sign itself
+        return _find(word, runs_dir)
     name, equals, target = word.partition("=")
     if equals and not (name and target):
         raise InputError(
@@ -219,8 +222,7 @@ def check_comparable(tested: Sequence[Tested], *, different_patients: bool) -> N
     Raises:
         InputError: naming the two and the difference.
     """
-    first = tested[0]
-    for other in tested[1:]:
+    for first, other in combinations(tested, 2):
         pair = f"{first.name} and {other.name}"
         for key in first.settings.keys() & other.settings.keys():
             ours, theirs = first.settings[key], other.settings[key]

@@ -195,6 +195,13 @@ def test_another_cohort_is_refused_unless_the_images_are_the_same(place, capsys)
     assert "other images under the same names" in refused(capsys, "dynunet", "late_fusion", *allow)
 
 
+def test_a_table_from_elsewhere_does_not_hide_that_the_others_differ(place, capsys):
+    write_csv(scored(), place / "theirs.csv")
+    run(place, "odd", "999999000000", scored(empty_rule="nan"))
+    sentence = refused(capsys, "theirs.csv", "dynunet", "odd")
+    assert "dynunet and odd score empty regions by different rules" in sentence
+
+
 def test_time_points_of_a_table_from_elsewhere_are_joined_to_their_patient(place, capsys):
     patients = {f"p{index}": f"patient{index // 2}" for index in range(8)}
     run(place, "segresnet", "ffffff000000", scored(), split={"patients": patients})
