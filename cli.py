@@ -10,8 +10,8 @@ COMMANDS = {
     "validate": ("studies.command:validate", "score a trained model on its validation patients"),
     "test": ("studies.command:test", "score a trained model on patients it never saw"),
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
-    "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
+    "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "prepare": (
         "datamodules.registration_command:main",
         "register raw exams to T2, with a report and a picture of each",

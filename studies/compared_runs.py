@@ -224,7 +224,7 @@ def check_comparable(tested: Sequence[Tested], *, different_patients: bool) -> N
     """
     for first, other in combinations(tested, 2):
         pair = f"{first.name} and {other.name}"
-        for key in first.settings.keys() & other.settings.keys():
+        for key in (key for key in first.settings if key in other.settings):
             ours, theirs = first.settings[key], other.settings[key]
             if ours != theirs:
                 raise InputError(
