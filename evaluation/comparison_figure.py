@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 Scores = Mapping[str, Mapping[str, float]]
 
 # Okabe and Ito's, told apart with any colour vision; on white, because these go into papers.
-SYSTEM_COLOURS = ("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#7a5c00", "#6a3d9a", "#444444")
+SYSTEM_COLOURS = (
+    *("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#7a5c00"),
+    *("#6a3d9a", "#444444", "#882255", "#999933", "#332288"),
+)
 BETTER, WORSE, EQUAL = "#009e73", "#d55e00", "#9aa0a6"
 INK, FAINT, GRID, PAPER = "#1d2126", "#5d6670", "#e4e7ea", "#ffffff"
-FAR = 60.0  # mm or ml above which an axis is drawn logarithmically, penalties and all
-LINE_ALPHA = 0.6
+FAR, WIDE = 60.0, 10.0  # mm or ml, and highest to lowest, above which an axis is logarithmic
+LINE_ALPHA = 0.6  # up to FEW lines; more of them are fainter
+FEW = 40
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -48,31 +52,32 @@ def comparison_png(
 
     found = compare(systems, columns, reference) if comparisons is None else comparisons
     families = list(dict.fromkeys(column.family for column in columns))
-    across = max(sum(c.family == family for c in columns) for family in families)
+    strips = [[column for column in columns if column.family == family] for family in families]
+    one_region = all(len(strip) == 1 for strip in strips)
+    if one_region:  # its metrics side by side
+        scopes = dict.fromkeys(column.scope for column in columns)
+        strips = [[column for column in columns if column.scope == scope] for scope in scopes]
+    across = max(map(len, strips))
     panel = 1.3 + 0.75 * max(len(systems), 2)
     figure = Figure(
-        figsize=(max(6.0, 0.6 + across * panel), 0.9 + 5.6 * len(families)),
+        figsize=(max(6.0, 0.6 + across * panel), 0.9 + 5.6 * len(strips)),
         dpi=130,
         facecolor=PAPER,
         layout="constrained",
     )
-    grid = figure.subplots(2 * len(families), across, squeeze=False)
-    for row, family in enumerate(families):
-        members = [column for column in columns if column.family == family]
-        for place in range(across):
+    grid = figure.subplots(2 * len(strips), across, squeeze=False)
+    for row, strip in enumerate(strips):
+        for empty in grid[2 * row : 2 * row + 2, len(strip) :].flat:
+            empty.set_visible(False)
+        for place, column in enumerate(strip):
             boxes, pairs = grid[2 * row, place], grid[2 * row + 1, place]
-            if place >= len(members):
-                boxes.set_visible(False)
-                pairs.set_visible(False)
-                continue
-            column = members[place]
             scores = {name: patient_scores(rows, column) for name, rows in systems.items()}
             against = {item.system: item for item in found if item.column.key == column.key}
             _style(boxes, column, scores, f"{column.region}, {column.scope}")
             _boxes(boxes, scores)
             _style(pairs, column, scores, "")
             _pairs(pairs, scores, reference, against, column.measure.higher)
-            if place == 0:
+            if place == 0 or one_region:
                 boxes.set_ylabel(column.measure.heading, color=INK)
                 pairs.set_ylabel(f"{column.measure.heading}\nagainst {reference}", color=INK)
     _legend(figure)
@@ -85,8 +90,9 @@ def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> Non
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.05
     if not column.measure.unit:
-        axes.set_ylim(max(-0.03, low - margin), min(1.03, high + margin))
-    elif high > FAR:
+        edge = 0.03 * (high - low + 2 * margin)
+        axes.set_ylim(max(-edge, low - margin), min(1 + edge, high + margin))
+    elif high > FAR and high > WIDE * max(low, 1.0):
         from matplotlib.ticker import FuncFormatter, NullLocator
 
         axes.set_yscale("symlog", linthresh=1.0)
@@ -96,7 +102,7 @@ def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> Non
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(max(-margin, low - margin), high + margin)
+        axes.set_ylim(max(-0.03 * (high - low + margin), low - margin), high + margin)
     axes.set_facecolor(PAPER)
     axes.set_title(title, color=INK, fontsize=10)
     axes.tick_params(colors=FAINT, labelsize=8, length=0)
@@ -164,10 +170,11 @@ def _pairs(
         )
         pairs = pairs[np.isfinite(pairs).all(axis=1)]
         gains = (pairs[:, 1] - pairs[:, 0]) * (1 if higher else -1)
+        alpha = LINE_ALPHA * min(1.0, math.sqrt(FEW / max(1, len(pairs))))
         lines = [[(ends[0], before), (ends[1], after)] for before, after in pairs]
         colours = [BETTER if gain > 0 else WORSE if gain < 0 else EQUAL for gain in gains]
         axes.add_collection(
-            LineCollection(lines, colors=colours, linewidths=0.9, alpha=LINE_ALPHA, zorder=2)
+            LineCollection(lines, colors=colours, linewidths=0.9, alpha=alpha, zorder=2)
         )
         for side, system in enumerate((reference, name)):
             axes.scatter(
@@ -182,7 +189,7 @@ def _pairs(
         item = against.get(name)
         if item is not None and item.n:
             axes.annotate(
-                f"p {_p(item.p_holm)}\neffect {item.effect:+.2f}",
+                f"p {_p(item.p_holm)}\neffect {round(item.effect, 2) + 0.0:+.2f}",
                 (place, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 3),

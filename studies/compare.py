@@ -76,7 +76,8 @@ def main(words: Sequence[str]) -> int:
     files = _write(out, main_table, statistics)
     picture = out / "comparison.png"
     patients = len(patients_of(rows[reference]))
-    comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {patients} patients")
+    counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {counted}")
     _show(options.format, main_table, statistics, [*files, picture])
     return 0
 

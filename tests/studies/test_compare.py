@@ -67,6 +67,12 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the picture out, where a test is about something else."""
+    monkeypatch.setattr("studies.compare.comparison_png", lambda *_, **__: None)
+
+
 def compare(capsys, *words):
     status = cli.main(["compare", *words])
     printed = capsys.readouterr()
@@ -111,6 +117,7 @@ def test_the_same_command_writes_the_same_bytes(place, capsys):
         assert file.read_bytes() == (place / "two" / file.name).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_way_to_name_a_run(place, capsys):
     write_csv(scored(0.2), place / "theirs.csv")
     words = [
@@ -126,6 +133,7 @@ def test_every_way_to_name_a_run(place, capsys):
     assert "known from their tables alone: nnU-Net" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_name_twice_is_one_system_averaged_within_a_patient(place, capsys):
     status, out, err = compare(
         capsys,
@@ -143,6 +151,7 @@ def test_one_name_twice_is_one_system_averaged_within_a_patient(place, capsys):
     assert "comparison.png" in err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_formats_print_nothing_but_the_tables(place, capsys):
     _, out, err = compare(capsys, "dynunet", "fusion", "--format", "markdown")
     assert out == (place / "comparisons/dynunet-vs-fusion/comparison.md").read_text()
@@ -151,6 +160,7 @@ def test_formats_print_nothing_but_the_tables(place, capsys):
     assert out == (place / "comparisons/dynunet-vs-fusion/comparison.tex").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_papers_protocol_is_said(place, capsys):
     split = {"protocol": "paper", "val": ["p0"], "source": "8:2, seed 0"}
     for name in ("late_fusion", "early_fusion"):
@@ -160,6 +170,7 @@ def test_the_papers_protocol_is_said(place, capsys):
     assert "protocol paper" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_overlays_of_all_leave_the_names_and_training_that_differs_is_said(place, capsys):
     for name, epochs, overlays in (("segresnet", 3, ["long"]), ("late_fusion", 5, ["long", "ce"])):
         run(
@@ -175,6 +186,7 @@ def test_overlays_of_all_leave_the_names_and_training_that_differs_is_said(place
     assert "trained unlike: max_epochs 3 / 5" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_shared_patients_of_different_tests(place, capsys):
     run(place, "segresnet", "ffffff000000", scored(0.2, count=6))
     sentence = refused(capsys, "dynunet", "segresnet")
@@ -202,6 +214,7 @@ def test_a_table_from_elsewhere_does_not_hide_that_the_others_differ(place, caps
     assert "dynunet and odd score empty regions by different rules" in sentence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_time_points_of_a_table_from_elsewhere_are_joined_to_their_patient(place, capsys):
     patients = {f"p{index}": f"patient{index // 2}" for index in range(8)}
     run(place, "segresnet", "ffffff000000", scored(), split={"patients": patients})
@@ -211,6 +224,7 @@ def test_time_points_of_a_table_from_elsewhere_are_joined_to_their_patient(place
     assert "4 patients" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_external_test_inside_a_run(place, capsys):
     for name in ("dynunet/aaaaaa000000", "fusion/cccccc000000"):
         write_csv(scored(count=5), place / "runs" / name / "external-12345678" / "per_case.csv")
