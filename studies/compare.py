@@ -73,11 +73,17 @@ def main(words: Sequence[str]) -> int:
     )
     statistics = statistics_tables(rows, columns, reference)
     out = options.out or options.runs_dir.parent / "comparisons" / _folder_name(systems)
-    files = _write(out, main_table, statistics)
-    picture = out / "comparison.png"
     patients = len(patients_of(rows[reference]))
     counted = f"{patients} patient{'' if patients == 1 else 's'}"
-    comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {counted}")
+    picture = out / "comparison.png"
+    try:
+        files = _write(out, main_table, statistics)
+        comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {counted}")
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written ({error.strerror or error}): give another folder with --out "
+            "or make room."
+        ) from error
     _show(options.format, main_table, statistics, [*files, picture])
     return 0
 

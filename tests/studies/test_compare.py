@@ -277,6 +277,7 @@ def test_what_cannot_be_compared_is_refused(place, capsys, change, sentence):
         (["dynunet", "fusion", "--reference", "x"], "one of dynunet, fusion"),
         (["dynunet", "fusion", "--metrics", "nsd"], "'nsd'.*dice, hd95"),
         (["dynunet", "fusion", "--out", "taken"], "taken is a file"),
+        (["dynunet", "fusion", "--out", "taken/below"], "taken/below cannot be written"),
         (["dynunet", "broken.csv"], r"broken\.csv is damaged"),
     ],
 )
