@@ -29,15 +29,15 @@ def compared(run: Run) -> list[dict[str, Any]]:
         replaced = ".replaced-" in file.parent.name
         if replaced or manifest.get("id") == own["id"] or not _comparable(manifest, own):
             continue
-        name = _name(manifest)
+        name = system_name(manifest)
         if manifest.get("finished_at", "") > latest.get(name, {}).get("finished_at", ""):
             latest[name] = manifest
-    latest[_name(own)] = own
+    latest[system_name(own)] = own
     # what lies over all of them distinguishes none
     shared = set.intersection(*(set(manifest.get("overlays", [])) for manifest in latest.values()))
     return [
         {
-            "system": _name(manifest, shared),
+            "system": system_name(manifest, shared),
             "parameters": manifest["parameters"],
             "validation": manifest["scores"]["val/dice/WT"],
             "test": manifest.get("test_scores"),
@@ -47,7 +47,8 @@ def compared(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _name(manifest: dict[str, Any], without: Collection[str] = ()) -> str:
+def system_name(manifest: dict[str, Any], without: Collection[str] = ()) -> str:
+    """Return the experiment with its overlays, as tables call a system."""
     overlays = [name for name in manifest.get("overlays", []) if name not in without]
     return " + ".join([manifest["experiment"], *overlays])
 

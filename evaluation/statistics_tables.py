@@ -1,0 +1,93 @@
+"""The statistics behind a table of systems: medians, intervals, tests against the reference."""
+
+import math
+from collections.abc import Sequence
+
+from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
+from evaluation.measures import ScoreColumn
+from evaluation.statistics import (
+    METHODS,
+    Comparison,
+    Row,
+    Systems,
+    compare,
+    patient_scores,
+    patients_of,
+    power_note,
+    summarise,
+)
+
+
+def statistics_tables(
+    systems: Systems, columns: Sequence[ScoreColumn], reference: str
+) -> list[BenchmarkTable]:
+    """Return one table a measure: medians and intervals, and each system against the reference.
+
+    Args:
+        systems: name to rows, of the same patients.
+        columns: the scores.
+        reference: name of the system the others are compared with.
+    """
+    found = {(item.system, item.column.key): item for item in compare(systems, columns, reference)}
+    tables = []
+    for family in dict.fromkeys(column.family for column in columns):
+        members = [column for column in columns if column.family == family]
+        measure, scope = members[0].measure, members[0].scope
+        places = measure.decimals
+        shown = [
+            Column("region", "Region"),
+            Column("n", "n", decimals=None),
+            Column("mean", "mean (95 % interval)", decimals=places),
+            Column("median", "median", decimals=places),
+            Column("difference", "median difference", decimals=places),
+            Column("effect", "effect", decimals=2),
+            Column("p", "p", decimals=4),
+            Column("p_holm", "p (Holm)", decimals=4),
+        ]
+        rows = [
+            (name, _statistics_cells(rows_of, column, found.get((name, column.key)), places))
+            for column in members
+            for name, rows_of in systems.items()
+        ]
+        notes = [
+            f"difference, effect and p against {reference} over the same patients; effect: "
+            "matched-pairs rank-biserial, positive where the system is better",
+            *METHODS,
+        ]
+        notes += power_note(len(patients_of(systems[reference])))
+        dropped = sum(item.dropped for (_, key), item in found.items() if key.startswith(family))
+        if dropped:
+            notes.append(f"{dropped} pairs without a score on one side were left out")
+        title = f"{measure.heading}, {scope}, against {reference}"
+        tables.append(BenchmarkTable(title, shown, rows, notes, key=family.replace("/", "-")))
+    return tables
+
+
+def _statistics_cells(
+    rows: Sequence[Row], column: ScoreColumn, against: Comparison | None, places: int
+) -> list[Cell]:
+    summary = summarise(patient_scores(rows, column))
+    mean, low, high = (printed(v, places) for v in (summary.mean, summary.low, summary.high))
+    compared: list[Cell] = [Cell()] * 4  # the reference itself
+    if against is not None:
+        compared = [
+            Cell(against.difference),
+            Cell(against.effect),
+            *(Cell(p, text=_p_text(p)) for p in (against.p, against.p_holm)),
+        ]
+    return [
+        Cell(text=column.region),
+        Cell(summary.n),
+        Cell(
+            summary.mean,
+            low=summary.low,
+            high=summary.high,
+            text=mean if math.isnan(summary.low) else f"{mean} ({low} to {high})",
+        ),
+        Cell(summary.median),
+        *compared,
+    ]
+
+
+def _p_text(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else printed(p, 4)

@@ -1,0 +1,214 @@
+"""The `lightning compare` command: systems side by side, over the same patients."""
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from evaluation.benchmark_tables import BenchmarkTable, benchmark_table
+from evaluation.comparison_figure import comparison_png
+from evaluation.measures import ScoreColumn, score_columns
+from evaluation.statistics import Row, check_patients, common_patients, patients_of
+from evaluation.statistics_tables import statistics_tables
+from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
+from studies.compared_runs import (
+    Tested,
+    check_comparable,
+    find_tested,
+    group_systems,
+    share_patients,
+)
+from studies.provenance import provenance_of
+from studies.runs import write_atomically
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+
+
+def main(words: Sequence[str]) -> int:
+    """Compare tested runs: print the table and the statistics, write both and a picture."""
+    options = _parse(words)
+    tested = share_patients([find_tested(word, options.runs_dir) for word in options.runs])
+    systems = group_systems(tested)
+    if len(systems) < 2:
+        raise InputError(
+            f"Only {', '.join(systems)} is given: name at least two systems to compare, for "
+            "instance `lightning compare dynunet fusion`."
+        )
+    reference = options.reference or next(iter(systems))
+    if reference not in systems:
+        raise InputError(
+            f"--reference {reference!r} is not among the compared systems: expected one of "
+            f"{', '.join(systems)}."
+        )
+    check_comparable(tested, different_patients=options.allow_different_patients)
+    rows: dict[str, list[Row]] = {
+        name: [row for run in runs for row in run.rows] for name, runs in systems.items()
+    }
+    remarks = _unequal_runs(systems)
+    if options.allow_different_patients:
+        everyone = set().union(*(patients_of(found) for found in rows.values()))
+        rows = common_patients(rows)
+        left_out = len(everyone) - len(patients_of(rows[reference]))
+        if left_out:
+            remarks.append(f"only the patients that all were tested on; {left_out} left out")
+    check_patients(rows)
+    columns = _columns(rows, options.metrics)
+    provenance = provenance_of(tested, remarks)
+    main_table = benchmark_table(
+        rows,
+        columns,
+        title=f"{len(systems)} systems, {provenance.cohort}",
+        parameters=_parameters(systems),
+        experiments={
+            name: str(runs[0].manifest["experiment"])
+            for name, runs in systems.items()
+            if "experiment" in runs[0].manifest
+        },
+        provenance=provenance,
+    )
+    statistics = statistics_tables(rows, columns, reference)
+    out = options.out or options.runs_dir.parent / "comparisons" / _folder_name(systems)
+    patients = len(patients_of(rows[reference]))
+    counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    picture = out / "comparison.png"
+    try:
+        files = _write(out, main_table, statistics)
+        comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {counted}")
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written ({error.strerror or error}): give another folder with --out "
+            "or make room."
+        ) from error
+    _show(options.format, main_table, statistics, [*files, picture])
+    return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lightning compare",
+        description="Compare tested systems over the same patients: table, paired statistics, "
+        "picture.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folder, experiment (newest finished run), experiment/id, or a per_case.csv "
+        "file; NAME=RUN names it, and the same NAME twice is one system with several runs",
+    )
+    parser.add_argument("--reference", help="system the others are tested against; default: first")
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        help="comma-separated, e.g. dice,nsd or slices/dice or dice/WT; default: dice,hd95",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="what is printed")
+    parser.add_argument("--out", type=Path, help="folder of the files; default: comparisons/A-vs-B")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument(
+        "--allow_different_patients",
+        type=_truth,
+        default=False,
+        metavar="true|false",
+        help="compare the patients that all were tested on, instead of refusing",
+    )
+    options = parser.parse_args(list(words))
+    if options.out is not None and options.out.is_file():
+        raise InputError(f"--out {options.out} is a file: expected a folder for the results.")
+    return options
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def _columns(rows: Mapping[str, Sequence[Row]], metrics: Sequence[str] | None) -> list[ScoreColumn]:
+    """Return the score columns that all systems have."""
+    named = [dict.fromkeys(key for row in found for key in row) for found in rows.values()]
+    common = [key for key in named[0] if all(key in names for names in named)]
+    columns = score_columns(common, metrics)
+    if not columns:
+        raise InputError(
+            f"{', '.join(rows)} have no Dice and no HD95 of one region in common: name a metric "
+            "that all hold with --metrics."
+        )
+    return columns
+
+
+def _unequal_runs(systems: Mapping[str, Sequence[Tested]]) -> list[str]:
+    """Say how many runs stand behind each system, where there are several."""
+    counts = {name: len(runs) for name, runs in systems.items()}
+    if max(counts.values()) == 1:
+        return []
+    named = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"runs averaged within a patient: {named}"]
+
+
+def _parameters(systems: Mapping[str, Sequence[Tested]]) -> dict[str, Any] | None:
+    found = {
+        name: runs[0].manifest["parameters"]
+        for name, runs in systems.items()
+        if "parameters" in runs[0].manifest
+    }
+    return found or None
+
+
+def _folder_name(systems: Mapping[str, Any]) -> str:
+    """Join the names; of many, or of long ones, the first with a digest of all."""
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_.") for name in systems]
+    whole = "-vs-".join(names)
+    if len(names) <= 3 and len(whole) <= 100:
+        return whole
+    return f"{names[0][:60]}-vs-{len(names) - 1}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _write(
+    out: Path, main_table: BenchmarkTable, statistics: Sequence[BenchmarkTable]
+) -> list[Path]:
+    tables = [main_table, *statistics]
+    texts = {
+        "comparison.md": "\n".join(map(to_markdown, tables)),
+        "comparison.tex": "\n".join(map(to_latex, tables)),
+        "comparison.csv": to_csv(main_table),
+    }
+    texts |= {f"statistics-{table.key}.csv": to_csv(table) for table in statistics}
+    for name, text in texts.items():
+        write_atomically(out / name, text)
+    return [out / name for name in texts]
+
+
+def _show(
+    form: str,
+    main_table: BenchmarkTable,
+    statistics: Sequence[BenchmarkTable],
+    files: Sequence[Path],
+) -> None:
+    """Print in the form asked for; beside Markdown, LaTeX and CSV the files go to stderr."""
+    if form == "terminal":
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=110)
+        common = statistics[-1].footnotes  # shown once, below the last
+        shortened = [
+            replace(table, footnotes=[note for note in table.footnotes if note not in common])
+            for table in statistics[:-1]
+        ]
+        for table in (main_table, *shortened, statistics[-1]):
+            console.print(to_terminal(table, console.width))
+            console.print()
+    else:
+        writer = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}[form]
+        print("\n".join(writer(table) for table in (main_table, *statistics)), end="")
+    width = max(len(file.name) for file in files)
+    for file in files:
+        stream = sys.stdout if form == "terminal" else sys.stderr
+        print(f"{file.name:<{width}}  {file}", file=stream)

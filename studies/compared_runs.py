@@ -1,0 +1,292 @@
+"""The systems of a comparison: found by what a person typed, read, and checked to be comparable."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from datamodules.layouts import read_json
+from errors import InputError
+from evaluation.measures import ScoreColumn
+from evaluation.tables import read_csv
+from studies.comparison import system_name
+from studies.runs import Run, newest_finished
+
+TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout")
+# What decides which slices are scored, and on which grid.
+SLICE_SETTINGS = ("selection", "slices_per_patient", "split_by", "spacing", "patch_size")
+EXTERNAL = "external-"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One tested run, or one table of scores from elsewhere.
+
+    Args:
+        name: the system's name in tables.
+        file: its ``per_case.csv``.
+        rows: of that file.
+        named: whether a person gave the name.
+        manifest: of the run, empty for a table from elsewhere.
+        split: of the run, empty likewise.
+        cohort: fingerprint of the tested data, empty where it is unknown.
+    """
+
+    name: str
+    file: Path
+    rows: list[dict[str, Any]]
+    named: bool = False
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    cohort: str = ""
+
+    @property
+    def empty_rule(self) -> str:
+        """Name of the rule for empty regions; of runs before it was recorded ``brats``."""
+        named = sorted({str(row["empty_rule"]) for row in self.rows if "empty_rule" in row})
+        return " and ".join(named) or ("brats" if self.manifest else "")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be alike for scores to be comparable, by the name a person knows it by."""
+        if not self.manifest:
+            return {}
+        external = self.cohort.startswith(EXTERNAL)
+        found = {
+            "protocol": "external" if external else self.split.get("protocol", "default"),
+            "2D or 3D": "2D" if self.manifest.get("per_slice") else "3D",
+        }
+        if self.manifest.get("per_slice"):
+            data = self.manifest.get("determinants", {}).get("data", {})
+            found |= {f"data.{key}": data.get(key) for key in SLICE_SETTINGS}
+        return found
+
+
+def find_tested(word: str, runs_dir: Path) -> Tested:
+    """Return the tested run a word means.
+
+    Args:
+        word: a run folder, an experiment (its newest finished run), ``experiment/id``, a table of
+            scores, or any of them behind ``name=``.
+        runs_dir: folder of all runs.
+
+    Raises:
+        InputError: when there is no such thing, or it has not been tested.
+    """
+    if Path(word).exists():  # a path may hold the sign itself
+        return _find(word, runs_dir)
+    name, equals, target = word.partition("=")
+    if equals and not (name and target):
+        raise InputError(
+            f"{word!r} names no run: expected NAME=RUN, for instance a=runs/fusion/ID."
+        )
+    found = _find(target if equals else word, runs_dir)
+    return replace(found, name=name, named=True) if equals else found
+
+
+def _find(target: str, runs_dir: Path) -> Tested:
+    path = Path(target).expanduser()
+    if path.is_file():
+        return _of_table(path)
+    for folder in (path, runs_dir / target):
+        if (folder / "manifest.json").is_file():
+            return _of_run(_run_at(folder))
+        if (folder / "per_case.csv").is_file():
+            return _of_table(folder / "per_case.csv")
+    place = path.resolve() if path.is_dir() else runs_dir / target  # an experiment's folder or name
+    found = newest_finished(place.parent, place.name, [])
+    if found is None:
+        known = sorted({file.parents[1].name for file in runs_dir.glob("*/*/manifest.json")})
+        raise InputError(
+            f"There is no finished run {target!r}: expected a run folder, an experiment with a "
+            f"finished run below {runs_dir} ({', '.join(known) or 'none is there'}), "
+            "experiment/id, or a per_case.csv file."
+        )
+    return _of_run(found)
+
+
+def _run_at(folder: Path) -> Run:
+    whole = folder.resolve()
+    return Run(whole.parent.name, whole.name, folder)
+
+
+def _of_run(run: Run) -> Tested:
+    manifest = run.manifest()
+    if manifest.get("status") != "finished":
+        raise InputError(
+            f"{run.folder} is not finished: go on with its training (--resume), test it, then "
+            "compare."
+        )
+    file = run.folder / "per_case.csv"
+    if not file.is_file():
+        raise InputError(
+            f"{run.folder} was not tested yet: run `lightning test --ckpt_path "
+            f"{run.best_checkpoint}` first."
+        )
+    return _of_table(file)
+
+
+def _of_table(file: Path) -> Tested:
+    """Read a table and what is known of its run: its own test, or an external one inside it."""
+    rows, home = read_scores(file), file.resolve().parent
+    external = home.name if home.name.startswith(EXTERNAL) else ""
+    run = _run_at(file.parent / ".." if external else file.parent)
+    if file.name != "per_case.csv" or not (run.folder / "manifest.json").is_file():
+        name = home.name if file.name == "per_case.csv" else file.stem
+        return Tested(name, file, rows)
+    manifest, split = run.manifest(), _split(run)
+    return Tested(
+        name=system_name({"experiment": run.experiment, **manifest}),
+        file=file,
+        rows=rows,
+        manifest=manifest,
+        split=split,
+        cohort=external or str(manifest.get("cohort", "")),
+    )
+
+
+def read_scores(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of scores, checked.
+
+    Raises:
+        InputError: when it is damaged, holds no patient, no score, a patient twice or a score
+            that is no number.
+    """
+    try:
+        rows = read_csv(file, text=TEXT)
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: too many fields
+        raise InputError(
+            f"{file} is damaged and cannot be read as a table of scores ({error}): test or "
+            "evaluate again."
+        ) from error
+    if not rows or any("case_id" not in row for row in rows):
+        raise InputError(
+            f"{file} is no table of scores: expected a line a patient with the column case_id, as "
+            "`lightning test` and `lightning evaluate` write it."
+        )
+    once: set[tuple[str, ...]] = set()
+    for row in rows:
+        line = (str(row["case_id"]), str(row.get("seed", "")), str(row.get("run", "")))
+        if line in once:
+            raise InputError(
+                f"{file} has the patient {row['case_id']} twice: expected one line a patient, or "
+                "columns seed or run that tell the lines apart."
+            )
+        once.add(line)
+        for key, value in row.items():
+            column = ScoreColumn.parse(key)
+            if column is not None:
+                _check_score(value, column, f"{file} has {value!r} in {key} of {row['case_id']}")
+    if not any(ScoreColumn.parse(key) for row in rows for key in row):
+        raise InputError(
+            f"{file} has no column with scores, such as dice/WT or hd95/ET: expected the "
+            "per_case.csv of `lightning test` or `lightning evaluate`."
+        )
+    return rows
+
+
+def _check_score(value: Any, column: ScoreColumn, what: str) -> None:
+    """Refuse what is no number, and a share in per cent: it would be compared with a share."""
+    measure = column.measure
+    if not isinstance(value, float):
+        raise InputError(f"{what}: expected a number; test or evaluate again.")
+    if not measure.unit and not (math.isnan(value) or 0 <= value <= 1):
+        raise InputError(f"{what}: expected a share between 0 and 1, not per cent.")
+    if measure.unit and not measure.magnitude and value < 0:
+        raise InputError(f"{what}: expected no negative {measure.unit}; test or evaluate again.")
+
+
+def share_patients(tested: Sequence[Tested]) -> list[Tested]:
+    """Return the tables with the patients of their cases, where any run knows whose they are."""
+    known: dict[str, str] = {}
+    for item in tested:
+        known |= item.split.get("patients", {})
+
+    def completed(item: Tested) -> Tested:
+        rows = [{"patient": known.get(row["case_id"], row["case_id"]), **row} for row in item.rows]
+        return replace(item, rows=rows)
+
+    return [completed(item) for item in tested]
+
+
+def check_comparable(tested: Sequence[Tested], *, different_patients: bool) -> None:
+    """Refuse tables whose scores do not mean the same.
+
+    Args:
+        tested: at least two.
+        different_patients: whether only the patients they share will be compared.
+
+    Raises:
+        InputError: naming the two and the difference.
+    """
+    for first, other in combinations(tested, 2):
+        pair = f"{first.name} and {other.name}"
+        for key in (key for key in first.settings if key in other.settings):
+            ours, theirs = first.settings[key], other.settings[key]
+            if ours != theirs:
+                raise InputError(
+                    f"{pair} cannot be compared: {key} is {ours} in {first.file.parent} and "
+                    f"{theirs} in {other.file.parent}; train and test them alike."
+                )
+        if first.empty_rule and other.empty_rule and first.empty_rule != other.empty_rule:
+            raise InputError(
+                f"{pair} score empty regions by different rules ({first.empty_rule} and "
+                f"{other.empty_rule}): test or evaluate one of them again with the other's rule."
+            )
+        if not first.cohort or not other.cohort or first.cohort == other.cohort:
+            continue
+        if not different_patients:
+            raise InputError(
+                f"{pair} were tested on different data (fingerprints {first.cohort[:12]} and "
+                f"{other.cohort[:12]}): test both on the same cohort, or compare the patients "
+                "they share with --allow_different_patients true."
+            )
+        ours, theirs = (item.split.get("hashes", {}) for item in (first, other))
+        changed = sorted(
+            {str(row["case_id"]) for row in first.rows}
+            & {str(row["case_id"]) for row in other.rows}
+            & {case for case in ours.keys() & theirs.keys() if ours[case] != theirs[case]}
+        )
+        if changed:
+            raise InputError(
+                f"{pair} were tested on other images under the same names "
+                f"({', '.join(changed[:5])}): a paired comparison needs the same patients."
+            )
+
+
+def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:
+    """Return name to runs: the same name given twice is one system with several runs.
+
+    Overlays that lie over all runs distinguish none and leave their names; names that still
+    coincide, and were not given, are told apart by the runs' ids.
+
+    Raises:
+        InputError: when a table is named twice.
+    """
+    files = [item.file.resolve() for item in tested]
+    for item, file in zip(tested, files, strict=True):
+        if files.count(file) > 1:
+            raise InputError(f"{item.file} is named twice: name every run once.")
+    manifests = [dict(item.manifest) for item in tested if item.manifest]
+    shared = set.intersection(*(set(m.get("overlays", [])) for m in manifests or [{}]))
+    names = [
+        item.name
+        if item.named or not item.manifest
+        else system_name({"experiment": item.name, **item.manifest}, shared)
+        for item in tested
+    ]
+    systems: dict[str, list[Tested]] = {}
+    for item, name in zip(tested, names, strict=True):
+        if not item.named and names.count(name) > 1:
+            name = f"{name} {item.manifest.get('id', item.file.parent.name)[:6]}"
+        systems.setdefault(name, []).append(item)
+    return systems
+
+
+def _split(run: Run) -> dict[str, Any]:
+    file = run.folder / "split.json"
+    found: dict[str, Any] = read_json(file) if file.is_file() else {}
+    return found
