@@ -3,9 +3,9 @@
     python -m speed.paper_scale_step --data DIR [--experiments NAME ...] [--precision 32-true]
         [--out speed/results/paper_scale_step.json]
 
-Figures of experiments that are not measured again stay in the file. ``lightning fit`` with experiments/scale/brats3d.yaml on a folder of BraTS patients, rehearsed
+``lightning fit`` with experiments/scale/brats3d.yaml on a folder of BraTS patients, rehearsed
 (fast_dev_run): the base networks, one training step on a 128^3 patch at 1 mm, then one validation
-patient by sliding window. Nothing is kept.
+patient by sliding window. Nothing is kept. Figures in the file that are not measured again stay.
 """
 
 import argparse
