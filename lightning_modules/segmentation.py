@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from datamodules.layouts import MODALITIES, REGIONS, LabelConvention
 from errors import InputError
 from evaluation.metrics import RegionDice, score_case
+from evaluation.tables import mean_scores
 from lightning_modules.checkpoints import KEY
 from lightning_modules.inference import Execution, SlidingWindow, choose_execution
 
@@ -266,10 +267,8 @@ class SegmentationModule(L.LightningModule):
             rows = [row for part in gathered for row in part]
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
-        for name in dict.fromkeys(column for row in self.test_rows for column in row):
-            if "dice/" in name or "hd95/" in name:
-                values = [row[name] for row in self.test_rows if name in row]
-                self.log(f"test/{name}", float(np.mean(values)))
+        for name, value in mean_scores(self.test_rows).items():
+            self.log(f"test/{name}", value)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Segment one patient, no label needed."""

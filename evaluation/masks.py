@@ -1,0 +1,53 @@
+"""Masks as the metrics take them: boolean pairs of one shape, cut to where something is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Mask = np.ndarray | Tensor
+
+
+def check_pair(prediction: Mask, reference: Mask, spacing: Sequence[float] | None = None) -> None:
+    """Refuse what would broadcast or count probabilities in silence.
+
+    Args:
+        prediction: (*S), bool.
+        reference: (*S), bool.
+        spacing: voxel size in mm along every axis of S, where distances matter.
+
+    Raises:
+        ValueError: if shapes differ, a mask is not boolean, or spacing has another length.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ"
+        )
+    for mask in (prediction, reference):
+        if mask.dtype not in (torch.bool, np.dtype(bool)):
+            raise ValueError(f"a mask has to be boolean, not {mask.dtype}")
+    if spacing is not None and len(spacing) != prediction.ndim:
+        raise ValueError(f"spacing has {len(spacing)} values for {prediction.ndim} axes")
+
+
+def as_numpy(mask: Mask) -> np.ndarray:
+    """Return a mask as an array on the processor."""
+    return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
+
+
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
+    """Return the smallest box around the true voxels of a mask that has some.
+
+    Args:
+        mask: (*S), bool.
+        margin: voxels to add on every side, as far as the array reaches.
+    """
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        others = tuple(range(axis + 1, mask.ndim))
+        within = mask[tuple(box)]  # what earlier axes left: the largest pass is the first
+        filled = np.flatnonzero(within.any(axis=(*range(axis), *others)))
+        first, last = int(filled[0]) - margin, int(filled[-1]) + margin + 1
+        box.append(slice(max(0, first), min(mask.shape[axis], last)))
+    return tuple(box)
