@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from datamodules.layouts import REGIONS
@@ -75,8 +76,10 @@ def read_csv(
 
 def score_table(
     rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule | None = None
-) -> Table:
+) -> RenderableType:
     """Return the scores of patients, a line a region, for the terminal.
+
+    What only a test measures stands in a second part, so that both fit 80 columns.
 
     Args:
         rows: one a patient, ``dice/WT`` or ``WT`` alone, and what else was measured.
@@ -84,20 +87,29 @@ def score_table(
         note: below it, what a reader has to know: "selected on these patients".
         rule: for empty regions, named below the table; None takes it from the rows.
     """
-    table = Table(
-        title=title or None,
-        caption="\n".join(_footnotes(rows, note, rule)),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        min_width=78,  # the rule for empty regions on one line
-    )
     headers, lines = _lines(rows)
-    for header in headers:
-        table.add_column(header, justify="left" if header == "Region" else "right")
-    for line in lines:
-        table.add_row(*line, end_section=line[0] == lines[-2][0])
-    return table
+    first = min(len(HEADERS), len(headers))
+    places = [list(range(first))]
+    if len(headers) > first:
+        places.append([0, *range(first, len(headers))])
+    caption = "\n".join(_footnotes(rows, note, rule))
+    parts = []
+    for index, columns in enumerate(places):
+        table = Table(
+            title=title if title and index == 0 else None,
+            caption=caption if index == len(places) - 1 else None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            min_width=78,  # the rule for empty regions on one line
+        )
+        for place in columns:
+            table.add_column(headers[place], justify="right" if place else "left")
+        for line in lines:
+            cells = [line[place] for place in columns]
+            table.add_row(*cells, end_section=line[0] == lines[-2][0])
+        parts.append(table)
+    return Group(*parts)
 
 
 SCOPES = {"slices/": "selected slices", "": "whole volumes"}
