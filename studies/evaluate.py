@@ -152,14 +152,15 @@ def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespa
     from evaluation.tables import score_table, write_csv
 
     # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, highlight=False, markup=False)
     notes = [_meaning(pairs), *notes]
     for note in notes:
         console.print(note)
     problems, contradictions = _examine(pairs, options)
     for case_id, sentences in problems.items():
         for sentence in sentences:
-            console.print(f"[red]bad[/red] {case_id}: {sentence}")
+            console.print(f"bad  {case_id}: {sentence}")
     if contradictions:  # who reads one file wrongly reads them all so
         others = len(contradictions) - NAMED
         more = [f"and {others} files more"] if others > 0 else []
@@ -176,7 +177,7 @@ def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespa
     for pair, scored in _score(good, options):
         if isinstance(scored, str):
             problems[pair.case_id] = [scored]
-            console.print(f"[red]bad[/red] {pair.case_id}: {scored}")
+            console.print(f"bad  {pair.case_id}: {scored}")
             continue
         rows.append(scored.row)
         if scored.reliability:
