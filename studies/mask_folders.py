@@ -73,8 +73,9 @@ class Pair:
 def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
     """Return the label maps below a folder by case id.
 
-    A folder in the layout of a BraTS year, MSD or nnU-Net is read as such; in any other the files
-    are ``<case>.nii.gz``, ``<case>_seg.nii.gz`` or ``<case>-seg.nii.gz``.
+    A folder in the layout of a BraTS year, MSD or nnU-Net, or one that ``lightning prepare`` wrote,
+    is read as such; in any other the files are called ``<case>.nii.gz``, ``<case>_seg.nii.gz`` or
+    ``<case>-seg.nii.gz``.
 
     Args:
         folder: where they are.
@@ -187,6 +188,10 @@ def pair_up(
 
 def _known_layout(folder: Path) -> list[CaseFiles]:
     """Return the cases of a folder in a known layout; none where it has another."""
+    from datamodules.registration_folder import find_registered, is_registered
+
+    if is_registered(folder):  # by `lightning prepare`
+        return find_registered(folder)
     images = folder.parent / folder.name.replace("labels", "images")
     beside = folder.name in ("labelsTr", "labelsTs") and images.is_dir()
     try:
