@@ -191,14 +191,21 @@ def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespa
         notes.append(f"{len(problems)} of {len(pairs)} cases are bad and not counted")
     console.print(score_table(rows, f"{options.predictions}", "\n".join(notes)))
     if unwritten is not None:
-        raise InputError(
-            f"{table} cannot be written ({unwritten.strerror}): make room and repeat the command."
-        )
+        raise _full(table, unwritten)
     console.print(f"Per patient  {table}")
     if reliability:
-        for line in write_calibration(reliability, options.out, str(options.predictions)):
-            console.print(line)
+        try:
+            said = write_calibration(reliability, options.out, str(options.predictions))
+        except OSError as error:
+            raise _full(options.out / "calibration.csv", error) from error
+        console.print("\n".join(said))
     return 1 if problems else 0
+
+
+def _full(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{file} cannot be written ({error.strerror}): make room and repeat the command."
+    )
 
 
 def _meaning(pairs: Sequence[Pair]) -> str:
@@ -242,6 +249,7 @@ def _score(
 ) -> Iterator[tuple[Pair, "Scored | str"]]:
     """Give the scores of every pair, or why it has none, with a bar in a terminal."""
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from contextlib import ExitStack
     from functools import partial
     from multiprocessing import get_context
@@ -259,9 +267,15 @@ def _score(
         if options.workers > 1:  # spawned: torch's threads do not survive a fork
             pool = ProcessPoolExecutor(options.workers, get_context("spawn"))
             run = stack.enter_context(pool).map
-        for pair, result in zip(pairs, run(attempt, pairs), strict=True):
-            progress.advance(task)
-            yield pair, result
+        try:
+            for pair, result in zip(pairs, run(attempt, pairs), strict=True):
+                progress.advance(task)
+                yield pair, result
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a process was killed, most often for want of memory: {options.out}/per_case.csv "
+                "holds what was scored before; repeat the command with fewer --workers."
+            ) from error
 
 
 def _attempt(pair: Pair, regions: Sequence[str], rule: str) -> "Scored | str":

@@ -28,7 +28,7 @@ PROBABILITIES = "_probabilities"
 _END = re.compile(r"\.nii(\.gz)?$")
 _SEG = re.compile(r"[_-]seg$", re.IGNORECASE)
 _NO_MASK = re.compile(
-    rf"([_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair)|_\d{{4}}|{PROBABILITIES})$", re.IGNORECASE
+    rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
 )
 
 

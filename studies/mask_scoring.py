@@ -130,11 +130,12 @@ def _read_labels(path: Path) -> tuple[Volume, np.ndarray]:
         return volume, array
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path} holds {array.dtype}: expected a label map of whole numbers.")
-    whole = np.isfinite(array) & (array == np.rint(array)) & (array >= 0) & (array < 256)
-    if not whole.all():
-        example = array[~whole].flat[0]
+    low, high = array.min(), array.max()
+    whole = array.dtype.kind != "f" or bool((array == np.rint(array)).all())  # NaN is not
+    if not (whole and low >= 0 and high <= 255):
         raise InputError(
-            f"{path} holds {example:g}: expected a label map of whole numbers from 0 to 255."
+            f"{path} holds values from {low:g} to {high:g}, not all of them whole numbers from 0 "
+            "to 255: expected a label map."
         )
     return volume, array.astype(np.uint8)
 

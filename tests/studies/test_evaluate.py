@@ -12,6 +12,7 @@ from datamodules.layouts import BRATS_3, BRATS_4
 from evaluation.calibration import Reliability, measure_reliability
 from evaluation.metrics import score_case
 from evaluation.tables import read_csv
+from studies.mask_scoring import Findings
 
 SPACING = (1.0, 1.0, 2.0)
 AFFINE = np.diag([*SPACING, 1.0])
@@ -99,6 +100,19 @@ def test_nnunet_folders_tell_what_their_labels_mean(tmp_path):
     ]
 
 
+def test_whole_tumour_masks_and_names_that_end_in_numbers(tmp_path):
+    for seed in (1, 2):
+        whole = regions(seed)[0].astype(np.int32)
+        write(tmp_path / "predictions" / f"patient_000{seed}.nii.gz", whole)
+        write(tmp_path / "references" / f"patient_000{seed}-seg.nii.gz", whole)
+    assert evaluate(tmp_path, "--labels", "brats2021", "--regions", "WT", labels=()) == 0
+    rows = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert [(row["case_id"], row["dice/WT"]) for row in rows] == [
+        ("patient_0001", 1.0),
+        ("patient_0002", 1.0),
+    ]
+
+
 def test_labels_from_a_file_with_a_cavity_as_background(tmp_path):
     labels = BRATS_4.from_regions(regions(1)).astype(np.float32)  # a tool that writes floats
     labels[0, 0, 0] = 7
@@ -151,7 +165,7 @@ def halves(path):
         (four_axes, "4-D (20, 18, 14, 2)"),
         (another_shape, "has the shape (19, 18, 14) and its reference (20, 18, 14)"),
         (another_place, "5.0 mm apart"),
-        (halves, "holds 0.5"),
+        (halves, "values from 0 to 1.5, not all of them whole"),
     ],
 )
 def test_a_bad_file_in_the_middle_costs_only_its_own_scores(folders, capsys, harm, words):
@@ -208,6 +222,16 @@ def test_names_that_tell_no_meaning_or_no_case(tmp_path, capsys):
     write(tmp_path / "predictions" / "b_seg.nii.gz", BRATS_3.from_regions(regions(1)))
     assert evaluate(tmp_path, "--labels", "brats2023", labels=()) == 2
     assert "b has two masks" in capsys.readouterr().err
+
+
+def test_a_file_that_breaks_after_it_was_examined_costs_only_its_own_scores(
+    folders, monkeypatch, capsys
+):
+    damage(folders / "predictions" / f"{CASES[1]}.nii.gz")
+    monkeypatch.setattr("studies.mask_scoring.examine_pair", lambda *_: Findings())
+    assert evaluate(folders) == 1
+    assert f"bad  {CASES[1]}" in capsys.readouterr().out
+    assert len(rows_of(folders / "predictions" / "per_case.csv")) == 2
 
 
 def test_a_full_disk_costs_the_file_and_not_the_numbers(folders, monkeypatch, capsys):
