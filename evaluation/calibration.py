@@ -99,6 +99,8 @@ def measure_reliability(probability: np.ndarray, reference: np.ndarray) -> Relia
     low, high = (probability.min(), probability.max()) if probability.size else (0.0, 1.0)
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN too
         raise ValueError(f"a probability has to be from 0 to 1, here they are {low:g} to {high:g}")
+    if probability.flags.f_contiguous:  # a NIfTI file's order, in which indexing is slow
+        probability, reference = probability.T, reference.T
     inside = probability >= DOMAIN_FROM
     values, truth = np.minimum(probability[inside].astype(np.float64), 1), reference[inside]
     places = np.minimum(np.searchsorted(EDGES, values, side="right") - 1, BINS)

@@ -36,18 +36,12 @@ def as_numpy(mask: Mask) -> np.ndarray:
     return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
 
 
-def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
-    """Return the smallest box around the true voxels of a mask that has some.
-
-    Args:
-        mask: (*S), bool.
-        margin: voxels to add on every side, as far as the array reaches.
-    """
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box around the true voxels of a mask that has some."""
     box: list[slice] = []
     for axis in range(mask.ndim):
-        others = tuple(range(axis + 1, mask.ndim))
-        within = mask[tuple(box)]  # what earlier axes left: the largest pass is the first
-        filled = np.flatnonzero(within.any(axis=(*range(axis), *others)))
-        first, last = int(filled[0]) - margin, int(filled[-1]) + margin + 1
-        box.append(slice(max(0, first), min(mask.shape[axis], last)))
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        within = mask[tuple(box)]  # what earlier axes left: only the first pass sees all
+        filled = np.flatnonzero(within.any(axis=others))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
     return tuple(box)

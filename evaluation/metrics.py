@@ -20,7 +20,7 @@ import numpy as np
 from datamodules.layouts import REGIONS
 from evaluation.cohort_dice import ID_BYTES, RegionDice, SliceDice
 from evaluation.empty_rules import BRATS, EMPTY_RULES, Absent, EmptyRule, rule_named, slice_rule
-from evaluation.lesions import DILATIONS, lesion_scores
+from evaluation.lesions import lesion_scores
 from evaluation.masks import as_numpy, bounding_box, check_pair
 from evaluation.means import nan_mean
 from evaluation.overlap import dice, precision, sensitivity, volume_error_ml
@@ -110,7 +110,7 @@ def _score(
     ours, theirs = as_numpy(prediction), as_numpy(reference)
     union = ours | theirs
     if union.any():
-        box = bounding_box(union, margin=DILATIONS)
+        box = bounding_box(union)
         ours, theirs = np.ascontiguousarray(ours[box]), np.ascontiguousarray(theirs[box])
     scores = _score_plane(ours, theirs, spacing, rule)
     scores["volume_error_ml"] = volume_error_ml(ours, theirs, spacing)

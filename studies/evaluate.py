@@ -86,7 +86,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--workers",
         type=int,
         default=1,
-        help="processes; more than one pays from some hundred cases on (default: %(default)s)",
+        help="processes; more than one pays from about fifty cases on (default: %(default)s)",
     )
     options = parser.parse_args(list(argv))
     options.predictions = options.predictions.expanduser()

@@ -34,12 +34,12 @@ def test_error_and_bins_are_those_of_torchmetrics_and_sklearn(bias):
 
 
 def test_by_hand():
-    probability = np.array([0.0, 0.009, 0.05, 0.05, 0.25, 0.95, 1.0])
-    reference = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
+    probability = np.array([0.0, 0.009, 0.05, 0.05, 0.25, 0.5, 0.95, 1.0])
+    reference = np.array([0, 1, 0, 0, 1, 0, 1, 0], dtype=bool)
     counts = measure_reliability(probability, reference)
-    assert counts.voxels.tolist() == [2, 2, 0, 1, 0, 0, 0, 0, 0, 0, 2]
-    # gaps: 2 x 0.05 - 0, 1 - 0.25, |1 - 1.95|, over five voxels of the domain
-    assert counts.ece == pytest.approx((0.1 + 0.75 + 0.95) / 5)
+    assert counts.voxels.tolist() == [2, 2, 0, 1, 0, 0, 1, 0, 0, 0, 2]
+    # gaps: 2 x 0.05 - 0, 1 - 0.25, 0.5, |1 - 1.95|, over six voxels of the domain
+    assert counts.ece == pytest.approx((0.1 + 0.75 + 0.5 + 0.95) / 6)
     assert counts.given_up == pytest.approx(1 / 3)
 
 

@@ -113,6 +113,15 @@ def test_whole_tumour_masks_and_names_that_end_in_numbers(tmp_path):
     ]
 
 
+def test_names_tell_what_predictions_mean_also_where_references_do_not(tmp_path):
+    case_id = "BraTS-GLI-00001-000"
+    write(tmp_path / "predictions" / f"{case_id}-seg.nii.gz", BRATS_3.from_regions(regions(1)))
+    write(tmp_path / "references" / f"{case_id}.nii.gz", BRATS_4.from_regions(regions(1)))
+    assert evaluate(tmp_path, "--labels", "brats2021", labels=()) == 0
+    (row,) = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert row["dice/ET"] == 1.0
+
+
 def test_labels_from_a_file_with_a_cavity_as_background(tmp_path):
     labels = BRATS_4.from_regions(regions(1)).astype(np.float32)  # a tool that writes floats
     labels[0, 0, 0] = 7
