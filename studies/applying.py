@@ -51,8 +51,8 @@ class Application:
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
-        if self.subcommand != "test":
-            arguments.trainer.logger = False
+        if self.subcommand != "test" or arguments.results_dir or self._dropping(arguments):
+            arguments.trainer.logger = False  # the run's summary is its own test
         else:
             tracking.configure_again(arguments.trainer, self.run, self.recalled)
 
@@ -116,10 +116,11 @@ class Application:
         """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""
         card, identity = self.recalled.cards[0], data.identity()
         stored = {name: value for name, value in card["data"].items() if name != "split"}
+        used = {name: value for name, value in identity.items() if name != "split"}
         own = self.run.best_checkpoint.resolve()
         return (
             [path.resolve() for path in self.recalled.checkpoints] == [own]
-            and all(identity.get(name) == value for name, value in stored.items())
+            and used == stored
             and sorted(data.split.test) == sorted(card["split"]["test"])
         )
 
@@ -127,6 +128,13 @@ class Application:
         """Return the run's own folder for its stored split, one inside it for another cohort."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
+        folder = self.run.folder
         if data.split.protocol == "external":
-            return self.run.folder / f"external-{data.fingerprint()[:8]}"
-        return self.run.folder
+            folder = folder / f"external-{data.fingerprint()[:8]}"
+        if data.drop != self.recalled.cards[0]["data"].get("drop", []):
+            folder = folder / "-".join(["without", *(data.drop or ["none"])])
+        return folder
+
+    def _dropping(self, arguments: Namespace) -> bool:
+        trained = self.recalled.cards[0]["data"].get("drop", [])
+        return sorted(arguments.data.init_args.get("drop") or []) != sorted(trained)
