@@ -10,6 +10,10 @@ COMMANDS = {
     "validate": ("studies.command:validate", "score a trained model on its validation patients"),
     "test": ("studies.command:test", "score a trained model on patients it never saw"),
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
+    "benchmark": (
+        "studies.benchmark:main",
+        "train and test every system of a file, for its tables",
+    ),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "prepare": (
         "datamodules.registration_command:main",

@@ -35,7 +35,8 @@ def configure(trainer: Namespace, run: Run, plan: Any) -> None:
     settings = logger.init_args
     settings.offline = os.environ["WANDB_MODE"] != "online"
     settings.save_dir = str(run.folder)
-    settings.id = settings.version = run.id
+    # an agent of a W&B sweep waits for the run whose id it gave
+    settings.id = settings.version = os.environ.get("WANDB_RUN_ID") or run.id
     settings.name = f"{run.experiment}-{run.id}"
     keywords = dict(logger.get("dict_kwargs") or {})
     keywords |= {
