@@ -14,6 +14,7 @@ COMMANDS = {
         "studies.benchmark:main",
         "train and test every system of a file, for its tables",
     ),
+    "sweep": ("studies.sweep:main", "train the trials of a W&B sweep file, without an account"),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "prepare": (
         "datamodules.registration_command:main",
