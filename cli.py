@@ -15,6 +15,10 @@ COMMANDS = {
         "train and test every system of a file, for its tables",
     ),
     "sweep": ("studies.sweep:main", "train the trials of a W&B sweep file, without an account"),
+    "reproduce": (
+        "studies.reproduce:main",
+        "train a run again from its folder, compare the scores",
+    ),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "prepare": (
         "datamodules.registration_command:main",
