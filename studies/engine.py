@@ -12,7 +12,7 @@ from typing import Any
 
 from errors import InputError
 from studies.jobs import Job
-from studies.runs import locked, write_atomically
+from studies.runs import Run, locked, write_atomically
 from studies.workers import Task, Workers
 
 ENDED = ("finished", "failed", "blocked")
@@ -102,7 +102,8 @@ class Engine:
 
     def _start(self, job: Job) -> None:
         log = self.folder / "logs" / f"{job.id}.log"
-        run = job.run if job.kind == "fit" else None
+        folder = job.run.folder.resolve()
+        run = Run(job.run.experiment, job.run.id, folder) if job.kind == "fit" else None
         job.run.progress_file.unlink(missing_ok=True)
         task = Task(job.id, job.words, log.resolve(), Path.cwd(), run)
         self._set(job, "running", log=str(log), began=time.strftime("%Y-%m-%dT%H:%M:%S"))
