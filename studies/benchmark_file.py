@@ -238,7 +238,7 @@ def _files(content: Mapping[str, Any], path: Path) -> list[str]:
 def _reference(content: Mapping[str, Any], entries: list[Entry], path: Path) -> str:
     wanted = content.get("reference")
     for entry in entries:
-        if wanted in (entry.system, Path(entry.file).stem):
+        if wanted in (entry.system, entry.file, Path(entry.file).stem):
             return entry.system
     names = ", ".join(entry.system for entry in entries)
     raise InputError(f"{path}: reference is {wanted}, expected one of its systems: {names}.")
@@ -285,5 +285,7 @@ def _check_table(table: Any, benchmark: Benchmark) -> None:
                     f"{where}: {table['title']} names {name} under {key}, expected some of "
                     f"{', '.join(names)}."
                 )
+    if not isinstance(table.get("published", False), bool):
+        raise InputError(f"{where}: published is {table['published']}, expected true or false.")
     if table.get("scope", "volumes") not in SCOPES:
         raise InputError(f"{where}: scope is {table['scope']}, expected volumes or slices.")

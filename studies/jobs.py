@@ -92,10 +92,9 @@ def damage_of(table: Path, patients: set[str]) -> str:
     try:
         with table.open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle, strict=True)
-            rows = list(reader)
+            rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return f"cannot be read ({error})"
-    columns = reader.fieldnames or []
     if "case_id" not in columns or not any(
         name.startswith("dice/") or "/dice/" in name for name in columns
     ):

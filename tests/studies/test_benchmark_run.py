@@ -134,3 +134,74 @@ def test_repeated_does_nothing_but_what_is_damaged(place, monkeypatch, capsys):
     assert "it is tested again" in out
     assert table.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in place.rglob("best.ckpt")} == checkpoints
+
+
+def only(folder):
+    (found,) = folder.iterdir()
+    return found
+
+
+def test_a_dry_run_of_what_is_done_measures_nothing(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    words = ["small.yaml", "--runs_dir", str(place / "runs-benchmark"), "--dry-run"]
+    assert cli.main(["benchmark", *words]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    done = [line for line in lines if line[-1:] == ["yes"]]
+    assert [line[0] for line in done] == ["dynunet", "segresnet", "late_fusion", "test"]
+    assert done[2][2:4] == ["dynunet,", "segresnet"]
+
+
+def test_a_sweep_over_what_is_done_orders_it(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    parameters = {"data.patches_per_epoch": {"values": [4]}, "trainer.max_epochs": {"value": 1}}
+    command = ["${env}", "lightning", "fit", "--config", "experiments/dynunet.yaml"]
+    sweep = {
+        "program": "cli.py",
+        "command": [*command, "--config", str(SHRUNKEN), "${args}"],
+        "method": "grid",
+        "metric": {"name": "val/dice/WT", "goal": "maximize"},
+        "parameters": parameters,
+    }
+    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert cli.main(["sweep", "sweep.yaml", "--runs_dir", str(place / "runs-benchmark")]) == 0
+    assert "begins" not in capsys.readouterr().out
+    (row,) = rows_of(place / "sweeps" / "sweep" / "trials.csv")
+    run = only(place / "runs-benchmark" / "dynunet")
+    assert row["run"] == str(run)
+    scores = json.loads((run / "manifest.json").read_text())["scores"]
+    assert float(row["val/dice/WT"]) == pytest.approx(scores["val/dice/WT"], abs=1e-6)
+
+
+def test_a_run_is_trained_again_to_the_last_bit(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    run = only(place / "runs-benchmark" / "dynunet")
+    assert cli.main(["reproduce", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "Weights of the best checkpoints: equal to the last bit." in out
+    assert "reproduced, largest difference 0, tolerance 0.001" in out
+    again = only(place / "reproductions" / "dynunet")
+    assert again.name == run.name
+
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["validation_cases"][0]["WT"] += 0.01
+    manifest["versions"]["torch"] = "1.0"
+    manifest["cohort"] = "other patients"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["reproduce", str(run)]) == 1  # compared again, not trained again
+    out = capsys.readouterr().out
+    assert "begins" not in out
+    for named in ("NOT reproduced", "version torch", "data fingerprint"):
+        assert named in out
+
+
+def test_a_test_without_a_modality_leaves_the_runs_own_scores_alone(place, monkeypatch):
+    monkeypatch.chdir(place)
+    run = only(place / "runs-benchmark" / "late_fusion")
+    own, manifest = (run / name for name in ("per_case.csv", "manifest.json"))
+    before = own.read_text(), manifest.read_text()
+    words = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.drop", "[t1, flair]"]
+    assert cli.main(["test", *words]) == 0
+    assert (own.read_text(), manifest.read_text()) == before
+    dropped = rows_of(run / "without-t1-flair" / "per_case.csv")
+    assert [row["case_id"] for row in dropped] == [row["case_id"] for row in rows_of(own)]
+    assert [row["dice/WT"] for row in dropped] != [row["dice/WT"] for row in rows_of(own)]

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from errors import InputError
+from lightning_modules.checkpoints import read_checkpoint
 from studies.engine import Engine
 from studies.jobs import JobGraph
 from studies.ray_workers import RayWorkers
 from studies.resolving import make_planner
+from studies.workers import Task
 from tests.conftest import SHRUNKEN
 from tests.studies.test_engine import Quiet
 
@@ -46,6 +49,11 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
     graph = JobGraph()
     graph.add_training(make_planner(Path("runs-ray")).plan(line))
     (job,) = graph.ordered()
+    here = JobGraph()
+    here.add_training(make_planner(Path("runs-here")).plan(line))
+    (same,) = here.ordered()
+    log = Path("study-ray/here.log").resolve()
+    alone = Task("here", same.words, log, Path.cwd(), environment={"OMP_NUM_THREADS": "1"}).start()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
@@ -71,3 +79,6 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
     assert "--resume" in manifest["command"]  # it went on elsewhere, it did not begin again
     epochs = [row.split(",")[0] for row in job.run.metrics_file.read_text().splitlines()[1:]]
     assert epochs == ["0", "1", "2"]
+    assert alone.wait() == 0
+    one, other = (read_checkpoint(run.last_checkpoint)["state_dict"] for run in (job.run, same.run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
