@@ -105,7 +105,8 @@ class Engine:
         folder = job.run.folder.resolve()
         run = Run(job.run.experiment, job.run.id, folder) if job.kind == "fit" else None
         job.run.progress_file.unlink(missing_ok=True)
-        task = Task(job.id, job.words, log.resolve(), Path.cwd(), run)
+        group = {"WANDB_RUN_GROUP": self.folder.name}
+        task = Task(job.id, job.words, log.resolve(), Path.cwd(), run, group)
         self._set(job, "running", log=str(log), began=time.strftime("%Y-%m-%dT%H:%M:%S"))
         self._save()
         self.display.started(job)
@@ -170,7 +171,7 @@ def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
         repeat: what kind of command works in it.
 
     Raises:
-        InputError: when another process works in it, or the disk is full.
+        InputError: when another process works in it, the disk is full, or somebody stops it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +181,10 @@ def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
             "or give another folder with --out.",
         ):
             yield
+    except KeyboardInterrupt:
+        raise InputError(
+            "Stopped: repeat the command and it goes on; what is finished is kept."
+        ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise InputError(full_disk(folder)) from error

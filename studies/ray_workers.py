@@ -1,5 +1,6 @@
 """Jobs as tasks of a Ray cluster whose nodes see the same files."""
 
+import logging
 import os
 import time
 from typing import Any
@@ -55,7 +56,7 @@ class RayWorkers:
                 address=address,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(

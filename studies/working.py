@@ -47,10 +47,16 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
 def _local(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
     if wanted is not None and wanted < 1:
         raise InputError(f"--jobs is {wanted}: expected 1 or more.")
-    gpus = _gpus(jobs)
+    gpus = 0 if _spread(jobs) else _gpus(jobs)
     # On two cores two networks side by side do about twice the work of one with both.
-    at_once = wanted or gpus or min(2, cores())
+    at_once = wanted or gpus or (1 if _spread(jobs) else min(2, cores()))
     return LocalWorkers(at_once, max(1, cores() // at_once), gpus if gpus > 1 else 0)
+
+
+def _spread(jobs: Sequence[Job]) -> bool:
+    """Whether a training asks for several devices itself."""
+    devices = {str(job.plan.config["trainer"].get("devices", "auto")) for job in jobs}
+    return bool(devices - {"auto", "1"})
 
 
 def _gpus(jobs: Sequence[Job]) -> int:
