@@ -167,7 +167,8 @@ def _line(
 ) -> CommandLine:
     """Return the command line of ``fit`` for one system.
 
-    What is nearer to the person wins: the benchmark, then the experiment, then the command line.
+    Of files and of options the later wins: the benchmark's, the experiment's, the command line's;
+    options win over files.
     """
     overlays = [*benchmark.overlays, *(entry.overlays if own else ()), *line.configs]
     words = [*benchmark.options, *(entry.options if own else ())]

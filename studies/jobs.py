@@ -132,6 +132,8 @@ class JobGraph:
         name = f"{run.experiment}-{run.id}"
         if name not in self.jobs:
             words = ["fit", *_without(plan.line.typed(), "runs_dir"), *_runs_dir(run)]
+            # what this machine chose by its processor, so that any other trains the same run
+            words.append(f"--trainer.precision={plan.config['trainer']['precision']}")
             needs = [stage.id for stage in stages]
             self.jobs[name] = Job(name, "fit", run, words, needs, plan)
         return self.jobs[name]

@@ -35,13 +35,13 @@ class RayWorkers:
     Args:
         address: of the cluster: ``auto``, ``host:port``, ``ray://host:port``; ``local`` starts one.
         cpus: processor cores of a task, and its threads.
-        gpus: GPUs of a task.
+        gpus: GPUs of a task; None: one, where the cluster has any.
 
     Raises:
         InputError: when Ray is not installed, or the cluster cannot be reached or is too small.
     """
 
-    def __init__(self, address: str, cpus: int, gpus: float) -> None:
+    def __init__(self, address: str, cpus: int, gpus: float | None) -> None:
         try:
             import ray
         except ImportError as error:
@@ -64,6 +64,8 @@ class RayWorkers:
                 "with `ray start --head`, or give its address."
             ) from error
         there = ray.cluster_resources()
+        if gpus is None:  # Ray hides the GPUs from a task that asks for none
+            gpus = 1.0 if there.get("GPU", 0) else 0.0
         if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:
             raise InputError(
                 f"The Ray cluster at {address} has {there.get('CPU', 0):g} cores and "

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--jobs", type=int, help="jobs at once on this machine (default: by its GPUs or cores)")
     add("--ray", metavar="ADDRESS", help="run the jobs on this Ray cluster, such as auto")
-    add("--gpus_per_job", type=float, default=0.0, help="of a Ray cluster (default: 0)")
+    add("--gpus_per_job", type=float, help="of a Ray cluster (default: 1 where it has GPUs)")
     add("--cpus_per_job", type=int, default=1, help="of a Ray cluster (default: 1)")
 
 

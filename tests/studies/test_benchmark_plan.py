@@ -42,7 +42,11 @@ def parse(line):
             "init_args": {"backbones": STAGES.get(name, []), "over": line.overlays},
         },
         "data": {"class_path": "D", "init_args": data},
-        "trainer": {"max_epochs": given.get("trainer.max_epochs", "8"), "accelerator": "cpu"},
+        "trainer": {
+            "max_epochs": given.get("trainer.max_epochs", "8"),
+            "accelerator": "cpu",
+            "precision": "bf16-mixed",
+        },
         "seed_everything": int(given.get("seed_everything", 0)),
     }
 
@@ -101,6 +105,7 @@ def test_the_command_of_a_job_can_be_typed(planner, tmp_path):
     assert training.words == [
         *["fit", "--config", "dynunet.yaml", "--config", "over.yaml", "--trainer.max_epochs=2"],
         *[*seeds, "--trainer.accelerator", "cpu", f"--runs_dir={tmp_path / 'runs'}"],
+        "--trainer.precision=bf16-mixed",
     ]
     test = plan.cells[0].test
     assert test.words[:2] == ["test", "--ckpt_path"]
