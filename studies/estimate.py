@@ -125,6 +125,7 @@ def print_estimate(jobs: Sequence[Job]) -> None:
         asked = question(job.plan)
         key = json.dumps(asked, sort_keys=True)
         if key not in costs:
+            print(f"measuring a step of {job.run.experiment}", flush=True)
             costs[key] = ask(asked)
         cost = costs[key]
         if isinstance(cost, str):
