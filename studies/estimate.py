@@ -42,7 +42,10 @@ def work_of(job: Job, *, trains: bool = True) -> Work:
     """Return how much a job computes; early stopping may make it less."""
     plan = job.plan
     if job.kind == "test":
-        return Work(0, _windows(plan, plan.data.test_dataloader()))
+        loader = plan.data.test_dataloader()
+        if getattr(loader.dataset, "whole", False):
+            return Work(0, sum(int(case.slices) for case in loader.dataset.cases))
+        return Work(0, _windows(plan, loader))
     epochs = int(plan.config["trainer"].get("max_epochs") or 1) if trains else 1
     windows = epochs * _windows(plan, plan.data.val_dataloader())
     return Work(epochs * len(plan.data.train_dataloader()), windows)
@@ -52,11 +55,10 @@ def _windows(plan: Plan, loader: Any) -> int:
     """Return how many windows of a volume, or slices of a patient, a loader's patients have."""
     patch = list(plan.data.patch_size)
     overlap = float(plan.config["model"]["init_args"].get("overlap", 0.5))
+    if len(patch) == 2:  # a validation looks at the selected slices alone
+        return sum(map(len, loader.dataset.selected))
     total = 0
     for case in loader.dataset.cases:
-        if len(patch) == 2:
-            total += int(case.slices)
-            continue
         total += math.prod(
             1
             if side <= width

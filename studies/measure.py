@@ -7,6 +7,7 @@ be given up.
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from datamodules.layouts import MODALITIES
 from lightning_modules.checkpoints import build
 from studies.environment import peak_memory_gb
+
+REPETITIONS, ENOUGH = 5, 20.0  # seconds
 
 
 def measure(
@@ -48,27 +51,21 @@ def measure(
         chosen = module.configure_optimizers()
         optimizer = chosen["optimizer"] if isinstance(chosen, dict) else chosen
         module.train()
-        for _ in range(2):  # the first one also allocates
-            _wait(device)
-            began = time.perf_counter()
+
+        def train() -> None:
             with torch.autocast(device, half, enabled=half is not None):
                 loss = module.compute_loss(batch)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            _wait(device)
-            step = time.perf_counter() - began
+
+        step = fastest(train, device)
         states = _bytes(optimizer.state_dict())
     module.eval()
     execution = module.execution
     with execution.active():
         one = execution.arrange(image[:1])
-        module(one)
-        _wait(device)
-        began = time.perf_counter()
-        module(one)
-        _wait(device)
-    forward = time.perf_counter() - began
+        forward = fastest(lambda: module(one), device)
     memory = peak_memory_gb()
     return {
         "step": step,
@@ -77,6 +74,21 @@ def measure(
         "checkpoint_gb": (2 * _kept(module, before) + states) / 1e9,
         "parameters": module.parameter_counts(),
     }
+
+
+def fastest(work: Callable[[], Any], device: str) -> float:
+    """Return the seconds of the fastest of a few repetitions: others may use the machine too.
+
+    The first one, which also allocates, counts only where it takes long by itself.
+    """
+    found: list[float] = []
+    while len(found) < REPETITIONS and sum(found) < ENOUGH:
+        _wait(device)
+        began = time.perf_counter()
+        work()
+        _wait(device)
+        found.append(time.perf_counter() - began)
+    return min(found)
 
 
 def _kept(module: Any, everything: int) -> int:

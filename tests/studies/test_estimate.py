@@ -18,9 +18,10 @@ MODEL = {
 }
 
 
-def loader(*shapes):
+def loader(*shapes, slices):
     cases = [SimpleNamespace(shape=shape, slices=shape[-1]) for shape in shapes]
-    return SimpleNamespace(dataset=SimpleNamespace(cases=cases))
+    flat = {"selected": [[0, 1, 2] for _ in shapes], "whole": True} if slices else {}
+    return SimpleNamespace(dataset=SimpleNamespace(cases=cases, **flat))
 
 
 def job(kind, patch, shapes):
@@ -31,8 +32,8 @@ def job(kind, patch, shapes):
         patch_size=patch,
         batch_size=2,
         train_dataloader=lambda: Steps(range(5)),
-        val_dataloader=lambda: loader(*shapes),
-        test_dataloader=lambda: loader(*shapes, *shapes),
+        val_dataloader=lambda: loader(*shapes, slices=len(patch) == 2),
+        test_dataloader=lambda: loader(*shapes, *shapes, slices=len(patch) == 2),
     )
     trainer = {"max_epochs": 3, "precision": "32-true", "accelerator": "cpu"}
     config = {"model": MODEL, "trainer": trainer}
@@ -60,7 +61,9 @@ def test_windows_are_those_of_the_sliding_window():
 
 
 def test_slices_are_counted_one_by_one():
-    assert work_of(job("test", [64, 64], [(40, 40, 9), (40, 40, 11)])).windows == 2 * (9 + 11)
+    shapes = [(40, 40, 9), (40, 40, 11)]
+    assert work_of(job("test", [64, 64], shapes)).windows == 2 * (9 + 11)
+    assert work_of(job("fit", [64, 64], shapes)).windows == 3 * (3 + 3)  # the selected ones
 
 
 def test_a_step_is_measured():
