@@ -7,7 +7,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
 from evaluation.tables import mean_scores, write_csv
-from lightning_modules.callbacks import PredictionWriter
+from lightning_modules.callbacks import PredictionWriter, running_as_stage
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
@@ -64,7 +64,7 @@ class Application:
         model.load_state_dict(checkpoint["state_dict"])
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.recalled.cards)
-        callbacks: list[Any] = [RunProgress(self.run.experiment)]
+        callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
         if self.subcommand == "predict":
             model.tta = self.arguments.tta
             callbacks.append(
@@ -81,6 +81,14 @@ class Application:
             enable_model_summary=False,
             default_root_dir=self.run.folder,
         )
+
+    def _progress_file(self) -> Path | None:
+        """Where a test reports that another process of this project runs."""
+        if self.subcommand != "test" or not running_as_stage():
+            return None
+        folder = Path(self.arguments.results_dir or self.run.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "progress.json"
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Run the command and say what came of it."""

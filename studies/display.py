@@ -51,7 +51,7 @@ class Display:
     def progress(self, running: list[Job]) -> None:
         """Show how far the trainings are; without a terminal a line an epoch."""
         for job in running:
-            state = _read(job.run.progress_file) if job.kind == "fit" else None
+            state = _read(job.progress_file)
             if state is None:
                 continue
             if self.bars is not None and job.id in self.tasks:
@@ -61,7 +61,11 @@ class Display:
                     total=state["total"],
                     scores=state["scores"],
                 )
-            elif self.bars is None and state["scores"] != self.printed.get(job.id, ""):
+            elif (
+                self.bars is None
+                and job.kind == "fit"
+                and state["scores"] != self.printed.get(job.id, "")
+            ):
                 self.printed[job.id] = state["scores"]
                 self.console.print(f"        {title(job)}  {state['scores']}", markup=False)
 

@@ -104,7 +104,7 @@ class Engine:
         log = self.folder / "logs" / f"{job.id}.log"
         folder = job.run.folder.resolve()
         run = Run(job.run.experiment, job.run.id, folder) if job.kind == "fit" else None
-        job.run.progress_file.unlink(missing_ok=True)
+        job.progress_file.unlink(missing_ok=True)
         group = {"WANDB_RUN_GROUP": self.folder.name}
         task = Task(job.id, job.words, log.resolve(), Path.cwd(), run, group)
         self._set(job, "running", log=str(log), began=time.strftime("%Y-%m-%dT%H:%M:%S"))

@@ -45,6 +45,11 @@ class Job:
         """Scores of a test, a row a patient."""
         return self.results / "per_case.csv"
 
+    @property
+    def progress_file(self) -> Path:
+        """Where its process says how far it is."""
+        return (self.run.folder if self.kind == "fit" else self.results) / "progress.json"
+
     def finished(self) -> bool:
         """Whether its result is there and whole."""
         if self.kind == "fit":
