@@ -16,6 +16,7 @@ from studies.runs import Run, locked, write_atomically
 from studies.workers import Task, Workers
 
 ENDED = ("finished", "failed", "blocked")
+ELSEWHERE = "is trained by another process"
 FULL_DISK = os.strerror(errno.ENOSPC)
 NO_ROOM = 2**20  # bytes; torch does not say why it could not write a checkpoint
 
@@ -97,8 +98,12 @@ class Engine:
 
     def _ready(self, job: Job) -> bool:
         needed = all(self.state[need]["status"] == "finished" for need in job.needs)
-        # another process may be training this very run: it is waited for, then counted as done
-        return needed and not (job.kind == "fit" and job.run.is_locked())
+        if not needed or job.kind == "test" or not job.run.is_locked():
+            return needed
+        if self.state[job.id].get("message") != ELSEWHERE:  # waited for, then counted as done
+            self._set(job, "waiting", message=ELSEWHERE)
+            self.display.note(f"{job.run.folder} {ELSEWHERE}: it is waited for")
+        return False
 
     def _start(self, job: Job) -> None:
         log = self.folder / "logs" / f"{job.id}.log"
@@ -120,7 +125,7 @@ class Engine:
             if job.finished():
                 self._end(job, "finished", "")
             elif job.kind == "fit" and job.run.is_locked():
-                self._set(job, "waiting", message="is trained by another process")
+                self._set(job, "waiting", message=ELSEWHERE)
                 self._save()
             else:
                 self._end(job, "failed", self._reason(job, task, status))

@@ -175,6 +175,7 @@ def test_a_run_that_another_process_trains_is_waited_for(training):
     assert Engine(Path("study"), jobs, hands, display).run()
     assert hands.order == []
     assert display.endings == [("a", "finished")]
+    assert display.notes == ["runs/a/1 is trained by another process: it is waited for"]
 
 
 def test_a_second_process_on_one_folder_gets_one_sentence(tmp_path):
