@@ -12,7 +12,7 @@ from studies.benchmark_file import Benchmark, Entry
 from studies.fairness import check_fair, protocol_of
 from studies.jobs import Job, JobGraph
 from studies.runs import write_atomically
-from studies.stages import Planner
+from studies.stages import Parse, Planner
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,7 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     Raises:
         InputError: an experiment does not resolve, or the comparison is unfair.
     """
-    differences = check_fair(
-        {
-            entry.system: protocol_of(planner.parse(_line(benchmark, entry, line)))
-            for entry in benchmark.entries
-        },
-        {
-            entry.system: protocol_of(planner.parse(_line(benchmark, entry, line, own=False)))
-            for entry in benchmark.entries
-        },
-        benchmark.allow_different,
-    )
+    differences = compare_protocols(benchmark, planner.parse, line)
     graph = JobGraph()
     cells = []
     folds: list[int | None] = [*benchmark.folds] or [None]
@@ -154,6 +144,24 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
                     name = variant.name if variant else ""
                     cells.append(Cell(entry, fold, seed, name, training, test))
     return BenchmarkPlan(benchmark, graph, cells, differences)
+
+
+def compare_protocols(
+    benchmark: Benchmark, parse: Parse, line: CommandLine
+) -> dict[str, dict[str, Any]]:
+    """Return the settings in which the systems' protocols differ, with the value of each.
+
+    Raises:
+        InputError: where the difference makes the comparison unfair.
+    """
+
+    def protocols(*, own: bool) -> dict[str, dict[str, Any]]:
+        return {
+            entry.system: protocol_of(parse(_line(benchmark, entry, line, own=own)))
+            for entry in benchmark.entries
+        }
+
+    return check_fair(protocols(own=True), protocols(own=False), benchmark.allow_different)
 
 
 def _line(

@@ -3,7 +3,14 @@
 import pytest
 
 from errors import InputError
+from studies.arguments import CommandLine
+from studies.benchmark_file import read_benchmark
+from studies.benchmark_plan import compare_protocols
 from studies.fairness import check_fair, protocol_of
+from studies.resolving import FitParser
+from tests.conftest import ROOT
+
+SHIPPED = sorted(path.stem for path in (ROOT / "experiments" / "benchmarks").glob("*.yaml"))
 
 
 def config(epochs=8, **data):
@@ -68,3 +75,26 @@ def test_allowed_in_writing():
         ["data.split_by"],
     )
     assert found == {"data.split_by": {"a": "patient", "b": "slice"}}
+
+
+@pytest.fixture(scope="module")
+def parse():
+    return FitParser().parse_fit
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_comparisons_are_fair(name, parse):
+    benchmark = read_benchmark(f"experiments/benchmarks/{name}.yaml")
+    different = compare_protocols(benchmark, parse, CommandLine())
+    assert ("data.split_by" in different) == (name == "leakage")  # there it is the subject
+
+
+def test_an_overlay_over_one_experiment_is_found(parse):
+    benchmark = read_benchmark("experiments/benchmarks/sam_adapter.yaml")
+    first, *others = benchmark.entries
+    changed = type(first)("changed", first.file, ("experiments/scale/slices2d.yaml",))
+    benchmark.entries = [changed, *others]
+    with pytest.raises(InputError, match=r"changed is given data\.\w+ .* unfair"):
+        compare_protocols(benchmark, parse, CommandLine())
+    everyone = CommandLine(["experiments/scale/slices2d.yaml"])
+    assert "data.spacing" not in compare_protocols(benchmark, parse, everyone)
