@@ -11,6 +11,15 @@ COMMANDS = {
     "test": ("studies.command:test", "score a trained model on patients it never saw"),
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
     "evaluate": ("studies.evaluate:main", "score the masks of any tool against references"),
+    "benchmark": (
+        "studies.benchmark:main",
+        "train and test every system of a file, for its tables",
+    ),
+    "sweep": ("studies.sweep:main", "train the trials of a W&B sweep file, without an account"),
+    "reproduce": (
+        "studies.reproduce:main",
+        "train a run again from its folder, compare the scores",
+    ),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "prepare": (

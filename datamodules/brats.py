@@ -41,6 +41,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         phantom_seed: Seed of the phantom cohort.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
+        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
+            0, the mean of the brain.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         phantom_seed: int = 0,
         phantom_spacing: float = 2.0,
         allow_seen_patients: bool = False,
+        drop: list[str] | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -82,6 +85,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             phantom_seed=phantom_seed,
             phantom_spacing=phantom_spacing,
             allow_seen_patients=allow_seen_patients,
+            drop=drop,
         )
         _check_sizes(patch_size, patches_per_epoch)
         self.layout = layout
@@ -103,6 +107,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "protocol": self.protocol,
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
+            **self._dropping(),
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -13,6 +13,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from datamodules.cache import default_cache, describe, exclusively
 from datamodules.integrity import combine
+from datamodules.intensity import BACKGROUND
+from datamodules.layouts import MODALITIES
 from datamodules.loading import collate
 from datamodules.prepared import PreparedCase
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
@@ -42,6 +44,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         phantom_seed: Seed of the phantom cohort.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
+        drop: Modalities blanked in every patient.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         phantom_seed: int,
         phantom_spacing: float,
         allow_seen_patients: bool,
+        drop: list[str] | None,
     ) -> None:
         super().__init__()
+        _check_dropped(drop or [])
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}: expected 1 or more.")
         self.root = root
@@ -81,6 +86,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self.phantom_seed = phantom_seed
         self.phantom_spacing = phantom_spacing
         self.allow_seen_patients = allow_seen_patients
+        self.drop = [name for name in MODALITIES if name in (drop or [])]
         self.stored_split: dict[str, Any] | None = None
         self.failures: dict[str, str] = {}
         self.notices: list[str] = []
@@ -142,6 +148,10 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             for _, c in sorted(self.cases.items())
         )
 
+    def _dropping(self) -> dict[str, list[str]]:
+        """What `drop` adds to the identity: nothing where it is not used, so old ids stay."""
+        return {"drop": self.drop} if self.drop else {}
+
     def conventions(self) -> dict[str, dict[str, Any]]:
         """Meaning of the label values by the name of the convention, in plain types."""
         return {c.convention.name: c.convention.to_dict() for c in self.cases.values()}
@@ -166,8 +176,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             prepared, self.failures = self._prepare(progress)
             if not prepared:
                 raise InputError(describe(self.failures, len(self.failures)))
+            for case in prepared:
+                case.dropped = tuple(self.drop)
             self._cases = {case.case_id: case for case in prepared}
             self.notices += [f"{c.case_id}: {note}" for c in prepared for note in c.notices]
+            if self.drop:
+                self._note(
+                    f"dropped in every patient: {', '.join(self.drop)}, filled with the background "
+                    f"({BACKGROUND:g}, the mean of the brain)"
+                )
         return self._cases
 
     def _phantoms(self, layout: str) -> Path:
@@ -300,4 +317,12 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+        )
+
+
+def _check_dropped(drop: Sequence[str]) -> None:
+    unknown = [name for name in drop if name not in MODALITIES]
+    if unknown or set(drop) == set(MODALITIES):
+        raise InputError(
+            f"data.drop is {list(drop)}: expected some of {', '.join(MODALITIES)}, and one left."
         )

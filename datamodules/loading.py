@@ -9,7 +9,8 @@ from torch.utils.data import Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from datamodules import memory
-from datamodules.layouts import CANONICAL
+from datamodules.intensity import BACKGROUND
+from datamodules.layouts import CANONICAL, MODALITIES
 from datamodules.prepared import PreparedCase
 from datamodules.sampling import draw_centre, patch_start
 from datamodules.transforms import augmented_patch, draw, plain_patch
@@ -59,6 +60,10 @@ class PatchDataset(Dataset[dict[str, Any]]):
             image, labels = augmented_patch(case.image, label, start, self.patch_size, draw(rng))
         else:
             image, labels = plain_patch(case.image, label, start, self.patch_size)
+        for (
+            modality
+        ) in case.dropped:  # the shift of intensities would fill the brain with a constant
+            image[MODALITIES.index(modality)] = BACKGROUND
         return {
             "image": image,
             "mask": region_masks(labels),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.geometry import Geometry
+from datamodules.intensity import BACKGROUND
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
 from datamodules.reading import read_volume
 from errors import InputError
@@ -36,7 +37,10 @@ class PreparedCase:
         native_shape: Grid of the original files, file order.
         native_affine: (4, 4) of the original files.
         native_spacing: mm of the original files, file order.
+        dropped: Modalities to be shown as background, whatever their files hold.
     """
+
+    _modality_axis = 0  # of the stored image
 
     def __init__(self, files: CaseFiles, folder: Path) -> None:
         described: dict[str, Any] = json.loads((folder / "case.json").read_text())
@@ -60,6 +64,7 @@ class PreparedCase:
         self.native_shape = self.geometry.native_shape
         edges = np.sqrt((self.native_affine[:3, :3] ** 2).sum(0))
         self.native_spacing = tuple(float(edge) for edge in edges)
+        self.dropped: tuple[str, ...] = ()
         self._header = bytes.fromhex(described["header"])
 
     def __repr__(self) -> str:
@@ -93,7 +98,13 @@ class PreparedCase:
     @property
     def image(self) -> npt.NDArray[np.float16]:
         """Memory map (4, d, h, w) of z-scores; what is written to it stays in memory."""
-        return np.load(self.folder / "image.npy", mmap_mode="c")
+        return self._blanked(np.load(self.folder / "image.npy", mmap_mode="c"))
+
+    def _blanked(self, image: Array) -> Array:
+        """The stored image with the dropped modalities filled with the background."""
+        for modality in self.dropped:
+            image.swapaxes(0, self._modality_axis)[MODALITIES.index(modality)] = BACKGROUND
+        return image
 
     @property
     def label(self) -> npt.NDArray[np.uint8] | None:

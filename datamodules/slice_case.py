@@ -36,6 +36,8 @@ class SliceCase(PreparedCase):
         brain_area: Pixels of brain in every slice.
     """
 
+    _modality_axis = 1
+
     def __init__(self, files: CaseFiles, folder: Path, slice_size: int) -> None:
         super().__init__(files, folder)
         areas = self.described["areas"]
@@ -75,9 +77,13 @@ class SliceCase(PreparedCase):
             f"data.spacing to {spacing:g}"
         )
 
-    def slice_key(self, index: int) -> str:
-        """Name of the pixels of an unaugmented slice: equal only where they are."""
+    def slice_hash(self, index: int) -> str:
+        """Name of the pixels of a slice as the files hold them: equal only where they are."""
         return f"{self._pixels[:32]}-{index}"
+
+    def slice_key(self, index: int) -> str:
+        """Name of the pixels of an unaugmented slice as it is shown, without what is dropped."""
+        return "-".join([self.slice_hash(index), *self.dropped])
 
     @property
     def image(self) -> npt.NDArray[np.float16]:
@@ -114,6 +120,8 @@ class SliceCase(PreparedCase):
         """A stored array, mapped once: opening it takes longer than reading a slice of it."""
         if name not in self._maps:
             stored = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+            if name == "image":
+                stored = self._blanked(stored)
             self._maps[name] = torch.from_numpy(stored)
         return self._maps[name]
 

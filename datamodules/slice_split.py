@@ -96,7 +96,7 @@ def _identities(
     for case in cases:
         for index in selected[case.case_id]:
             patients[unit(case.case_id, index)] = case.patient_id
-            hashes[unit(case.case_id, index)] = case.slice_key(index)
+            hashes[unit(case.case_id, index)] = case.slice_hash(index)
     return {"patients": patients, "hashes": hashes, "layouts": sorted({c.layout for c in cases})}
 
 

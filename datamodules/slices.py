@@ -58,6 +58,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         phantom_seed: Seed of the phantom exams.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
+        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
+            0, the mean of the brain.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         phantom_seed: int = 0,
         phantom_spacing: float = 2.0,
         allow_seen_patients: bool = False,
+        drop: list[str] | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -107,6 +110,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             phantom_seed=phantom_seed,
             phantom_spacing=phantom_spacing,
             allow_seen_patients=allow_seen_patients,
+            drop=drop,
         )
         if slice_size < 16 or slice_size % 16:
             raise InputError(
@@ -167,6 +171,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             "registration": version,
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
+            **self._dropping(),
         }
 
     def selected(self, case_id: str) -> list[int]:

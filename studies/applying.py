@@ -11,7 +11,7 @@ from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing, effect_lines
 from evaluation.reliability import write_calibration
 from evaluation.tables import mean_scores, write_csv
-from lightning_modules.callbacks import PredictionWriter
+from lightning_modules.callbacks import PredictionWriter, running_as_stage
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
@@ -57,8 +57,8 @@ class Application:
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
-        if self.subcommand != "test":
-            arguments.trainer.logger = False
+        if self.subcommand != "test" or not self._own_test(arguments):
+            arguments.trainer.logger = False  # the run's summary is its own test
         else:
             tracking.configure_again(arguments.trainer, self.run, self.recalled)
 
@@ -76,7 +76,7 @@ class Application:
         model.load_state_dict(checkpoint["state_dict"])
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.recalled.cards)
-        callbacks: list[Any] = [RunProgress(self.run.experiment)]
+        callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
         self._choose_postprocessing(model)
         if self.subcommand == "test":
             model.empty_rule = EMPTY_RULES[self.arguments.rule]
@@ -116,6 +116,14 @@ class Application:
                 "experiments/zhou2022.yaml."
             )
         model.shows_maps = True
+
+    def _progress_file(self) -> Path | None:
+        """Where a test reports that another process of this project runs."""
+        if self.subcommand != "test" or not running_as_stage():
+            return None
+        folder = Path(self.arguments.results_dir or self.run.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "progress.json"
 
     def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         """Run the command and say what came of it."""
@@ -159,10 +167,11 @@ class Application:
         """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""
         card, identity = self.recalled.cards[0], data.identity()
         stored = {name: value for name, value in card["data"].items() if name != "split"}
+        used = {name: value for name, value in identity.items() if name != "split"}
         own = self.run.best_checkpoint.resolve()
         return (
             [path.resolve() for path in self.recalled.checkpoints] == [own]
-            and all(identity.get(name) == value for name, value in stored.items())
+            and used == stored
             and sorted(data.split.test) == sorted(card["split"]["test"])
         )
 
@@ -170,11 +179,20 @@ class Application:
         """Return the run's own folder for its stored split, one inside it for anything else."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
+        folder = self.run.folder
         if data.split.protocol == "external":
-            return self.run.folder / f"external-{data.fingerprint()[:8]}"
-        changed = []
+            folder = folder / f"external-{data.fingerprint()[:8]}"
+        if data.drop != self.recalled.cards[0]["data"].get("drop", []):
+            folder = folder / "-".join(["without", *(data.drop or ["none"])])
         if model.postprocessing != self.trained_postprocessing:
-            changed.append(f"postprocessing-{self.arguments.postprocessing}")
+            folder = folder / f"postprocessing-{self.arguments.postprocessing}"
         if model.empty_rule is not BRATS:
-            changed.append(f"rule-{model.empty_rule.name}")
-        return self.run.folder.joinpath(*changed)
+            folder = folder / f"rule-{model.empty_rule.name}"
+        return folder
+
+    def _own_test(self, arguments: Namespace) -> bool:
+        """Whether the command line asks for the run's own test, nothing else."""
+        trained = self.recalled.cards[0]["data"].get("drop", [])
+        dropping = sorted(arguments.data.init_args.get("drop") or []) != sorted(trained)
+        as_trained = arguments.postprocessing == "as_trained" and arguments.rule == BRATS.name
+        return as_trained and not dropping and not arguments.results_dir

@@ -252,6 +252,8 @@ def predict(words: list[str]) -> int:
 
 def _apply(subcommand: str, words: list[str]) -> int:
     quiet()
+    if running_as_stage():
+        _stop_with_parent()
     line = CommandLine.parse(words)
     if asks_for_help(line):
         ExperimentCLI(subcommand, line)  # prints and leaves

@@ -5,6 +5,7 @@ and content, the split, the seed and the protocol. Devices, logger, workers and 
 of it. Reuse of stages and ``--resume`` go by it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -35,6 +36,23 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+@contextmanager
+def locked(file: Path, sentence: str) -> Iterator[None]:
+    """Hold a file for this process; the lock goes with the process, also when it is killed.
+
+    Raises:
+        InputError: with the sentence, when another process holds it.
+    """
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise InputError(sentence) from error
+        yield
 
 
 @dataclass(frozen=True)
@@ -121,15 +139,22 @@ class Run:
             InputError: when another process is training this run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(
-                    f"{self.folder} is being trained by another process: wait for it to end, "
-                    "or stop it and repeat the command with --resume."
-                ) from error
+        sentence = (
+            f"{self.folder} is being trained by another process: wait for it to end, "
+            "or stop it and repeat the command with --resume."
+        )
+        with locked(self.folder / ".lock", sentence):
             yield
+
+    def is_locked(self) -> bool:
+        """Whether another process is training this run."""
+        if not (self.folder / ".lock").is_file():
+            return False
+        try:
+            with self.lock():
+                return False
+        except InputError:
+            return True
 
     def discard(self) -> None:
         """Move what an earlier attempt left aside, so that nothing computed is lost."""

@@ -20,6 +20,7 @@ from lightning_modules.progress import make_progress
 from studies.arguments import ROOT, CommandLine
 from studies.environment import is_main_process
 from studies.runs import Run, identity_hash
+from studies.workers import FOREIGN, stop
 
 PROTOCOL = (  # the trainer's settings that change the result; devices, logger and display do not
     "max_epochs",
@@ -277,8 +278,10 @@ def _start(
     run.folder.mkdir(parents=True, exist_ok=True)
     run.progress_file.unlink(missing_ok=True)
     environment = {**os.environ, "GLIOFUSE_STAGE": "1"}
-    # a W&B service of its own: that of this process would go on holding a stage that was killed
-    environment.pop("WANDB_SERVICE", None)
+    # a W&B service of its own: that of this process would go on holding a stage that was killed;
+    # and a run of its own, where an agent of a W&B sweep started this one
+    for name in FOREIGN:
+        environment.pop(name, None)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     if "MASTER_PORT" in environment:  # started by torchrun or SLURM: a rendezvous of its own
@@ -292,20 +295,8 @@ def _start(
         stdout=log,
         stderr=log,
     )
-    stack.callback(_stop, process)
+    stack.callback(stop, process)
     return process
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def _read_state(file: Path) -> dict[str, Any] | None:

@@ -25,8 +25,8 @@ def has_key() -> bool:
 def configure(trainer: Namespace, run: Run, plan: Any) -> None:
     """Point a W&B logger of the configuration at the run: folder, id, group, job type, mode.
 
-    The experiment is the group and the stage the job type, so that a fusion and the backbones it
-    stands on lie side by side on the dashboard.
+    The experiment is the group, or the benchmark or sweep it is part of, and the stage the job
+    type, so that a fusion and the backbones it stands on lie side by side on the dashboard.
     """
     logger = trainer.get("logger")
     if not isinstance(logger, Namespace) or not str(logger.class_path).endswith("WandbLogger"):
@@ -35,11 +35,12 @@ def configure(trainer: Namespace, run: Run, plan: Any) -> None:
     settings = logger.init_args
     settings.offline = os.environ["WANDB_MODE"] != "online"
     settings.save_dir = str(run.folder)
-    settings.id = settings.version = run.id
+    # an agent of a W&B sweep waits for the run whose id it gave
+    settings.id = settings.version = os.environ.get("WANDB_RUN_ID") or run.id
     settings.name = f"{run.experiment}-{run.id}"
     keywords = dict(logger.get("dict_kwargs") or {})
     keywords |= {
-        "group": run.experiment,
+        "group": os.environ.get("WANDB_RUN_GROUP") or run.experiment,
         "job_type": str(plan.config["model"]["class_path"]).rpartition(".")[2],
         "config": plan.config,
         "resume": "allow",

@@ -1,0 +1,78 @@
+"""``lightning benchmark FILE``: every system of a file trained and tested under one protocol."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.arguments import CommandLine, find_config
+from studies.benchmark_file import integers, read_benchmark
+from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
+from studies.command import quiet
+from studies.display import Display, title
+from studies.engine import Engine, study_folder
+from studies.resolving import make_planner
+from studies.working import add_options, make_workers
+
+
+def main(words: Sequence[str]) -> int:
+    """Plan a benchmark, do what is not done yet, write its tables; 1 when a job failed."""
+    options, rest = _parse(words)
+    quiet()
+    benchmark = read_benchmark(options.file)
+    if options.folds is not None:
+        benchmark.n_folds, benchmark.folds = options.folds, list(range(options.folds))
+    if options.seeds is not None:
+        benchmark.seeds = integers(options.seeds, "--seeds")
+    line = CommandLine.parse(rest)
+    check_forwarded(line)
+    for file in line.configs:
+        find_config(file)
+    folder = options.out or Path("benchmarks") / benchmark.name
+    plan = make_plan(benchmark, make_planner(options.runs_dir), line)
+    if options.dry_run:
+        from studies.estimate import print_estimate
+
+        print_estimate(plan.graph.ordered())
+        return 0
+    with study_folder(folder, "benchmark"), make_workers(options, plan.graph.ordered()) as workers:
+        plan.write(folder, ["lightning", "benchmark", *words])
+        with Display() as display:
+            engine = Engine(folder, plan.graph.ordered(), workers, display)
+            whole = engine.run()
+        write_tables(folder, plan)
+    return report(engine, whole)
+
+
+def write_tables(folder: Path, plan: BenchmarkPlan) -> None:
+    """Write what the finished jobs give."""
+    print(f"Scores of every patient: {plan.write_results(folder)}")
+
+
+def report(engine: Engine, whole: bool) -> int:
+    """Name what failed; return the exit status."""
+    for job, message in engine.failures():
+        log = engine.state[job.id].get("log")
+        print(f"Failed: {title(job)}: {message}" + (f", its output is in {log}" if log else ""))
+    if not whole:
+        print("Mend the cause and repeat the command: what is finished is not done again.")
+    return 0 if whole else 1
+
+
+def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="lightning benchmark",
+        description="Train and test every system of a benchmark file; what is finished is skipped.",
+        epilog="--config OVERLAY, --data.*, --trainer.* and --model.size go to every experiment.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", help="such as experiments/benchmarks/dual_fusion.yaml")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the benchmark (default: benchmarks/NAME)"
+    )
+    parser.add_argument("--folds", type=int, help="folds of cross-validation instead of the file's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the jobs and what they will cost, and leave"
+    )
+    add_options(parser)
+    return parser.parse_known_args(list(words))

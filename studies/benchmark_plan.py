@@ -1,0 +1,205 @@
+"""A benchmark resolved: which training and which tests every system needs, and what is shared."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from evaluation.tables import read_csv, write_csv
+from studies.arguments import CommandLine
+from studies.benchmark_file import Benchmark, Entry
+from studies.fairness import check_fair, protocol_of
+from studies.jobs import Job, JobGraph
+from studies.runs import write_atomically
+from studies.stages import Parse, Planner
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system, trained on one fold with one seed, and tested one way.
+
+    Args:
+        entry: the system.
+        fold: of cross-validation; None: the default split.
+        seed: of the training.
+        variant: of the test, empty for its own.
+        training: the job that trains it.
+        test: the job whose table it is.
+    """
+
+    entry: Entry
+    fold: int | None
+    seed: int
+    variant: str
+    training: Job
+    test: Job
+
+    def keys(self) -> dict[str, Any]:
+        """Return what names the cell in ``plan.json`` and ``results.csv``."""
+        return {
+            "system": self.entry.system,
+            "experiment": self.training.run.experiment,
+            "fold": "" if self.fold is None else self.fold,
+            "seed": self.seed,
+            "variant": self.variant,
+            "run": f"{self.training.run.experiment}/{self.training.run.id}",
+        }
+
+
+@dataclass
+class BenchmarkPlan:
+    """All jobs of a benchmark and what they are for.
+
+    Args:
+        benchmark: what the file says.
+        graph: the jobs.
+        cells: one for every table of scores.
+        differences: settings of the protocol in which systems differ, with the value of each.
+    """
+
+    benchmark: Benchmark
+    graph: JobGraph
+    cells: list[Cell]
+    differences: dict[str, dict[str, Any]]
+
+    def to_dict(self, command: list[str]) -> dict[str, Any]:
+        """Return what ``plan.json`` holds; tables and report read it."""
+        benchmark = self.benchmark
+        return {
+            "name": benchmark.name,
+            "file": str(benchmark.file),
+            "command": command,
+            "reference": benchmark.reference,
+            "systems": [
+                {
+                    "system": entry.system,
+                    "file": entry.file,
+                    "overlays": list(entry.overlays),
+                    "options": list(entry.options),
+                }
+                for entry in benchmark.entries
+            ],
+            "n_folds": benchmark.n_folds,
+            "folds": benchmark.folds,
+            "seeds": benchmark.seeds,
+            "overlays": benchmark.overlays,
+            "options": benchmark.options,
+            "variants": {variant.name: list(variant.options) for variant in benchmark.variants},
+            "tables": benchmark.tables,
+            "allow_different": benchmark.allow_different,
+            "differences": self.differences,
+            "cells": [
+                {
+                    **cell.keys(),
+                    "folder": str(cell.training.run.folder),
+                    "per_case": str(cell.test.table),
+                }
+                for cell in self.cells
+            ],
+            "jobs": [job.describe() for job in self.graph.ordered()],
+        }
+
+    def write(self, folder: Path, command: list[str]) -> None:
+        """Write ``plan.json``."""
+        text = json.dumps(self.to_dict(command), indent=2, default=str)
+        write_atomically(folder / "plan.json", text + "\n")
+
+    def write_results(self, folder: Path) -> Path:
+        """Write ``results.csv``: a row a patient, system, fold, seed and variant that is there."""
+        rows = [
+            {**cell.keys(), **row}
+            for cell in self.cells
+            if cell.test.finished()
+            for row in read_csv(cell.test.table)
+        ]
+        file = folder / "results.csv"
+        write_csv(rows, file)
+        return file
+
+
+def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> BenchmarkPlan:
+    """Resolve every training and test of a benchmark; refuse an unfair comparison.
+
+    Args:
+        benchmark: what the file says.
+        planner: resolves command lines of ``fit``.
+        line: overlays and options of the command line, laid over every experiment.
+
+    Raises:
+        InputError: an experiment does not resolve, or the comparison is unfair.
+    """
+    differences = compare_protocols(benchmark, planner.parse, line)
+    graph = JobGraph()
+    cells = []
+    folds: list[int | None] = [*benchmark.folds] or [None]
+    for fold in folds:
+        for seed in benchmark.seeds:
+            for entry in benchmark.entries:
+                words = _line(benchmark, entry, line, fold=fold, seed=seed)
+                plan = planner.plan(words)
+                training = graph.add_training(plan)
+                for variant in [None, *benchmark.variants]:
+                    test = graph.add_test(plan, variant)
+                    name = variant.name if variant else ""
+                    cells.append(Cell(entry, fold, seed, name, training, test))
+    return BenchmarkPlan(benchmark, graph, cells, differences)
+
+
+def compare_protocols(
+    benchmark: Benchmark, parse: Parse, line: CommandLine
+) -> dict[str, dict[str, Any]]:
+    """Return the settings in which the systems' protocols differ, with the value of each.
+
+    Raises:
+        InputError: where the difference makes the comparison unfair.
+    """
+
+    def protocols(*, own: bool) -> dict[str, dict[str, Any]]:
+        return {
+            entry.system: protocol_of(parse(_line(benchmark, entry, line, own=own)))
+            for entry in benchmark.entries
+        }
+
+    return check_fair(protocols(own=True), protocols(own=False), benchmark.allow_different)
+
+
+def _line(
+    benchmark: Benchmark,
+    entry: Entry,
+    line: CommandLine,
+    *,
+    own: bool = True,
+    fold: int | None = None,
+    seed: int | None = None,
+) -> CommandLine:
+    """Return the command line of ``fit`` for one system.
+
+    Of files and of options the later wins: the benchmark's, the experiment's, the command line's;
+    options win over files.
+    """
+    overlays = [*benchmark.overlays, *(entry.overlays if own else ()), *line.configs]
+    words = [*benchmark.options, *(entry.options if own else ())]
+    if fold is not None:
+        words += [f"--data.n_folds={benchmark.n_folds}", f"--data.fold={fold}"]
+    if seed is not None:
+        words += [f"--seed_everything={seed}", f"--data.seed={seed}"]
+    options = [*CommandLine.parse(words).options, *line.options]
+    return CommandLine([entry.file, *overlays], options)
+
+
+def check_forwarded(line: CommandLine) -> None:
+    """Refuse an option of the command line that does not concern every experiment alike.
+
+    Raises:
+        InputError: naming it.
+    """
+    for name, _ in line.options:
+        if name in ("data.n_folds", "data.fold", "data.seed", "seed_everything"):
+            raise InputError(f"--{name} is given to every training by --folds and --seeds.")
+        first = name.partition(".")[0]
+        if first not in ("data", "trainer") and name not in ("model.size", "model.init_args.size"):
+            raise InputError(
+                f"--{name} is no option of this command: --data.*, --trainer.*, --model.size and "
+                "--config go to every experiment, other settings into the file."
+            )

@@ -1,0 +1,202 @@
+"""Jobs of a study: one training or one test each, every one of them once, in the order of need."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datamodules.slice_split import by_case, is_by_slice
+from studies.benchmark_file import Variant
+from studies.runs import Run
+from studies.stages import Plan
+
+
+@dataclass
+class Job:
+    """One training, or one test of it.
+
+    Args:
+        id: names the job in files; of a training ``<experiment>-<run>``.
+        kind: fit or test.
+        run: the training it is, or tests.
+        words: of the command line after ``lightning``.
+        needs: ids of the jobs that have to be finished before.
+        plan: the resolved training.
+        variant: name of the test, empty for the run's own.
+        results: folder of ``per_case.csv``.
+        threads: of the processor, where it must not be the engine's choice.
+    """
+
+    id: str
+    kind: Literal["fit", "test"]
+    run: Run
+    words: list[str]
+    needs: list[str]
+    plan: Plan
+    variant: str = ""
+    results: Path = field(default_factory=Path)
+    threads: int | None = None
+
+    @property
+    def table(self) -> Path:
+        """Scores of a test, a row a patient."""
+        return self.results / "per_case.csv"
+
+    @property
+    def progress_file(self) -> Path:
+        """Where its process says how far it is."""
+        return (self.run.folder if self.kind == "fit" else self.results) / "progress.json"
+
+    def finished(self) -> bool:
+        """Whether its result is there and whole."""
+        if self.kind == "fit":
+            return self.run.finished
+        if not self.table.is_file() or self.damage():
+            return False
+        return bool(self.variant) or "test_scores" in self.run.manifest()
+
+    def damage(self) -> str:
+        """Say what is wrong with a table of scores that is there; empty where nothing is."""
+        if self.kind == "fit" or not self.table.is_file():
+            return ""
+        return damage_of(self.table, self.patients())
+
+    def patients(self) -> set[str]:
+        """Case ids that its own test scores; none where the test is of another cohort."""
+        if any(word.startswith(("--data.root", "--data.split")) for word in self.words):
+            return set()
+        split = self.plan.data.split
+        by_slice = is_by_slice(split.test, self.plan.data.case_hashes())
+        return set(by_case(split.test) if by_slice else split.test)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the job for ``plan.json``."""
+        described = {
+            "id": self.id,
+            "kind": self.kind,
+            "experiment": self.run.experiment,
+            "run": str(self.run.folder),
+            "needs": self.needs,
+            "command": ["lightning", *self.words],
+        }
+        if self.kind == "test":
+            described |= {"variant": self.variant, "per_case": str(self.table)}
+        return described
+
+
+def damage_of(table: Path, patients: set[str]) -> str:
+    """Say what is wrong with a ``per_case.csv``; empty where nothing is.
+
+    Args:
+        table: the file.
+        patients: case ids it should hold; empty: any.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return f"cannot be read ({error})"
+    if "case_id" not in columns or not any(
+        name.startswith("dice/") or "/dice/" in name for name in columns
+    ):
+        return "has no columns case_id and dice"
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            return f"has a broken row {number}"
+        for name, value in row.items():
+            if "/" in name and value and not _is_number(value):
+                return f"has {value!r} for {name} in row {number}"
+    found = [row["case_id"] for row in rows]
+    if not rows or len(set(found)) < len(found) or (patients and set(found) != patients):
+        return f"holds {len(found)} rows for {len(patients) or 'its'} patients"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class JobGraph:
+    """Every job that a study needs; a training that several need is one job."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+
+    def add_training(self, plan: Plan) -> Job:
+        """Add a training and, before it, its stages."""
+        stages = [self.add_training(stage) for stage in plan.stages.values()]
+        run = plan.run
+        name = f"{run.experiment}-{run.id}"
+        if name not in self.jobs:
+            words = ["fit", *_without(plan.line.typed(), "runs_dir"), *_runs_dir(run)]
+            # what this machine chose by its processor, so that any other trains the same run
+            words.append(f"--trainer.precision={plan.config['trainer']['precision']}")
+            needs = [stage.id for stage in stages]
+            self.jobs[name] = Job(name, "fit", run, words, needs, plan)
+        return self.jobs[name]
+
+    def add_test(self, plan: Plan, variant: Variant | None = None) -> Job:
+        """Add the test of a training: its own, or a variant into a folder of its own."""
+        training = self.add_training(plan)
+        run, options = plan.run, list(variant.options) if variant else []
+        folder = run.folder
+        if variant:
+            digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
+            folder = run.folder / "variants" / f"{variant.name}-{digest}"
+        name = f"{training.id}.test" + (f"-{folder.name}" if variant else "")
+        if name not in self.jobs:
+            words = ["test", "--ckpt_path", str(run.best_checkpoint), *_runs_dir(run)]
+            words += _devices(plan)
+            if variant:
+                words += [f"--results_dir={folder}", *options]
+            self.jobs[name] = Job(
+                name,
+                "test",
+                run,
+                words,
+                [training.id],
+                plan,
+                variant.name if variant else "",
+                folder,
+            )
+        return self.jobs[name]
+
+    def ordered(self) -> list[Job]:
+        """Return the jobs, each after those it needs: the order in which they were added."""
+        return list(self.jobs.values())
+
+
+def _runs_dir(run: Run) -> list[str]:
+    return [f"--runs_dir={run.folder.parents[1]}"]
+
+
+def _without(words: Sequence[str], name: str) -> list[str]:
+    """Return the words without an option and its value."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == f"--{name}":
+            skip = True
+        elif not word.startswith(f"--{name}="):
+            kept.append(word)
+    return kept
+
+
+def _devices(plan: Plan) -> list[str]:
+    """Return the words of a training that say where it runs: a test takes only the data along."""
+    names = ("accelerator", "devices", "strategy", "num_nodes")
+    return [
+        word
+        for name, words in plan.line.options
+        if name in [f"trainer.{setting}" for setting in names]
+        for word in words
+    ]

@@ -1,0 +1,155 @@
+"""A run's training as its own folder remembers it, and what is different now."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError
+from studies.arguments import CommandLine
+from studies.environment import git_revision, hardware, versions
+from studies.runs import Run, newest_finished, write_atomically
+from studies.stages import Parse, Plan, replace_strings
+
+NOT_TRAINING = ("runs_dir", "resume", "overwrite", "ckpt_path", "weights_only")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not as it was.
+
+    Args:
+        what: its name.
+        then: in the run.
+        now: here.
+    """
+
+    what: str
+    then: Any
+    now: Any
+
+
+def find_run(name: str, runs_dir: Path) -> Run:
+    """Find a finished run: its folder, ``experiment/id``, or an experiment's newest.
+
+    Raises:
+        InputError: when there is none, or it never finished.
+    """
+    for folder in (Path(name), runs_dir / name):
+        if (folder / "manifest.json").is_file():
+            whole = folder.resolve()
+            run = Run(whole.parent.name, whole.name, folder)
+            if not run.finished:
+                raise InputError(f"The run {folder} never finished: finish it with --resume first.")
+            return run
+    newest = newest_finished(runs_dir, Path(name).stem, [])
+    if newest is None:
+        raise InputError(
+            f"There is no finished run {name}: give its folder, experiment/id, or an experiment "
+            f"with a finished run below {runs_dir}."
+        )
+    return newest
+
+
+def recreate(run: Run, folder: Path) -> Path:
+    """Write a configuration file that trains a run again, and those of its stages beside it.
+
+    Args:
+        run: a finished run.
+        folder: of the files.
+
+    Raises:
+        InputError: when a part of the run is gone.
+    """
+    stored = run.folder / "config.yaml"
+    if not stored.is_file():
+        raise InputError(f"{run.folder} has no config.yaml: it cannot be trained again.")
+    config = {k: v for k, v in yaml.safe_load(stored.read_text()).items() if k not in NOT_TRAINING}
+    files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
+    config["model"] = replace_strings(config["model"], lambda text: files.get(text, text))
+    file = folder / run.id / f"{run.experiment}.yaml"
+    write_atomically(file, yaml.safe_dump(config, sort_keys=False))
+    return file.resolve()
+
+
+def stages_of(run: Run) -> dict[str, Run]:
+    """Return the upstream runs of a run by the experiment files that its configuration names.
+
+    Raises:
+        InputError: when one is gone.
+    """
+    found = {}
+    for name, stored in run.manifest().get("stages", {}).items():
+        experiment, identity = Path(stored).parts[-2:]
+        places = [Path(stored), run.folder.resolve().parents[1] / experiment / identity]
+        place = next((path for path in places if (path / "manifest.json").is_file()), None)
+        if place is None:
+            raise InputError(
+                f"The stage {experiment}/{identity} of {run.folder} is gone: put its folder back."
+            )
+        found[name] = Run(experiment, identity, place)
+    return found
+
+
+def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
+    """Return everything in which the present training of a run differs from the run.
+
+    Args:
+        run: the run.
+        plan: its training as it resolves here.
+        parse: resolves command lines of ``fit``, for what the experiment files say today.
+    """
+    manifest = run.manifest()
+    found = []
+    then, now = (
+        manifest.get("determinants", {}),
+        json.loads(json.dumps(plan.determinants, default=str)),
+    )
+    for name, one, other in _changed({**then, "cohort": None}, {**now, "cohort": None}):
+        found.append(Difference(name, _short(one), _short(other)))
+    sections: list[tuple[str, Any, Any]] = [
+        ("data fingerprint", manifest.get("cohort"), plan.data.fingerprint()),
+        ("git", manifest.get("git"), git_revision()),
+        ("version", manifest.get("versions"), versions()),
+        ("hardware", _machine(manifest.get("hardware", {})), _machine(hardware())),
+        ("experiment files", *_files(run, parse)),
+    ]
+    for section, one, other in sections:
+        for name, before, here in _changed(one, other):
+            what = f"{section} {name}".strip()
+            found.append(Difference(what, _short(before), _short(here)))
+    return found
+
+
+def _machine(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a machine without its threads: every job is given those of its run."""
+    return {name: value for name, value in described.items() if name != "threads"}
+
+
+def _files(run: Run, parse: Parse) -> tuple[Any, Any]:
+    """Return the run's stored configuration, and what its command resolves to today."""
+    stored = yaml.safe_load((run.folder / "config.yaml").read_text())
+    line = CommandLine.parse([str(word) for word in run.manifest().get("command", [])[2:]])
+    try:
+        today = parse(line)
+    except InputError as error:
+        return "as stored", str(error)
+    parts = ("model", "data", "trainer", "seed_everything")
+    return {name: stored.get(name) for name in parts}, {name: today.get(name) for name in parts}
+
+
+def _changed(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield every leaf in which two nested values differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _changed(one.get(key), other.get(key), f"{name}.{key}".strip("."))
+    elif one != other:
+        yield name, one, other
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,125 @@
+"""``lightning sweep FILE``: the trials of a W&B sweep file, without an account."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.tables import write_csv
+from lightning_modules.callbacks import read_metrics
+from studies.arguments import CommandLine, find_config
+from studies.benchmark import report
+from studies.command import quiet
+from studies.display import Display
+from studies.engine import Engine, study_folder
+from studies.jobs import Job, JobGraph
+from studies.resolving import make_planner
+from studies.sweep_file import Sweep, Trial, read_sweep
+from studies.working import add_options, make_workers
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """A trial and the training it is."""
+
+    trial: Trial
+    job: Job
+
+
+def main(words: Sequence[str]) -> int:
+    """Train every trial that is not trained yet, and order them; 1 when one failed."""
+    options, rest = _parse(words)
+    quiet()
+    sweep = read_sweep(options.file)
+    line = CommandLine.parse(rest)
+    for file in line.configs:
+        find_config(file)
+    trials = sweep.trials(options.count, options.seed)
+    planner, graph = make_planner(options.runs_dir), JobGraph()
+    chosen = [
+        TrialJob(trial, graph.add_training(planner.plan(sweep.fit_line(trial, line))))
+        for trial in trials
+    ]
+    jobs = graph.ordered()
+    if options.dry_run:
+        from studies.estimate import print_estimate
+
+        print_estimate(jobs)
+        return 0
+    folder = options.out or Path("sweeps") / sweep.name
+    with study_folder(folder, "sweep"), make_workers(options, jobs) as workers:
+        with Display() as display:
+            engine = Engine(folder, jobs, workers, display)
+            whole = engine.run()
+        rows = ordered(sweep, chosen)
+        write_csv(rows, folder / "trials.csv")
+    _print(sweep, rows)
+    print(f"All trials: {folder / 'trials.csv'}")
+    return report(engine, whole)
+
+
+def ordered(sweep: Sweep, trials: list[TrialJob]) -> list[dict[str, Any]]:
+    """Return the trials as rows, the best first, those without a score last."""
+    rows = []
+    for trial in trials:
+        manifest = trial.job.run.manifest()
+        rows.append(
+            {
+                "trial": trial.trial.number,
+                **trial.trial.parameters,
+                sweep.metric: _score(sweep, trial.job),
+                "parameters": manifest.get("parameters", {}).get("all"),
+                "trained": manifest.get("parameters", {}).get("trained"),
+                "run": str(trial.job.run.folder),
+            }
+        )
+    sign = -1 if sweep.maximise else 1
+    scored = [row for row in rows if row[sweep.metric] is not None]
+    missing = [row for row in rows if row[sweep.metric] is None]
+    return sorted(scored, key=lambda row: (sign * row[sweep.metric], row["trial"])) + missing
+
+
+def _score(sweep: Sweep, job: Job) -> float | None:
+    """Return the best value of the metric over the epochs of a finished trial."""
+    if not job.finished():
+        return None
+    rows = read_metrics(job.run.metrics_file)
+    values = [float(row[sweep.metric]) for row in rows if sweep.metric in row]
+    if not values:
+        return None
+    return max(values) if sweep.maximise else min(values)
+
+
+def _print(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"Sweep {sweep.name}", title_justify="left")
+    names = ["trial", *sweep.parameters, sweep.metric, "trained"]
+    for name in names:
+        table.add_column(name, justify="left" if name in sweep.parameters else "right")
+    for row in rows:
+        score = row[sweep.metric]
+        cells = {**row, sweep.metric: "-" if score is None else f"{score:.4f}"}
+        table.add_row(*("-" if cells[name] is None else str(cells[name]) for name in names))
+    Console(highlight=False).print(table)
+
+
+def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="lightning sweep",
+        description="Train the trials of a W&B sweep file (grid or random) without an account.",
+        epilog="Other words go to every `lightning fit`, such as --config OVERLAY or --data.root.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
+    parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
+    parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
+    parser.add_argument("--seed", type=int, default=0, help="of random trials (default: 0)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the jobs and what they will cost, and leave"
+    )
+    add_options(parser)
+    return parser.parse_known_args(list(words))

@@ -1,0 +1,142 @@
+"""Processes that do jobs: one a job, its output in a log, ended when their parent is gone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from studies.arguments import ROOT
+from studies.runs import Run
+
+FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+@dataclass
+class Task:
+    """One command of this project, ready to be run anywhere that sees the same files.
+
+    Args:
+        id: of the job.
+        words: after ``lightning``.
+        log: file that its output is appended to.
+        folder: working directory.
+        run: where a training was begun, it goes on; None for what starts again.
+        environment: variables beside those of the process that runs it.
+    """
+
+    id: str
+    words: list[str]
+    log: Path
+    folder: Path
+    run: Run | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it. Its input is a pipe that closes with this process, and that ends it."""
+        words = list(self.words)
+        if self.run is not None and self.run.started:
+            words.append("--resume")
+        environment = {**os.environ, **self.environment, "GLIOFUSE_STAGE": "1"}
+        for name in FOREIGN:  # a W&B run and service of its own
+            environment.pop(name, None)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / "cli.py"), *words],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+
+    def last_line(self) -> str:
+        """Return the last thing it said."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return "it said nothing"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and wait for it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+class Workers(Protocol):
+    """Where tasks are done."""
+
+    def has_room(self) -> bool:
+        """Whether another task may be handed over now."""
+
+    def start(self, task: Task, threads: int | None) -> None:
+        """Hand a task over."""
+
+    def ended(self) -> dict[str, int]:
+        """Return the exit status of every task that ended since the last call, by its id."""
+
+    def stop(self) -> None:
+        """End what is running."""
+
+
+class LocalWorkers:
+    """Tasks as processes of this machine.
+
+    Args:
+        jobs: how many at once.
+        threads: of the processor for each.
+        gpus: numbers of the GPUs that are dealt out, one a task; none: all tasks see what there is.
+    """
+
+    def __init__(self, jobs: int, threads: int, gpus: int = 0) -> None:
+        self.jobs = jobs
+        self.threads = threads
+        self.free_gpus = list(range(gpus))
+        self.processes: dict[str, tuple[subprocess.Popen[bytes], int | None]] = {}
+
+    def has_room(self) -> bool:
+        """Whether fewer tasks run than may."""
+        return len(self.processes) < self.jobs
+
+    def start(self, task: Task, threads: int | None) -> None:
+        """Start a task."""
+        gpu = self.free_gpus.pop(0) if self.free_gpus else None
+        own = {"OMP_NUM_THREADS": str(threads or self.threads)}
+        if gpu is not None:
+            own["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        task.environment = {**task.environment, **own}
+        self.processes[task.id] = (task.start(), gpu)
+
+    def ended(self) -> dict[str, int]:
+        """Return the exit status of every task that ended since the last call, by its id."""
+        found = {}
+        for name, (process, gpu) in list(self.processes.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            stop(process)
+            del self.processes[name]
+            if gpu is not None:
+                self.free_gpus.append(gpu)
+            found[name] = status
+        return found
+
+    def stop(self) -> None:
+        """End what is running; the trainings go on from their last epoch when asked again."""
+        for process, _ in self.processes.values():
+            process.terminate()
+        for process, _ in self.processes.values():
+            stop(process)
+        self.processes.clear()

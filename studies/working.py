@@ -1,0 +1,77 @@
+"""Where the jobs of a study are done: on this machine or on a Ray cluster, and how many at once."""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from errors import InputError
+from studies.jobs import Job
+from studies.workers import LocalWorkers, Workers
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs jobs understands."""
+    add = parser.add_argument
+    add("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    add("--jobs", type=int, help="jobs at once on this machine (default: by its GPUs or cores)")
+    add("--ray", metavar="ADDRESS", help="run the jobs on this Ray cluster, such as auto")
+    add("--gpus_per_job", type=float, help="of a Ray cluster (default: 1 where it has GPUs)")
+    add("--cpus_per_job", type=int, default=1, help="of a Ray cluster (default: 1)")
+
+
+@contextmanager
+def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[Workers]:
+    """Return the workers that the options ask for, and end them.
+
+    Args:
+        options: those of `add_options`.
+        jobs: what they will do.
+
+    Raises:
+        InputError: when there are none.
+    """
+    if options.ray is not None:
+        from studies.ray_workers import RayWorkers
+
+        workers: Workers = RayWorkers(options.ray, options.cpus_per_job, options.gpus_per_job)
+    else:
+        workers = _local(options.jobs, jobs)
+    try:
+        yield workers
+    finally:
+        workers.stop()
+
+
+def _local(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
+    if wanted is not None and wanted < 1:
+        raise InputError(f"--jobs is {wanted}: expected 1 or more.")
+    gpus = 0 if _spread(jobs) else _gpus(jobs)
+    # On two cores two networks side by side do about twice the work of one with both.
+    at_once = wanted or gpus or (1 if _spread(jobs) else min(2, cores()))
+    return LocalWorkers(at_once, max(1, cores() // at_once), gpus if gpus > 1 else 0)
+
+
+def _spread(jobs: Sequence[Job]) -> bool:
+    """Whether a training asks for several devices itself."""
+    devices = {str(job.plan.config["trainer"].get("devices", "auto")) for job in jobs}
+    return bool(devices - {"auto", "1"})
+
+
+def _gpus(jobs: Sequence[Job]) -> int:
+    from studies.training import choose_device
+
+    kinds = {choose_device(job.plan.config["trainer"]["accelerator"]) for job in jobs}
+    if "cuda" not in kinds:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""What a study shows of its jobs."""
+
+import io
+import json
+
+from rich.console import Console
+
+from lightning_modules.progress import make_progress
+from studies.display import Display
+from studies.jobs import Job
+from studies.runs import Run
+
+
+def jobs(folder):
+    run = Run("dynunet", "ab12", folder)
+    fit = Job("dynunet-ab12", "fit", run, [], [], None)
+    results = folder / "variants"
+    results.mkdir()
+    return fit, Job("t", "test", run, [], [], None, "without-t1", results)
+
+
+def show(display, fit, test):
+    display.started(fit)
+    display.started(test)
+    for scores in ("loss 0.5", "loss 0.5", "loss 0.4"):
+        for job in (fit, test):
+            state = {"done": 3, "total": 8, "scores": scores if job is fit else ""}
+            job.progress_file.write_text(json.dumps(state))
+        display.progress([fit, test])
+    fit.progress_file.write_text("{")  # half of it: the next look sees it whole
+    display.progress([fit])
+    display.ended(fit, {"status": "finished", "message": "", "seconds": 3.4}, 1, 2)
+    display.ended(test, {"status": "failed", "message": "no good", "seconds": 1.0}, 2, 2)
+
+
+def test_lines_without_a_terminal(tmp_path, capsys):
+    with Display() as display:
+        show(display, *jobs(tmp_path))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "begins    fit dynunet ab12",
+        "begins    test dynunet ab12 without-t1",
+        "fit dynunet ab12  loss 0.5",
+        "fit dynunet ab12  loss 0.4",
+        "1/2 finished  fit dynunet ab12  3 s",
+        "2/2 failed    test dynunet ab12 without-t1  no good",
+    ]
+
+
+def test_a_bar_for_each_job_in_a_terminal(tmp_path):
+    display = Display()
+    screen = io.StringIO()
+    display.console = Console(file=screen, force_terminal=True, width=120)
+    display.bars = make_progress(display.console)
+    fit, test = jobs(tmp_path)
+    display.started(fit)
+    display.started(test)
+    test.progress_file.write_text(json.dumps({"done": 3, "total": 8, "scores": ""}))
+    display.progress([fit, test])
+    bars = {task.description: task for task in display.bars.tasks}
+    assert (bars["test dynunet ab12 without-t1"].completed, bars["fit dynunet ab12"].total) == (
+        3,
+        None,
+    )
+    assert bars["test dynunet ab12 without-t1"].total == 8
+    display.ended(test, {"status": "finished", "message": "", "seconds": 2.0}, 1, 2)
+    assert [task.description for task in display.bars.tasks] == ["fit dynunet ab12"]
+    assert "finished" in screen.getvalue()
