@@ -6,7 +6,8 @@ from pathlib import Path
 
 from studies.arguments import CommandLine, find_config
 from studies.benchmark_file import integers, read_benchmark
-from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
+from studies.benchmark_plan import check_forwarded, make_plan
+from studies.benchmark_tables import show_tables, write_tables
 from studies.command import quiet
 from studies.display import Display, title
 from studies.engine import Engine, study_folder
@@ -39,13 +40,13 @@ def main(words: Sequence[str]) -> int:
         with Display() as display:
             engine = Engine(folder, plan.graph.ordered(), workers, display)
             whole = engine.run()
-        write_tables(folder, plan)
+        results = plan.write_results(folder)
+        files = write_tables(folder)
+    show_tables(folder)
+    print(f"Scores of every patient: {results}")
+    if files:
+        print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")
     return report(engine, whole)
-
-
-def write_tables(folder: Path, plan: BenchmarkPlan) -> None:
-    """Write what the finished jobs give."""
-    print(f"Scores of every patient: {plan.write_results(folder)}")
 
 
 def report(engine: Engine, whole: bool) -> int:

@@ -131,7 +131,9 @@ def show_tables(folder: Path) -> None:
             console.print()
 
 
-def provenance(scores: BenchmarkScores, systems: Sequence[str] = ()) -> Provenance:
+def provenance(
+    scores: BenchmarkScores, systems: Sequence[str] = (), remarks: Sequence[str] = ()
+) -> Provenance:
     """Return where the numbers of some systems come from; of all where none is named."""
     chosen = [
         item
@@ -139,13 +141,13 @@ def provenance(scores: BenchmarkScores, systems: Sequence[str] = ()) -> Provenan
         if not systems or cell["system"] in systems
     ]
     plan = scores.plan
-    remarks = [
+    told = [
         f"in writing, these differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
         for key, values in plan.get("differences", {}).items()
     ]
     if plan.get("n_folds"):
-        remarks.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
-    return provenance_of(chosen, remarks)
+        told.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
+    return provenance_of(chosen, [*remarks, *told])
 
 
 def _selection(
@@ -154,8 +156,16 @@ def _selection(
     """Return the systems of a table over the patients they share, and its columns."""
     rows = scores.rows()
     names = wanted.get("experiments") or list(rows)
-    rows = common_patients({name: rows[name] for name in names if name in rows}) if rows else {}
-    return rows, _columns(wanted, rows)
+    chosen = {name: rows[name] for name in names if name in rows}
+    shared = common_patients(chosen) if chosen else {}
+    return shared, _columns(wanted, shared)
+
+
+def _left_out(scores: BenchmarkScores, rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Say how many patients not all systems of a table were tested on."""
+    everyone = set().union(*(patients_of(scores.rows()[name]) for name in rows))
+    number = len(everyone) - len(patients_of(next(iter(rows.values()))))
+    return [f"only the patients that all were tested on; {number} left out"] if number else []
 
 
 def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
@@ -188,7 +198,7 @@ def _main_table(
         title=wanted["title"],
         parameters={name: manifest["parameters"] for name, manifest in manifests.items()},
         experiments=cited if wanted.get("published") else None,
-        provenance=provenance(scores, list(rows)),
+        provenance=provenance(scores, list(rows), _left_out(scores, rows)),
     )
     return _renamed(table, wanted["title"], key)
 

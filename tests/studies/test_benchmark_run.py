@@ -40,6 +40,7 @@ def place(workplace):
         ],
         "overlays": [str(SHRUNKEN)],
         "options": {"trainer.max_epochs": 1, "data.patches_per_epoch": 4},
+        "tables": [{"title": "Table of one"}],
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     return folder
@@ -114,6 +115,8 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
         (row["case_id"], row["dice/WT"]) for row in table
     ]
     assert len(table) == 2
+    assert "Late fusion" in (folder / "tables" / "table-1.md").read_text()
+    assert "Table of one" in out
 
 
 def test_repeated_does_nothing_but_what_is_damaged(place, monkeypatch, capsys):

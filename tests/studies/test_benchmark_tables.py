@@ -1,0 +1,104 @@
+"""Tables of a benchmark from run folders written by hand: seeds, variants, what is absent."""
+
+import csv
+import json
+
+import pytest
+
+from evaluation.tables import write_csv
+from studies.benchmark_tables import make_tables, read_scores, write_tables
+from tests.studies.test_compare import run, scored
+
+TABLES = [
+    {"title": "Table 1", "metrics": ["dice", "hd95"], "regions": ["WT", "ET"], "published": True},
+    {"title": "Subsets", "metrics": ["dice"], "regions": ["WT"], "variants": ["without-t1"]},
+]
+
+
+def cell(home, system, rows, variant="", seed=0):
+    table = home / "per_case.csv"
+    if variant:
+        table = home / "variants" / variant / "per_case.csv"
+        table.parent.mkdir(parents=True)
+        write_csv(rows, table)
+    return {
+        "system": system, "experiment": home.parent.name, "fold": "", "seed": seed,
+        "variant": variant, "run": home.name, "folder": str(home), "per_case": str(table),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Two systems, one of them with two seeds, a variant of each; and one that never finished."""
+    fusion = run(tmp_path, "fusion", "f0", scored(0.2), seed=0)
+    again = run(tmp_path, "fusion", "f1", scored(0.1), seed=1)
+    dynunet = run(tmp_path, "dynunet", "d0", scored(), seed=0)
+    cells = [
+        cell(fusion, "fusion", None),
+        cell(again, "fusion", None, seed=1),
+        cell(dynunet, "dynunet", None),
+        cell(fusion, "fusion", scored(-0.1), "without-t1"),
+        cell(dynunet, "dynunet", scored(-0.05), "without-t1"),
+        {**cell(dynunet, "segresnet", None), "per_case": str(tmp_path / "absent.csv")},
+    ]
+    folder = tmp_path / "benchmarks" / "b"
+    folder.mkdir(parents=True)
+    plan = {
+        "reference": "fusion", "tables": TABLES, "cells": cells, "n_folds": None,
+        "differences": {"data.split_by": {"fusion": "slice", "dynunet": "patient"}},
+    }  # fmt: skip
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def test_seeds_are_averaged_within_a_patient(benchmark):
+    main = make_tables(read_scores(benchmark))[0]
+    rows = dict(main.rows)
+    assert set(rows) == {"fusion", "dynunet"}
+    keys = [column.key for column in main.columns]
+    whole = rows["fusion"][keys.index("dice/WT")]
+    assert whole.value == pytest.approx(0.5 + 0.03 * 3.5 + 0.15)
+    assert whole.summary.n == 8
+    assert whole.best
+    assert not rows["dynunet"][keys.index("dice/WT")].best
+    published = rows["dynunet"][keys.index("published/dice/WT")]
+    assert published.value == pytest.approx(0.8623)
+
+
+def test_differences_that_were_allowed_are_under_the_table(benchmark):
+    main = make_tables(read_scores(benchmark))[0]
+    assert any("data.split_by (fusion: slice, dynunet: patient)" in note for note in main.footnotes)
+
+
+def test_the_reference_is_tested_against(benchmark):
+    statistics = make_tables(read_scores(benchmark))[1]
+    assert statistics.key == "table-1-dice"
+    assert any("against fusion" in note for note in statistics.footnotes)
+
+
+def test_a_way_of_testing_is_a_row_and_the_best_of_the_row_is_bold(benchmark):
+    table = make_tables(read_scores(benchmark))[-1]
+    assert [name for name, _ in table.rows] == ["as trained", "without-t1"]
+    assert [column.header for column in table.columns] == ["fusion", "dynunet"]
+    trained, without = (cells for _, cells in table.rows)
+    assert [one.best for one in trained] == [True, False]
+    assert [one.best for one in without] == [False, True]
+    assert without[0].value == pytest.approx(0.5 + 0.03 * 3.5 - 0.1)
+
+
+def test_patients_that_not_all_were_tested_on_are_left_out_and_counted(benchmark, tmp_path):
+    table = tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv"
+    write_csv(scored()[:6], table)
+    main = make_tables(read_scores(benchmark))[0]
+    assert any("all were tested on; 2 left out" in note for note in main.footnotes)
+    keys = [column.key for column in main.columns]
+    assert dict(main.rows)["fusion"][keys.index("dice/WT")].summary.n == 6
+
+
+def test_every_table_is_written_three_times_with_a_picture(benchmark):
+    files = write_tables(benchmark)
+    names = {file.name for file in files}
+    assert {"table-1.md", "table-1.tex", "table-1.csv", "table-1.png", "table-2.md"} <= names
+    assert all(file.is_file() for file in files)
+    with (benchmark / "tables" / "table-1.csv").open(newline="") as handle:
+        assert len(list(csv.DictReader(handle))) == 2
