@@ -46,7 +46,9 @@ def test_the_list_of_experiments_is_complete():
     assert found == {*EXPERIMENTS, *SYSTEMS, *FIRST_STAGES}
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
     # each has its test below or in test_slice_experiments.py
-    assert overlays == {"brats3d", "dice_ce", "phantom_long", "slices2d", "same_recipe"}
+    assert overlays == {
+        *("brats3d", "dice_ce", "phantom_long", "phantom_study", "slices2d", "same_recipe"),
+    }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -192,7 +194,7 @@ def test_ensemble_with_flips_and_probabilities(in_workplace, tmp_path):
     assert 0 <= values.min() <= values.max() <= 1
 
 
-@pytest.mark.parametrize("overlay", ["phantom_long", "dice_ce"])
+@pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce"])
 def test_overlays_lie_over_an_experiment(overlay, in_workplace):
     words = [
         "--config",
@@ -213,8 +215,10 @@ def test_overlays_lie_over_an_experiment(overlay, in_workplace):
     config = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     if overlay == "dice_ce":
         assert config["loss"]["class_path"] == "monai.losses.DiceCELoss"
-    else:
+    elif overlay == "phantom_long":
         assert config["scheduler"]["init_args"]["T_max"] == 6
+    else:
+        assert "phantom_study" in json.loads((folder / "manifest.json").read_text())["overlays"]
 
 
 def test_paper_scale_trains_a_base_network(in_workplace):
