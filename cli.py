@@ -11,6 +11,7 @@ COMMANDS = {
     "test": ("studies.command:test", "score a trained model on patients it never saw"),
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
+    "dashboard": ("studies.dashboard:main", "build the page of all runs on W&B, or show it"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "prepare": (
         "datamodules.registration_command:main",

@@ -72,6 +72,7 @@ def log_cases(
     rows: Sequence[Mapping[str, Any]],
     pictures: Mapping[str, np.ndarray],
     metrics: Mapping[str, float] | None = None,
+    step: int | None = None,
 ) -> None:
     """Log one row of history: ``<subset>/cases``, ``<subset>/overlays`` and more metrics.
 
@@ -81,6 +82,7 @@ def log_cases(
         rows: one a patient, ``case_id`` and scores.
         pictures: by case id, RGB (height, width, 3) uint8; the other patients have none.
         metrics: what else belongs to the row.
+        step: of the row; None: the next one.
     """
     import wandb
 
@@ -92,4 +94,4 @@ def log_cases(
     logged: dict[str, Any] = {**(metrics or {}), f"{subset}/cases": table}
     if images:
         logged[f"{subset}/overlays"] = list(images.values())
-    run.log(logged)
+    run.log(logged, step=step, commit=True)

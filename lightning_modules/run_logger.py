@@ -10,10 +10,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger, which hands an epoch over only when resume would not repeat it.
+    """Lightning's logger, with one row an epoch that resume does not repeat.
 
     A training that is killed goes on from its last checkpoint, so what was logged since would
-    stand in the curves twice. Metrics wait here until the checkpoint of their epoch is written.
+    stand in the curves twice: metrics wait here until the checkpoint of their epoch is written.
+    W&B's own step is that of the trainer, so the folders of a resumed run follow each other.
 
     Args:
         *arguments: of WandbLogger.
@@ -23,24 +24,21 @@ class RunLogger(WandbLogger):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._wandb_init.pop("anonymous", None)  # wandb only warns about it since 0.31
-        self.waiting: list[tuple[dict[str, float], int | None]] = []
+        self.waiting: dict[int | None, dict[str, float]] = {}  # by step
         self.settled = -1  # step of the last checkpoint
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep metrics until their checkpoint; the epoch's training loss comes after it."""
+        self.waiting.setdefault(step, {}).update(metrics)
         if step is not None and step <= self.settled:
-            super().log_metrics(metrics, step)
-        else:
-            self.waiting.append((dict(metrics), step))
+            self.flush()
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Hand the epoch over; resume goes on from ``last``, so ``best`` says nothing."""
+        """Remember that resume would not repeat what waits; ``best`` says nothing about that."""
         super().after_save_checkpoint(checkpoint_callback)
         if checkpoint_callback.filename == "last":
-            steps = [step for _, step in self.waiting if step is not None]
-            self.settled = max([self.settled, *steps])
-            self.flush()
+            self.settled = max([self.settled, *(step for step in self.waiting if step is not None)])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -50,9 +48,14 @@ class RunLogger(WandbLogger):
         super().finalize(status)
 
     def flush(self) -> None:
-        """Hand everything over that waits."""
-        for metrics, step in self.waiting:
-            super().log_metrics(metrics, step)
+        """Hand everything over that waits, a row a step."""
+        run = self.experiment
+        for step, metrics in self.waiting.items():
+            if step is None:
+                run.log(metrics)
+            else:  # W&B drops a row whose step lies behind: someone else may have logged meanwhile
+                row = {**metrics, "trainer/global_step": step}
+                run.log(row, step=max(step, run.step), commit=True)
         self.waiting.clear()
 
 

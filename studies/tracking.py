@@ -1,7 +1,6 @@
 """Weights & Biases around a run: always on, offline without a key, never a prompt."""
 
 import importlib
-import netrc
 import os
 import sys
 from collections.abc import Sequence
@@ -11,48 +10,14 @@ from typing import Any
 from jsonargparse import Namespace
 
 from datamodules.slices import RegisteredSliceDataModule
-from errors import InputError
 from lightning_modules.case_gallery import CaseGallery, log_cases
+from studies.account import mode
 from studies.artifacts import Source, log_files, log_papers, sources, use_sources
 from studies.runs import Run
 from studies.stages import Plan
 
 GROUP = "GLIOFUSE_GROUP"  # a benchmark names its group in it; stages in the background inherit it
 LOGGERS = ("RunLogger", "WandbLogger")
-MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-
-
-def has_key() -> bool:
-    """Whether W&B could go online without asking: a key in the environment or in ~/.netrc."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def mode() -> str:
-    """Return online, offline or disabled: what ``WANDB_MODE`` asks for, else what a key allows.
-
-    Raises:
-        InputError: when it is something else, or online without a key: W&B would ask for one.
-    """
-    asked = os.environ.get("WANDB_MODE")
-    if not asked:
-        return "online" if has_key() else "offline"
-    if asked not in MODES:
-        raise InputError(
-            f"The environment variable WANDB_MODE is {asked!r}: expected online, offline or "
-            "disabled; without it a run is online where there is a key."
-        )
-    if asked == "online" and not has_key():
-        raise InputError(
-            "The environment variable WANDB_MODE is 'online', but there is no key of W&B: run "
-            "`wandb login` first, set WANDB_API_KEY, or leave WANDB_MODE out to log offline."
-        )
-    return MODES[asked]
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -138,6 +103,7 @@ def conclude(wandb_run: Any, run: Run, built_from: list[Source]) -> list[str]:
     wandb_run.summary.update(summary(run.manifest()))
     notices = use_sources(wandb_run, built_from)
     log_files(wandb_run, run)
+    run.update_manifest(wandb_step=wandb_run.step)  # where the row of the test goes on
     return notices
 
 
@@ -148,10 +114,11 @@ def conclude_test(
     if not logger:
         return
     scores = {f"test/{name}": value for name, value in run.manifest()["test_scores"].items()}
-    log_cases(logger.experiment, "test", rows, gallery.pictures, scores)
-    logger.experiment.summary.update(summary(run.manifest()))
-    log_papers(logger.experiment, run)
-    run.update_manifest(wandb=folders(run))
+    wandb_run, step = logger.experiment, int(run.manifest().get("wandb_step", 0))
+    log_cases(wandb_run, "test", rows, gallery.pictures, scores, step=max(step, wandb_run.step))
+    wandb_run.summary.update(summary(run.manifest()))
+    log_papers(wandb_run, run)
+    run.update_manifest(wandb=folders(run), wandb_step=wandb_run.step)
 
 
 def summary(manifest: dict[str, Any]) -> dict[str, float]:
