@@ -150,7 +150,9 @@ def offline_folders(run: Run) -> list[str]:
     """Return the offline folders of a run, before them those of the runs it was built from."""
     found = []
     for folder in map(Path, run.manifest().get("stages", {}).values()):
-        found += offline_folders(Run(folder.parent.name, folder.name, folder))
+        experiment, run_id = folder.parts[-2:]  # beside this run, wherever the runs lie now
+        beside = run.folder.parents[1] / experiment / run_id
+        found += offline_folders(Run(experiment, run_id, beside))
     found += [folder for folder in folders(run) if Path(folder).name.startswith("offline")]
     return list(dict.fromkeys(found))
 

@@ -30,10 +30,21 @@ class Stored:
     finished: bool = False
 
     def table(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a table that was logged."""
+        """Return the rows of a table that was logged, files of pictures as ``path``.
+
+        The file that the history names is a preview without pictures; the table is an artifact.
+        """
         (logged,) = (row[name] for row in self.history if name in row)
-        content = json.loads((self.folder / "files" / logged["path"]).read_text())
-        return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+        assert logged["_type"] == "table-file"
+        entry = f"{name}.table.json"
+        (files,) = (one["files"] for one in self.artifacts if entry in one["files"])
+        content = json.loads(Path(files[entry]).read_text())
+        rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+        for row in rows:
+            for value in row.values():
+                if isinstance(value, dict):
+                    value["path"] = files[value["path"]]
+        return rows
 
     def artifact(self, name: str) -> dict[str, Any]:
         """Return the one artifact of a name."""
