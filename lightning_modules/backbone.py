@@ -31,6 +31,8 @@ class BackboneModule(SegmentationModule):
         InputError: when the earlier stage is of another size or shares no weight.
     """
 
+    job_type = "backbone"
+
     def __init__(
         self,
         network: NetworkFactory,

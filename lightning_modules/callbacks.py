@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from datamodules.layouts import MODALITIES
 from evaluation.figures import overlay_array, overlay_png
 from evaluation.tables import read_csv, write_csv
+from lightning_modules.case_gallery import log_cases
+from lightning_modules.run_logger import wandb_run
 
 
 class MetricsFile(Callback):
@@ -121,18 +123,17 @@ class ValidationGallery(Callback):
         drawings = {case_id: _drawing(*entry) for case_id, entry in self.best.items()}
         for case_id, drawing in drawings.items():
             overlay_png(path=self.folder / f"{case_id}.png", **drawing)
-        experiment = _wandb_run(trainer)
-        if experiment is None:
-            return
-        import wandb
-
-        names = [name for name in (self.best_rows or [{}])[0] if name != "case_id"]
-        table = wandb.Table(columns=["case_id", *(f"dice/{name}" for name in names), "overlay"])
-        for row in self.best_rows:
-            known = row["case_id"] in drawings
-            picture = wandb.Image(overlay_array(**drawings[row["case_id"]])) if known else None
-            table.add_data(row["case_id"], *(row[name] for name in names), picture)
-        experiment.log({"val/cases": table})
+        run = wandb_run(trainer)
+        if run is not None and self.best_rows:
+            rows = [
+                {
+                    name if name == "case_id" else f"dice/{name}": value
+                    for name, value in row.items()
+                }
+                for row in self.best_rows
+            ]
+            pictures = {name: overlay_array(**drawing) for name, drawing in drawings.items()}
+            log_cases(run, "val", rows, pictures)
 
 
 def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float]]:
@@ -158,44 +159,6 @@ def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[st
         "spacing": case.spacing,
         "synthetic": case.synthetic,
     }
-
-
-def _wandb_run(trainer: L.Trainer) -> Any:
-    """Return the W&B run behind the trainer's loggers, or None."""
-    for logger in trainer.loggers:
-        if type(logger).__name__ == "WandbLogger":
-            return getattr(logger, "experiment", None)
-    return None
-
-
-class CheckpointArtifact(Callback):
-    """Hand the selected checkpoint, the split and the manifest to W&B as one artifact.
-
-    Args:
-        name: of the artifact.
-        files: what belongs to it; absent files are left out.
-    """
-
-    def __init__(self, name: str, files: list[Path]) -> None:
-        self.name = name
-        self.files = files
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the artifact."""
-        self.publish(trainer)
-
-    def publish(self, trainer: L.Trainer) -> None:
-        """Log the artifact from rank zero."""
-        experiment = _wandb_run(trainer) if trainer.is_global_zero else None
-        if experiment is None:
-            return
-        import wandb
-
-        artifact = wandb.Artifact(self.name, type="model")
-        for file in self.files:
-            if file.is_file():
-                artifact.add_file(str(file), policy="immutable")
-        experiment.log_artifact(artifact)
 
 
 class PredictionWriter(Callback):

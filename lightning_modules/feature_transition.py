@@ -43,6 +43,7 @@ class FeatureTransitionModule(TrainingModule):
         InputError: unknown size, or a weight or pool below zero.
     """
 
+    job_type = "pretrain"
     monitor = "val/loss"
     monitor_mode: Literal["max", "min"] = "min"
 

@@ -35,6 +35,8 @@ class FusionModule(SegmentationModule):
         InputError: when a backbone is no stage-1 checkpoint or has another size.
     """
 
+    job_type = "fusion"
+
     def __init__(
         self,
         head: HeadFactory,

@@ -43,6 +43,8 @@ class SamAdapterModule(SliceModule):
         InputError: when the weights are absent, altered or of another variant.
     """
 
+    job_type = "adapter"
+
     def __init__(
         self,
         network: SamFactory,

@@ -36,6 +36,7 @@ class SamPretrainModule(SliceModule):
         **training: image_size, optimizer, scheduler, overlap, precision.
     """
 
+    job_type = "pretrain"
     monitor = "val/loss"
     monitor_mode: Literal["max", "min"] = "min"
 

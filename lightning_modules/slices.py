@@ -141,6 +141,8 @@ class SliceBackboneModule(SliceModule):
         **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
     """
 
+    job_type = "backbone"
+
     def __init__(
         self,
         network: SliceNetworkFactory,

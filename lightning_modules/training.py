@@ -38,6 +38,7 @@ class TrainingModule(L.LightningModule):
     monitor = "val/dice/mean"  # selects the checkpoint
     monitor_mode: Literal["max", "min"] = "max"
     per_slice = False  # scores are means over slices first
+    job_type = "training"  # how W&B files it
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from evaluation.postprocessing import Postprocessing, effect_lines
 from evaluation.reliability import write_calibration
 from evaluation.tables import mean_scores, write_csv
 from lightning_modules.callbacks import PredictionWriter, running_as_stage
+from lightning_modules.case_gallery import CaseGallery
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
@@ -53,6 +54,8 @@ class Application:
         self.run = recalled.run
         self.failures: dict[str, str] = {}
         self.trained_postprocessing: Postprocessing | None = None
+        self.gallery = CaseGallery()
+        self.logger: Any = None
 
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
@@ -90,9 +93,13 @@ class Application:
                     all_grids=bool(self.arguments.all_grids),
                 )
             )
-        tracking.tidy(settings.get("logger"))
+        # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
+        self.logger = settings.get("logger")
+        if self.logger:
+            callbacks.append(self.gallery)
         settings.update(
             callbacks=callbacks,
+            logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             default_root_dir=self.run.folder,
@@ -152,6 +159,7 @@ class Application:
                 write_csv(model.test_rows, folder / "per_case.csv")
                 if folder == self.run.folder and self._as_trained(data):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
+                    tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)
                 notices = [*model.remarks(), *data.notices]
                 if model.postprocessing is not None:
                     notices.append(

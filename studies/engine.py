@@ -13,6 +13,7 @@ from typing import Any
 from errors import InputError
 from studies.jobs import Job
 from studies.runs import Run, locked, write_atomically
+from studies.tracking import GROUP
 from studies.workers import Task, Workers
 
 ENDED = ("finished", "failed", "blocked")
@@ -110,7 +111,7 @@ class Engine:
         folder = job.run.folder.resolve()
         run = Run(job.run.experiment, job.run.id, folder) if job.kind == "fit" else None
         job.progress_file.unlink(missing_ok=True)
-        group = {"WANDB_RUN_GROUP": self.folder.name}
+        group = {GROUP: self.folder.name}
         task = Task(job.id, job.words, log.resolve(), Path.cwd(), run, group)
         self._set(job, "running", log=str(log), began=time.strftime("%Y-%m-%dT%H:%M:%S"))
         self._save()

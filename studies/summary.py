@@ -1,15 +1,17 @@
 """What a command says at its end: the scores, where things are, the next command."""
 
+import shlex
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from evaluation.tables import score_table, slice_table, system_table
 from studies.comparison import compared
 from studies.runs import Run
-from studies.tracking import sync_hint
+from studies.tracking import offline_folders
 
 
 def _render(*parts: Any) -> str:
@@ -64,13 +66,19 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     if run.metrics_file.is_file():  # late fusion trains nothing
         curves = run.folder / "curves.png"
         lines.append(f"Curves       {_relative(curves)}, {_relative(run.metrics_file)}")
-    hint = sync_hint(manifest)
-    if hint:
-        lines.append(f"W&B          offline; to see it online: {hint}")
+    lines += _sync_hint(run)
     lines += _beside(run)
     if manifest.get("validation_cases"):
         lines.append(f"Next         lightning test --config {_config_of(manifest)}")
     return _render(*lines)
+
+
+def _sync_hint(run: Run) -> list[Any]:
+    """Return the command that brings a run's offline folders to W&B, one a line to be copied."""
+    found = [_relative(folder) for folder in offline_folders(run)]
+    command = " \\\n".join(["  wandb sync", *(f"    {shlex.quote(folder)}" for folder in found)])
+    hint = f"W&B          offline; to see it online, after `wandb login`:\n{command}"
+    return [Text(hint, no_wrap=True, overflow="ignore")] if found else []
 
 
 def _beside(run: Run) -> list[Any]:
@@ -119,6 +127,7 @@ def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list
     parts += _beside(run)
     parts += [f"Note         {notice}" for notice in notices]
     parts.append(f"Per patient  {_relative(file)}")
+    parts += _sync_hint(run)
     parts.append(
         f"Next         lightning predict --ckpt_path {_relative(run.best_checkpoint)} "
         "--data.root DIR --output predictions"

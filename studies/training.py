@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from errors import InputError
 from evaluation.curves import training_curves_png
 from lightning_modules.callbacks import (
-    CheckpointArtifact,
     MetricsFile,
     ValidationGallery,
     read_metrics,
@@ -24,7 +23,9 @@ from lightning_modules.callbacks import (
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from lightning_modules.inference import choose_execution
 from lightning_modules.progress import RunProgress
+from lightning_modules.run_logger import wandb_run
 from studies import tracking
+from studies.artifacts import checkpoint_files, sources
 from studies.environment import (
     git_revision,
     hardware,
@@ -94,7 +95,7 @@ class Training:
                 paths[name] = str(stage.run.best_checkpoint)
             else:  # a rehearsal: the architecture with random weights
                 paths[name] = json.dumps(stage.config["model"])
-        for name in _checkpoint_files(self.plan.config["model"]):
+        for name in checkpoint_files(self.plan.config["model"]):
             check_checkpoint(Path(name), self.plan)
         stored = self.plan.config["model"]["init_args"]
         for name, value in stored.items():
@@ -146,12 +147,7 @@ class Training:
                 **common,
             )
             last = ModelCheckpoint(filename="last", **common)
-            artifact = CheckpointArtifact(
-                f"{run.experiment}-{run.id}",
-                [run.best_checkpoint, run.folder / "split.json", run.folder / "manifest.json"],
-            )
-            callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last, artifact]
-        tracking.tidy(settings.get("logger"))
+            callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last]
         if not model.automatic_optimization:
             _hand_over_optimisation(model, settings)
         settings.update(
@@ -175,7 +171,7 @@ class Training:
             if stage.run.finished:
                 for patient in read_checkpoint(stage.run.best_checkpoint)[KEY]["seen"]:
                     patients.setdefault(patient["case_id"], patient)
-        for name in _checkpoint_files(plan.config["model"]):
+        for name in checkpoint_files(plan.config["model"]):
             for patient in read_checkpoint(name)[KEY]["seen"]:
                 patients.setdefault(patient["case_id"], patient)
         return _plain(
@@ -229,6 +225,9 @@ class Training:
                     validation_cases=self.gallery.best_rows,
                     wandb=tracking.folders(run),
                 )
+                notices = tracking.conclude(wandb_run(trainer), run, sources(self.plan))
+                for notice in notices:
+                    print(f"Note: {notice}", flush=True)
                 rows = read_metrics(run.metrics_file)
                 if rows:
                     training_curves_png(rows, run.folder / "curves.png", run.experiment)
@@ -263,6 +262,7 @@ class Training:
             versions=versions(),
             git=git_revision(),
             hardware=hardware(),
+            tracking=tracking.describe(plan),
         )
 
     def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
@@ -303,18 +303,6 @@ def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
         )
     if settings.get("strategy") == "ddp":  # each backward pass reaches half of the networks
         settings["strategy"] = "ddp_find_unused_parameters_true"
-
-
-def _checkpoint_files(model: dict[str, Any]) -> list[str]:
-    found: list[str] = []
-
-    def collect(text: str) -> str:
-        if text.endswith(".ckpt"):
-            found.append(text)
-        return text
-
-    replace_strings(model, collect)
-    return found
 
 
 def _plain(value: Any) -> Any:

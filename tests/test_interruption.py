@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
+from tests.wandb_decoder import stored
 
 EPOCHS = "3"
 
@@ -109,6 +110,13 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
         assert not different, (name, different[:3])
         assert metrics_of(first) == metrics_of(second)
         assert [float(row["epoch"]) for row in metrics_of(second)] == list(range(int(EPOCHS)))
+        folders = stored(second)
+        curve = [row for folder in folders for row in folder.history if "train/loss" in row]
+        for name in ("epoch", "_step"):  # one curve over several folders, none of it twice
+            values = [row[name] for row in curve]
+            assert values == sorted(set(values)), (name, values)
+        assert curve[-1]["epoch"] == int(EPOCHS) - 1
+        assert {folder.id for folder in folders if folder.history} == {second.name}
 
 
 def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):
