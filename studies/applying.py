@@ -60,8 +60,8 @@ class Application:
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
-        if self.subcommand != "test" or not self._own_test(arguments):
-            arguments.trainer.logger = False  # the run's summary is its own test
+        if self.subcommand != "test":
+            arguments.trainer.logger = False
         else:
             tracking.configure_again(arguments.trainer, self.run, self.recalled)
 
@@ -197,10 +197,3 @@ class Application:
         if model.empty_rule is not BRATS:
             folder = folder / f"rule-{model.empty_rule.name}"
         return folder
-
-    def _own_test(self, arguments: Namespace) -> bool:
-        """Whether the command line asks for the run's own test, nothing else."""
-        trained = self.recalled.cards[0]["data"].get("drop", [])
-        dropping = sorted(arguments.data.init_args.get("drop") or []) != sorted(trained)
-        as_trained = arguments.postprocessing == "as_trained" and arguments.rule == BRATS.name
-        return as_trained and not dropping and not arguments.results_dir
