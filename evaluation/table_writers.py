@@ -1,9 +1,10 @@
-"""Tables of systems written as Markdown, LaTeX, CSV and for the terminal."""
+"""Tables of systems written as Markdown, LaTeX, CSV, HTML and for the terminal."""
 
 import csv
 import io
 import math
 from collections.abc import Sequence
+from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -136,6 +137,36 @@ def to_csv(table: BenchmarkTable) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def to_html(table: BenchmarkTable) -> str:
+    """Return the table as a figure of HTML, all text escaped: caption, table, footnotes."""
+    spans = [
+        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(group)}</th>'
+        for group, members in groupby(table.columns, key=lambda column: column.group)
+    ]
+    grouped = any(column.group for column in table.columns)
+    heads = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
+    lines = []
+    for name, cells in table.rows:
+        texts = []
+        for column, cell in zip(table.columns, cells, strict=True):
+            text = escape(cell_text(cell, column))
+            texts.append(f"<td><strong>{text}</strong></td>" if cell.best else f"<td>{text}</td>")
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(texts)}</tr>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.footnotes)
+    return "\n".join(
+        [
+            '<figure class="table">',
+            f"<figcaption>{escape(table.title)}</figcaption>" if table.title else "",
+            '<div class="wide"><table><thead>',
+            f"<tr><td></td>{''.join(spans)}</tr>" if grouped else "",
+            f'<tr><th scope="col">{escape(table.corner)}</th>{heads}</tr></thead>',
+            f"<tbody>{''.join(lines)}</tbody></table></div>",
+            f'<ul class="notes">{notes}</ul>' if notes else "",
+            "</figure>",
+        ]
+    )
 
 
 def to_terminal(table: BenchmarkTable, width: int = 100) -> Group:
