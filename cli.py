@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
+    "report": ("studies.report:main", "write one page of runs or a benchmark, offline"),
     "prepare": (
         "datamodules.registration_command:main",
         "register raw exams to T2, with a report and a picture of each",

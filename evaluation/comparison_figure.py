@@ -108,8 +108,13 @@ def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> Non
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(max(-0.03 * (high - low + margin), low - margin), high + margin)
-    axes.set_facecolor(PAPER)
     axes.set_title(title, color=INK, fontsize=10)
+    plain_axes(axes)
+
+
+def plain_axes(axes: "Axes") -> None:
+    """Leave of the frame what carries numbers: ticks, horizontal lines, the left edge."""
+    axes.set_facecolor(PAPER)
     axes.tick_params(colors=FAINT, labelsize=8, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -123,7 +128,7 @@ def _boxes(axes: "Axes", scores: Scores) -> None:
         values = np.array([value for value in found.values() if math.isfinite(value)])
         if not values.size:
             continue
-        colour = _colour(place)
+        colour = colour_of(place)
         axes.boxplot(
             values,
             positions=[place],
@@ -186,7 +191,7 @@ def _pairs(
                 np.full(len(pairs), ends[side]),
                 pairs[:, side],
                 s=9,
-                color=_colour(names.index(system)),
+                color=colour_of(names.index(system)),
                 alpha=0.85,
                 linewidths=0,
                 zorder=3,
@@ -239,7 +244,8 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
     )
 
 
-def _colour(place: int) -> str:
+def colour_of(place: int) -> str:
+    """Return the colour of the system at a place among the others."""
     return SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
 
 

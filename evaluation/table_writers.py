@@ -147,13 +147,16 @@ def to_html(table: BenchmarkTable) -> str:
     ]
     grouped = any(column.group for column in table.columns)
     heads = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
-    lines = []
+    lines, section = [], None
     for name, cells in table.rows:
+        begins = _told_apart(table) and section not in (None, cells[0].text)
+        section = cells[0].text if cells else None
         texts = []
         for column, cell in zip(table.columns, cells, strict=True):
             text = escape(cell_text(cell, column))
             texts.append(f"<td><strong>{text}</strong></td>" if cell.best else f"<td>{text}</td>")
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(texts)}</tr>')
+        row = '<tr class="section">' if begins else "<tr>"
+        lines.append(f'{row}<th scope="row">{escape(name)}</th>{"".join(texts)}</tr>')
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.footnotes)
     return "\n".join(
         [
