@@ -10,6 +10,7 @@ COMMANDS = {
     "validate": ("studies.command:validate", "score a trained model on its validation patients"),
     "test": ("studies.command:test", "score a trained model on patients it never saw"),
     "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
+    "evaluate": ("studies.evaluate:main", "score the masks of any tool against references"),
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "report": ("studies.report:main", "write one page of runs or a benchmark, offline"),

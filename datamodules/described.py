@@ -31,7 +31,7 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
         InputError: The description is incomplete, or no file fits it.
     """
     described = _read(description)
-    convention = _convention(described, description)
+    convention = read_convention(described, description)
     patterns = {m: _pattern(described["images"][m], m, description) for m in MODALITIES}
     label_pattern = described.get("label")
     relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
@@ -87,7 +87,12 @@ def _read(description: Path) -> dict[str, Any]:
     return described
 
 
-def _convention(described: dict[str, Any], description: Path) -> LabelConvention:
+def read_convention(described: dict[str, Any], description: Path) -> LabelConvention:
+    """The meaning of label values that a description gives under its key ``labels``.
+
+    Raises:
+        InputError: A class has no value, or two have the same.
+    """
     labels = described.get("labels") or {}
     classes = ("necrosis", "oedema", "enhancing")
     values = [labels.get(key) for key in classes]

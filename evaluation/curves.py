@@ -45,7 +45,7 @@ def training_curves_png(rows: Sequence[Mapping[str, Any]], path: Path, title: st
         score.set_visible(False)
     loss.set_title("loss", color=INK)
     for axes in (loss, score):
-        _darken(axes)
+        darken(axes)
         axes.set_xlabel("epoch", color=FAINT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.get_legend_handles_labels()[0]:
@@ -125,7 +125,8 @@ def _curve(
     return epochs, values
 
 
-def _darken(axes: "Axes") -> None:
+def darken(axes: "Axes") -> None:
+    """Give axes the look of the house: light on dark, a faint grid, no box."""
     axes.set_facecolor(PAPER)
     axes.tick_params(colors=FAINT)
     axes.grid(color="#2a2e34", linewidth=0.6)

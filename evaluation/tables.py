@@ -1,22 +1,38 @@
 """Scores of patients as files and tables: CSV, terminal, Markdown."""
 
 import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from datamodules.layouts import REGIONS
-from evaluation.metrics import BRATS, EmptyRule
+from evaluation.empty_rules import BRATS, EMPTY_RULES, EmptyRule
+from evaluation.means import column, nan_mean
+from evaluation.metrics import is_metric
 
 Row = Mapping[str, Any]
 
 HEADERS = ("Region", "Dice mean ± sd", "Dice median", "HD95 mean (mm)", "HD95 median (mm)")
+# means of what only a test measures: header and decimals
+FURTHER = {
+    "nsd": ("NSD", 3),
+    "sensitivity": ("Sens.", 3),
+    "precision": ("Prec.", 3),
+    "volume_error_ml": ("Volume error (ml)", 1),
+    "lesion_dice": ("Lesion Dice", 3),
+    "lesion_hd95": ("Lesion HD95 (mm)", 2),
+}
+EXPLAINED = (
+    "means; NSD: surface Dice at 1 mm; volume error: predicted minus reference; lesions as in "
+    "BraTS 2023 (3 dilations, 50 voxels, 0 / 374 mm)"
+)
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -38,7 +54,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_csv(path: Path, text: Sequence[str] = ("case_id", "doubts")) -> list[dict[str, Any]]:
+def read_csv(
+    path: Path, text: Sequence[str] = ("case_id", "doubts", "empty_rule")
+) -> list[dict[str, Any]]:
     """Return the rows of a CSV file, numbers as floats, without their empty cells.
 
     Args:
@@ -57,37 +75,48 @@ def read_csv(path: Path, text: Sequence[str] = ("case_id", "doubts")) -> list[di
 
 
 def score_table(
-    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule = BRATS
-) -> Table:
+    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule | None = None
+) -> RenderableType:
     """Return the scores of patients, a line a region, for the terminal.
 
+    What only a test measures stands in a second part, so that both fit 80 columns.
+
     Args:
-        rows: one a patient, ``dice/WT`` or ``WT`` alone, and ``hd95/WT`` in mm where it was taken.
+        rows: one a patient, ``dice/WT`` or ``WT`` alone, and what else was measured.
         title: above the table.
         note: below it, what a reader has to know: "selected on these patients".
-        rule: for empty regions, named below the table.
+        rule: for empty regions, named below the table; None takes it from the rows.
     """
-    table = Table(
-        title=title or None,
-        caption="\n".join(_footnotes(rows, note, rule)),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        min_width=78,  # the rule for empty regions on one line
-    )
     headers, lines = _lines(rows)
-    for header in headers:
-        table.add_column(header, justify="left" if header == "Region" else "right")
-    for line in lines:
-        table.add_row(*line, end_section=line[0] == lines[-2][0])
-    return table
+    first = min(len(HEADERS), len(headers))
+    places = [list(range(first))]
+    if len(headers) > first:
+        places.append([0, *range(first, len(headers))])
+    caption = "\n".join(_footnotes(rows, note, rule))
+    parts = []
+    for index, columns in enumerate(places):
+        table = Table(
+            title=title if title and index == 0 else None,
+            caption=caption if index == len(places) - 1 else None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            min_width=78,  # the rule for empty regions on one line
+        )
+        for place in columns:
+            table.add_column(headers[place], justify="right" if place else "left")
+        for line in lines:
+            cells = [line[place] for place in columns]
+            table.add_row(*cells, end_section=line[0] == lines[-2][0])
+        parts.append(table)
+    return Group(*parts)
 
 
 SCOPES = {"slices/": "selected slices", "": "whole volumes"}
 
 
 def slice_table(
-    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule = BRATS
+    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule | None = None
 ) -> Table:
     """Return the scores of the 2D study: whole tumour on selected slices and on whole volumes.
 
@@ -96,12 +125,13 @@ def slice_table(
             selected slices, ``dice/WT`` and ``hd95/WT`` those of his volume; either may be absent.
         title: above the table.
         note: below it.
-        rule: for empty volumes, named below the table.
+        rule: for empty volumes, named below the table; None takes it from the rows.
     """
+    rule = rule or rule_of(rows)
     volumes = any("dice/WT" in row for row in rows)
     notes = [
         f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
-        f"slices {replace(rule, hd95_one=float('nan'))}".replace("nan mm", "the slice's diagonal"),
+        "slices " + BRATS.sentence(largest="the slice's diagonal"),
         *([f"volumes {rule}"] if volumes else []),
         *([note] if note else []),
     ]
@@ -124,10 +154,14 @@ def slice_table(
 
 
 def mean_scores(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the mean over patients of every Dice and HD95 column."""
-    columns = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in columns if "dice/" in name or "hd95/" in name]
-    return {name: fmean(float(row[name]) for row in rows if name in row) for name in names}
+    """Return the mean of every metric over the patients who have a value, NaN where none has."""
+    names = dict.fromkeys(name for row in rows for name in row if is_metric(name))
+    return {name: nan_mean(column(rows, name)) for name in names}
+
+
+def rule_of(rows: Sequence[Row]) -> EmptyRule:
+    """Return the rule by which rows were scored; before there was a choice, it was ``brats``."""
+    return EMPTY_RULES[next((row["empty_rule"] for row in rows if "empty_rule" in row), BRATS.name)]
 
 
 def system_table(systems: Sequence[Row], title: str = "") -> Table:
@@ -176,7 +210,9 @@ def _percent_cells(values: Sequence[float]) -> list[str]:
     return [f"{fmean(values):.2f}{spread}", f"{median(values):.2f}"]
 
 
-def markdown_table(rows: Sequence[Row], note: str | None = None, rule: EmptyRule = BRATS) -> str:
+def markdown_table(
+    rows: Sequence[Row], note: str | None = None, rule: EmptyRule | None = None
+) -> str:
     """Return the table of :func:`score_table` as Markdown."""
     headers, lines = _lines(rows)
     ruler = [":--", *["--:"] * (len(headers) - 1)]
@@ -186,25 +222,45 @@ def markdown_table(rows: Sequence[Row], note: str | None = None, rule: EmptyRule
 
 def _lines(rows: Sequence[Row]) -> tuple[Sequence[str], list[list[str]]]:
     """Return the headers and the cells of every region and of the mean over the regions."""
-    named = {name.rpartition("/")[2] for row in rows for name in row}
-    regions = [region for region in REGIONS if region in named] or REGIONS
-    dices = {region: _values(rows, "dice", region) for region in regions}
-    distances = {region: _values(rows, "hd95", region) for region in regions}
-    for scores in (dices, distances):
-        scores["mean"] = [fmean(values) for values in zip(*scores.values(), strict=True)]
-    measured = bool(distances["mean"])
+    measured = {name.partition("/")[0] for name in _names(rows)}
+    further = [metric for metric in FURTHER if metric in measured]
     lines = []
-    for region, values in dices.items():
-        line = [region, *_dice_cells(values)]
-        if measured:
-            line += [f"{fmean(distances[region]):.2f}", f"{median(distances[region]):.2f}"]
-        lines.append(line)
-    return HEADERS if measured else HEADERS[:3], lines
+    for region in (*_regions(rows), "mean"):
+        line = [region, *_dice_cells(_values(rows, "dice", region))]
+        if "hd95" in measured:
+            distances = _values(rows, "hd95", region)
+            line += [f"{nan_mean(distances):.2f}", f"{_median(distances):.2f}"]
+        for metric in further:
+            line.append(f"{nan_mean(_values(rows, metric, region)):.{FURTHER[metric][1]}f}")
+        lines.append([cell.replace("nan", "n/a") for cell in line])
+    headers = HEADERS if "hd95" in measured else HEADERS[:3]
+    return [*headers, *(FURTHER[metric][0] for metric in further)], lines
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _regions(rows: Sequence[Row]) -> list[str]:
+    """Return the regions that rows hold, in their usual order."""
+    named = {name.rpartition("/")[2] for name in _names(rows)}
+    return [region for region in REGIONS if region in named] or list(REGIONS)
 
 
 def _values(rows: Sequence[Row], metric: str, region: str) -> list[float]:
+    """Return the values of the patients who have one; of ``mean``, each one's over his regions."""
+    if region == "mean":
+        regions = _regions(rows)
+        own = [
+            [value for name in regions for value in _values([row], metric, name)] for row in rows
+        ]
+        return [fmean(values) for values in own if values]
     names = [f"{metric}/{region}", *([region] if metric == "dice" else [])]
-    return [float(row[name]) for row in rows for name in names if name in row]
+    return [value for name in names for value in column(rows, name)]
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else math.nan
 
 
 def _dice_cells(values: Sequence[float]) -> list[str]:
@@ -214,9 +270,20 @@ def _dice_cells(values: Sequence[float]) -> list[str]:
     return [f"{fmean(values):.3f}{spread}", f"{median(values):.3f}"]
 
 
-def _footnotes(rows: Sequence[Row], note: str | None, rule: EmptyRule) -> list[str]:
-    counted = f"{len(rows)} patient{'' if len(rows) == 1 else 's'}"
-    return [counted, str(rule), *([note] if note else [])]
+def _footnotes(rows: Sequence[Row], note: str | None, rule: EmptyRule | None) -> list[str]:
+    notes = [f"{len(rows)} patient{'' if len(rows) == 1 else 's'}", str(rule or rule_of(rows))]
+    if any(name.partition("/")[0] in FURTHER for name in _names(rows)):
+        notes.append(EXPLAINED)
+    return [*notes, *_uncounted(rows), *([note] if note else [])]
+
+
+def _uncounted(rows: Sequence[Row]) -> list[str]:
+    """Return, where the rule gives some patients no score, how many each mean counts."""
+    short: dict[str, list[str]] = {}
+    for name in _names(rows):
+        if is_metric(name) and len(column(rows, name)) < sum(name in row for row in rows):
+            short.setdefault(str(len(column(rows, name))), []).append(name)
+    return [f"patients counted: {number} in {', '.join(names)}" for number, names in short.items()]
 
 
 def _number(value: str) -> float | str:

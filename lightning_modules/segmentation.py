@@ -10,6 +10,7 @@ from datamodules.layouts import LabelConvention
 from errors import InputError
 from evaluation.metrics import RegionDice, score_case
 from evaluation.postprocessing import Postprocessing
+from evaluation.tables import mean_scores
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.training import TrainingModule
 
@@ -213,10 +214,8 @@ class SegmentationModule(TrainingModule):
             rows = [row for part in gathered for row in part]
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
-        for name in dict.fromkeys(column for row in self.test_rows for column in row):
-            if "dice/" in name or "hd95/" in name:
-                values = [row[name] for row in self.test_rows if name in row]
-                self.log(f"test/{name}", float(np.mean(values)))
+        for name, value in mean_scores(self.test_rows).items():
+            self.log(f"test/{name}", value)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Segment one patient, no label needed; with ``maps`` (K, *native) where they are shown."""

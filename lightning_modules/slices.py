@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.layouts import MODALITIES
 from errors import InputError
-from evaluation.metrics import BRATS, EmptyRule, SliceDice, dice, hd95, score_case
+from evaluation.metrics import BRATS, SliceDice, score_case, score_slices, slice_rule
 from lightning_modules.checkpoints import KEY, set_arguments
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.pretrained import read_pretrained
@@ -120,12 +120,10 @@ class SliceModule(SegmentationModule):
         pixel = case.native_pixel
         ours, theirs = (case.native_slices(mask[0])[selected] for mask in (predicted, reference))
         diagonal = float(np.hypot(*(n * mm for n, mm in zip(ours.shape[1:], pixel, strict=True))))
-        rule = EmptyRule("slice", BRATS.dice_both, BRATS.dice_one, BRATS.hd95_both, diagonal)
-        pairs = list(zip(ours, theirs, strict=True))
-        row: dict[str, Any] = {"slices": len(pairs)}
-        if pairs:  # a patient without tumour has no slice to be selected
-            row["slices/dice/WT"] = float(np.mean([dice(a, b, rule) for a, b in pairs]))
-            row["slices/hd95/WT"] = float(np.mean([hd95(a, b, pixel, rule) for a, b in pairs]))
+        row: dict[str, Any] = {"slices": len(ours), "empty_rule": BRATS.name}
+        if len(ours):  # a patient without tumour has no slice to be selected
+            means = score_slices(ours, theirs, pixel, slice_rule(diagonal))
+            row |= {f"slices/{metric}/WT": value for metric, value in means.items()}
         if batch.get("whole", [True])[0]:
             row |= score_case(predicted, reference, case.native_spacing, self.regions)
         voxel_ml = float(np.prod(case.native_spacing)) / 1000

@@ -10,7 +10,7 @@ import yaml
 
 import cli
 from datamodules.layouts import find_cases
-from evaluation.metrics import dice
+from evaluation.metrics import METRICS, dice
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
@@ -70,7 +70,8 @@ def test_fit_test_predict(name, in_workplace, capsys):
     assert run("test", "--config", f"experiments/{name}.yaml") == 0
     scores = rows_of(folder / "per_case.csv")
     assert [row["case_id"] for row in scores] == sorted(card["split"]["test"])
-    assert {f"{kind}/{region}" for kind in ("dice", "hd95") for region in REGIONS} <= set(scores[0])
+    assert {f"{metric}/{region}" for metric in METRICS for region in REGIONS} <= set(scores[0])
+    assert {row["empty_rule"] for row in scores} == {"brats"}
 
     output = in_workplace / f"predictions-{name}"
     assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
@@ -101,6 +102,12 @@ def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace
         for index, region in enumerate(REGIONS):
             expected = dice(regions[0][index], regions[1][index])
             assert float(row[f"dice/{region}"]) == pytest.approx(expected, abs=1e-9)
+    cohort = str(next(iter(references.values())).label.parents[1])
+    words = ("--predictions", str(output), "--references", cohort, "--allow_missing", "true")
+    assert run("evaluate", *words, "--out", str(output / "again")) == 0
+    again = rows_of(output / "again" / "per_case.csv")
+    # a phantom has another name in its run than in its files
+    assert [{**row, "case_id": ""} for row in again] == [{**row, "case_id": ""} for row in table]
 
 
 def test_a_finished_training_is_not_done_again(in_workplace, capsys):

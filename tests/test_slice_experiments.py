@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import cli
+from evaluation.metrics import METRICS, SLICE_METRICS
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from tests.conftest import ROOT, SHRUNKEN_SLICES
 
@@ -63,7 +64,8 @@ def test_fit_test_predict(name, in_workplace, capsys):
     assert "whole volumes" in printed
     scores = rows_of(folder / "per_case.csv")
     assert [row["case_id"] for row in scores] == sorted(card["split"]["test"])
-    assert {"slices/dice/WT", "slices/hd95/WT", "dice/WT", "hd95/WT"} <= set(scores[0])
+    columns = {f"slices/{metric}/WT" for metric in SLICE_METRICS}
+    assert columns | {f"{metric}/WT" for metric in METRICS} | {"empty_rule"} <= set(scores[0])
 
     output = in_workplace / f"predictions-{name}"
     assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0

@@ -1,4 +1,4 @@
-"""Scores against hand-computed values, an independent implementation, MONAI, and two processes."""
+"""Overlap, HD95 and their sums: by hand, an independent implementation, MONAI, two processes."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,21 @@ from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from evaluation.metrics import (
-    BRATS,
-    EMPTY_RULES,
-    EmptyRule,
+    METRICS,
+    SLICE_METRICS,
     RegionDice,
     SliceDice,
     dice,
     hd95,
+    is_metric,
+    lesion_scores,
+    nsd,
+    precision,
     score_case,
+    score_slices,
+    sensitivity,
+    slice_rule,
+    volume_error_ml,
 )
 
 
@@ -43,6 +50,15 @@ def test_dice_by_hand():
     reference = np.array([[1, 0, 0], [1, 1, 1]], dtype=bool)
     assert dice(prediction, reference) == pytest.approx(4 / 7)
     assert dice(torch.from_numpy(prediction), torch.from_numpy(reference)) == pytest.approx(4 / 7)
+
+
+def test_sensitivity_precision_and_volume_by_hand():
+    prediction = np.array([[[1, 1, 0], [1, 0, 0]]], dtype=bool)
+    reference = np.array([[[1, 0, 0], [1, 1, 1]]], dtype=bool)
+    assert sensitivity(prediction, reference) == pytest.approx(2 / 4)
+    assert precision(prediction, reference) == pytest.approx(2 / 3)
+    assert volume_error_ml(prediction, reference, (2.0, 5.0, 100.0)) == pytest.approx(-1.0)
+    assert volume_error_ml(reference, prediction, (2.0, 5.0, 100.0)) == pytest.approx(1.0)
 
 
 def test_hd95_of_shifted_cube_is_the_shift_in_mm():
@@ -94,20 +110,6 @@ def test_hd95_depends_on_nothing_outside_the_tumour():
     assert hd95(*interior, spacing) == hd95(*far, spacing) == hd95(prediction, reference, spacing)
 
 
-def test_empty_regions_follow_the_rule():
-    full, empty = np.ones((4, 4, 4), dtype=bool), np.zeros((4, 4, 4), dtype=bool)
-    spacing = (1.0, 1.0, 1.0)
-    assert dice(empty, empty) == 1.0
-    assert hd95(empty, empty, spacing) == 0.0
-    for pair in ((full, empty), (empty, full)):
-        assert dice(*pair) == 0.0
-        assert hd95(*pair, spacing) == 373.13
-    other = EmptyRule("other", 0.25, 0.5, 1.0, 2.0)
-    assert (dice(empty, empty, other), dice(full, empty, other)) == (0.25, 0.5)
-    assert (hd95(empty, empty, spacing, other), hd95(full, empty, spacing, other)) == (1.0, 2.0)
-    assert EMPTY_RULES["brats"] is BRATS
-
-
 def test_masks_that_would_be_counted_wrongly_are_refused():
     mask = np.ones((3, 4), dtype=bool)
     with pytest.raises(ValueError, match="differ"):
@@ -123,15 +125,39 @@ def test_score_case_names_every_region_and_metric():
     reference = np.stack([ball(shape, (12, 12, 12), r) for r in (9, 6, 0)])
     reference[2] = False
     prediction = np.roll(reference, 2, axis=1)
-    scores = score_case(prediction, reference, (1.0, 1.0, 3.0))
-    assert list(scores) == [
-        f"{metric}/{r}" for metric in ("dice", "hd95") for r in ("WT", "TC", "ET")
-    ]
-    assert scores["dice/TC"] == dice(prediction[1], reference[1])
-    assert scores["hd95/WT"] == hd95(prediction[0], reference[0], (1.0, 1.0, 3.0))
-    assert (scores["dice/ET"], scores["hd95/ET"]) == (1.0, 0.0)
+    spacing = (1.0, 1.0, 3.0)
+    scores = score_case(prediction, reference, spacing)
+    columns = [f"{metric}/{region}" for metric in METRICS for region in ("WT", "TC", "ET")]
+    assert list(scores) == [*columns, "empty_rule"]
+    assert all(map(is_metric, columns))
+    assert not is_metric("volume_ml/WT")
+    assert scores["empty_rule"] == "brats"
+    # each is what its own function says of the whole volume
+    pair = (prediction[0], reference[0])
+    expected = (
+        dice(*pair),
+        hd95(*pair, spacing),
+        nsd(*pair, spacing),
+        sensitivity(*pair),
+        precision(*pair),
+        volume_error_ml(*pair, spacing),
+        *lesion_scores(*pair, spacing),
+    )
+    assert [scores[f"{metric}/WT"] for metric in METRICS] == pytest.approx(list(expected))
+    assert (scores["dice/ET"], scores["hd95/ET"], scores["lesion_dice/ET"]) == (1.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="zip"):
-        score_case(prediction[:2], reference[:2], (1.0, 1.0, 3.0))
+        score_case(prediction[:2], reference[:2], spacing)
+
+
+def test_slices_are_averaged_and_an_empty_one_costs_its_diagonal():
+    reference = np.zeros((3, 8, 6), dtype=bool)
+    reference[:2, 2:5, 2:5] = True
+    prediction = reference.copy()
+    prediction[1] = False
+    scores = score_slices(prediction, reference, (1.0, 1.0), slice_rule(10.0))
+    assert tuple(scores) == SLICE_METRICS
+    assert scores["dice"] == scores["nsd"] == scores["precision"] == pytest.approx(2 / 3)
+    assert scores["hd95"] == pytest.approx(10 / 3)
 
 
 def sample(index):

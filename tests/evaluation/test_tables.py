@@ -1,8 +1,10 @@
 """Tables: nothing half-written, floats that survive, the numbers a reader sees."""
 
 import io
+import math
 from statistics import stdev
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -38,6 +40,13 @@ def test_csv_round_trip_is_exact_and_ids_stay_text(tmp_path):
     rows = [{"case_id": "007", "dice/WT": 1 / 3}, {"case_id": "1e3", "dice/WT": 0.1, "late": 5.0}]
     write_csv(rows, tmp_path / "new" / "per_case.csv")
     assert read_csv(tmp_path / "new" / "per_case.csv") == rows
+
+
+def test_the_rule_nan_stays_a_name_and_a_missing_score_a_number(tmp_path):
+    write_csv([{"case_id": "a", "empty_rule": "nan", "dice/ET": float("nan")}], tmp_path / "a.csv")
+    (row,) = read_csv(tmp_path / "a.csv")
+    assert row["empty_rule"] == "nan"
+    assert math.isnan(row["dice/ET"])
 
 
 def test_csv_that_fails_leaves_the_old_file(tmp_path):
@@ -80,11 +89,34 @@ def test_markdown_has_the_same_cells():
 
 
 def test_rows_of_score_case_fit_the_table():
-    import numpy as np
+    masks = np.zeros((3, 9, 9, 9), dtype=bool)
+    masks[:, 2:7, 2:7, 2:7] = True
+    shifted = np.roll(masks, 1, axis=1)
+    row = {"case_id": "a", **score_case(shifted, masks, (1.0, 1.0, 2.0))}
+    text = render(score_table([row]))
+    first, second = (line.split() for line in text.splitlines() if line.split()[:1] == ["TC"])
+    assert first == ["TC", "0.800", "0.800", "1.00", "1.00"]
+    assert second == ["TC", "1.000", "0.800", "0.800", "0.0", "0.800", "1.00"]
+    assert "0 / 374 mm" in text
+    assert "| TC | 0.800 | 0.800 | 1.00 | 1.00 | 1.000 |" in markdown_table([row])
 
-    masks = np.ones((3, 4, 4, 4), dtype=bool)
-    row = {"case_id": "a", **score_case(masks, masks, (1.0, 1.0, 1.0))}
-    assert "1.000" in render(score_table([row]))
+
+def test_who_has_no_score_is_not_counted_and_that_is_said():
+    rows = [
+        {"case_id": "a", "empty_rule": "monai", "dice/WT": 0.5, "dice/ET": float("nan")},
+        {"case_id": "b", "empty_rule": "monai", "dice/WT": 0.7, "dice/ET": 0.9},
+    ]
+    text = render(score_table(rows))
+    cells = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+    assert cells["WT"][0] == "0.600"
+    assert cells["ET"] == ["0.900", "0.900"]
+    assert cells["mean"][0] == "0.650"  # of 0.5 and (0.7 + 0.9) / 2
+    assert "patients counted: 1 in dice/ET" in text
+    assert "(rule monai)" in text
+    assert mean_scores(rows) == pytest.approx({"dice/WT": 0.6, "dice/ET": 0.9})
+    nobody = [{"case_id": "a", "empty_rule": "nan", "dice/ET": float("nan")}]
+    assert math.isnan(mean_scores(nobody)["dice/ET"])
+    assert "n/a" in render(score_table(nobody))
 
 
 SLICED = [

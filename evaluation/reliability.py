@@ -1,0 +1,97 @@
+"""The reliability diagram: how often a voxel with a given probability is tumour, by region."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.calibration import DOMAIN_FROM, EDGES, Reliability
+from evaluation.curves import darken
+from evaluation.figures import COLOURS, FAINT, INK, PAPER, REGION_NAMES, save_png
+from evaluation.means import counted, nan_mean
+from evaluation.tables import write_csv
+
+
+def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title: str = "") -> None:
+    """Write one panel a region as a PNG: observed share against probability, and voxels a bin.
+
+    A point is a bin at its mean probability; below the diagonal the network is too sure.
+
+    Args:
+        reliabilities: region to counts, of all patients together.
+        path: the file, written under a temporary name and renamed.
+        title: above the panels.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(3.9 * len(reliabilities), 5.2), dpi=120, facecolor=PAPER, layout="constrained"
+    )
+    panels = figure.subplots(
+        2, len(reliabilities), squeeze=False, sharex=True, height_ratios=(3, 1)
+    )
+    for (region, counts), curve, bars in zip(reliabilities.items(), *panels, strict=True):
+        colour = COLOURS.get(region, INK)
+        voxels = counts.voxels[1:]
+        filled = voxels > 0
+        expected = counts.probability[1:][filled] / voxels[filled]
+        observed = counts.present[1:][filled] / voxels[filled]
+        curve.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
+        curve.vlines(
+            expected, np.minimum(expected, observed), np.maximum(expected, observed), FAINT
+        )
+        curve.plot(expected, observed, color=colour, marker="o", markersize=5, linewidth=1.8)
+        error = "no voxel" if np.isnan(counts.ece) else f"ECE {counts.ece:.3f}"
+        curve.set_title(f"{REGION_NAMES.get(region, region)}, {error}", color=INK, fontsize=11)
+        curve.set_ylim(0, 1)
+        curve.set_xlim(0, 1)
+        bars.bar(EDGES[1:-1], voxels, np.diff(EDGES[1:]), align="edge", color=colour, alpha=0.75)
+        bars.set_yscale("symlog")
+        bars.set_ylim(0, 3 * max(1, int(voxels.max())))
+        bars.set_xlabel("predicted probability", color=FAINT)
+        for axes in (curve, bars):
+            darken(axes)
+    panels[0, 0].set_ylabel("share that is tumour", color=FAINT)
+    panels[1, 0].set_ylabel("voxels", color=FAINT)
+    domain = f"voxels with a probability of at least {DOMAIN_FROM:.0%}"
+    figure.suptitle(f"{title}, {domain}" if title else domain, color=INK, fontsize=12)
+    save_png(figure, path)
+
+
+def write_calibration(
+    patients: Mapping[str, Mapping[str, Reliability]], folder: Path, title: str
+) -> list[str]:
+    """Write ``calibration.csv`` and ``reliability.png``; return what they show as lines.
+
+    The table has a row a patient, region and bin: counts, so that any selection of patients adds
+    up (``Reliability.from_rows``).
+
+    Args:
+        patients: case id to region to counts; all have the same regions.
+        folder: where the files go.
+        title: above the diagram.
+    """
+    rows = [
+        {"case_id": case_id, "region": region, **row}
+        for case_id, counts in patients.items()
+        for region, count in counts.items()
+        for row in count.rows()
+    ]
+    write_csv(rows, folder / "calibration.csv")
+    regions = next(iter(patients.values()))
+    pooled = {region: reduce(add, (own[region] for own in patients.values())) for region in regions}
+    number = f"{len(patients)} patient{'' if len(patients) == 1 else 's'}"
+    reliability_png(pooled, folder / "reliability.png", f"{title}, {number}")
+    lines = [
+        f"Calibration  {folder / 'calibration.csv'}, {folder / 'reliability.png'}",
+        f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}:",
+    ]
+    for region, counts in pooled.items():
+        errors = [own[region].ece for own in patients.values()]
+        lines.append(
+            f"  {region}  {counts.ece:.4f} over all voxels, {nan_mean(errors):.4f} as the mean of "
+            f"{len(counted(errors))} patients; {counts.given_up:.1%} of the region got less"
+        )
+    return lines

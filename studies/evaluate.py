@@ -1,0 +1,288 @@
+"""The ``lightning evaluate`` command: masks of any tool against references, in one table."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datamodules.layouts import REGIONS
+from errors import InputError
+from evaluation.empty_rules import EMPTY_RULES, rule_named
+from studies.mask_folders import CONVENTIONS, Pair, find_masks, named_convention, pair_up
+
+if TYPE_CHECKING:
+    from evaluation.calibration import Reliability
+    from studies.mask_scoring import Scored
+
+NAMED = 10  # cases that a message names; the others are counted
+
+
+def main(argv: Sequence[str]) -> int:
+    """The `lightning evaluate` command: 0 when every case was scored, 1 when some are bad."""
+    options = _parse(argv)
+    references = find_masks(options.references, "references")
+    predictions = find_masks(options.predictions, "predictions")
+    chosen = [
+        named_convention(words, option) if words else None
+        for words, option in (
+            (options.prediction_labels, "prediction_labels"),
+            (options.labels, "labels"),
+        )
+    ]
+    pairs = pair_up(predictions, references, *chosen)
+    notes = _unmatched(list(predictions), list(references), options)
+    _check_out(options.out)
+    return _evaluate(pairs, notes, options)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lightning evaluate",
+        description="Score label maps of any tool against references: Dice, HD95, surface Dice, "
+        "sensitivity, precision, volume, lesion by lesion; calibration where probabilities lie "
+        "beside them.",
+    )
+    names = ", ".join(CONVENTIONS)
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        help="folder of label maps: <case>.nii.gz, <case>_seg.nii.gz, or a layout of BraTS, MSD or "
+        "nnU-Net; <case>_probabilities.nii.gz beside them (4-D) is used for calibration",
+    )
+    parser.add_argument(
+        "--references", type=Path, required=True, help="folder of references, named likewise"
+    )
+    parser.add_argument(
+        "--labels",
+        help=f"what values mean: one of {names}, or a YAML file with necrosis, oedema, enhancing "
+        "and, if need be, background (default: by the names of the references)",
+    )
+    parser.add_argument(
+        "--prediction_labels",
+        help="the same of the predictions (default: by their names, else as the references)",
+    )
+    parser.add_argument(
+        "--regions",
+        default=",".join(REGIONS),
+        help="regions to score (default: %(default)s); WT for masks of the whole tumour alone",
+    )
+    parser.add_argument(
+        "--rule",
+        default="brats",
+        help=f"what an empty region scores: {', '.join(EMPTY_RULES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow_missing",
+        nargs="?",
+        const="true",
+        default="false",
+        choices=("true", "false"),
+        help="score the others when references have no prediction",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write (default: the predictions')")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes; more than one pays from about fifty cases on (default: %(default)s)",
+    )
+    options = parser.parse_args(list(argv))
+    options.predictions = options.predictions.expanduser()
+    options.references = options.references.expanduser()
+    options.out = (options.out or options.predictions).expanduser()
+    asked = [region for region in options.regions.replace(" ", "").split(",") if region]
+    if not asked or not set(asked) <= set(REGIONS):
+        raise InputError(f"--regions {options.regions} is unknown: give some of WT,TC,ET.")
+    options.regions = [region for region in REGIONS if region in asked]
+    rule_named(options.rule)
+    if options.workers < 1:
+        raise InputError(f"--workers is {options.workers}: expected 1 or more processes.")
+    return options
+
+
+def _unmatched(
+    predictions: Sequence[str], references: Sequence[str], options: argparse.Namespace
+) -> list[str]:
+    """Return what a reader has to know about cases that only one folder holds.
+
+    Raises:
+        InputError: if references have no prediction and that was not allowed.
+    """
+    notes = []
+    missing = [case_id for case_id in references if case_id not in set(predictions)]
+    if missing:
+        what = f"{len(missing)} of {len(references)} references have no prediction"
+        if options.allow_missing == "false":
+            raise InputError(
+                f"{what} in {options.predictions} ({_some(missing)}): add them, or give "
+                "--allow_missing true to score the others."
+            )
+        notes.append(f"{what} and are not counted: {_some(missing)}")
+    surplus = [case_id for case_id in predictions if case_id not in set(references)]
+    if surplus:
+        notes.append(f"{len(surplus)} predictions have no reference: {_some(surplus)}")
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + others
+
+
+def _check_out(folder: Path) -> None:
+    """Find out before an hour of work that its result cannot be written."""
+    probe = folder / ".lightning-evaluate"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--out {folder} cannot be written ({error.strerror}): give another folder."
+        ) from error
+
+
+def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespace) -> int:
+    """Examine all pairs, score the good ones, write and print what came of it."""
+    from rich.console import Console
+
+    from evaluation.reliability import write_calibration
+    from evaluation.tables import score_table, write_csv
+
+    # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, highlight=False, markup=False)
+    notes = [_meaning(pairs), *notes]
+    for note in notes:
+        console.print(note)
+    problems, contradictions = _examine(pairs, options)
+    for case_id, sentences in problems.items():
+        for sentence in sentences:
+            console.print(f"bad  {case_id}: {sentence}")
+    if contradictions:  # who reads one file wrongly reads them all so
+        others = len(contradictions) - NAMED
+        more = [f"and {others} files more"] if others > 0 else []
+        raise InputError("\n".join([*contradictions[:NAMED], *more]))
+    good = [pair for pair in pairs if pair.case_id not in problems]
+    if not good:
+        raise InputError(
+            f"none of {len(pairs)} cases can be scored, for the reasons above: mend the files."
+        )
+    table = options.out / "per_case.csv"
+    rows: list[dict[str, Any]] = []
+    reliability: dict[str, dict[str, Reliability]] = {}
+    unwritten: OSError | None = None
+    for pair, scored in _score(good, options):
+        if isinstance(scored, str):
+            problems[pair.case_id] = [scored]
+            console.print(f"bad  {pair.case_id}: {scored}")
+            continue
+        rows.append(scored.row)
+        if scored.reliability:
+            reliability[pair.case_id] = scored.reliability
+        try:
+            write_csv(rows, table)
+            unwritten = None
+        except OSError as error:  # a full disk: the scores are still printed
+            unwritten = error
+    if problems:
+        notes.append(f"{len(problems)} of {len(pairs)} cases are bad and not counted")
+    console.print(score_table(rows, f"{options.predictions}", "\n".join(notes)))
+    if unwritten is not None:
+        raise _full(table, unwritten)
+    console.print(f"Per patient  {table}")
+    if reliability:
+        try:
+            said = write_calibration(reliability, options.out, str(options.predictions))
+        except OSError as error:
+            raise _full(options.out / "calibration.csv", error) from error
+        console.print("\n".join(said))
+    return 1 if problems else 0
+
+
+def _full(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{file} cannot be written ({error.strerror}): make room and repeat the command."
+    )
+
+
+def _meaning(pairs: Sequence[Pair]) -> str:
+    """Return as what the values of both are read, to be seen by who knows better."""
+
+    def said(conventions: set[Any]) -> str:
+        return " or ".join(
+            sorted(
+                f"{c.name} (necrosis {c.necrosis}, oedema {c.oedema}, enhancing {c.enhancing})"
+                for c in conventions
+            )
+        )
+
+    predicted = said({pair.prediction_labels for pair in pairs})
+    reference = said({pair.reference_labels for pair in pairs})
+    if predicted == reference:
+        return f"labels read as {reference}"
+    return f"predictions read as {predicted}, references as {reference}"
+
+
+def _examine(
+    pairs: Sequence[Pair], options: argparse.Namespace
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return case id to what is wrong with its files, and where values contradict their meaning."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from studies.mask_scoring import examine_pair
+
+    with ThreadPoolExecutor(2) as pool:  # reading inflates outside Python's lock
+        findings = list(pool.map(lambda pair: examine_pair(pair, options.regions), pairs))
+    problems = {
+        pair.case_id: found.problems
+        for pair, found in zip(pairs, findings, strict=True)
+        if found.problems
+    }
+    return problems, [text for found in findings for text in found.contradictions]
+
+
+def _score(
+    pairs: Sequence[Pair], options: argparse.Namespace
+) -> Iterator[tuple[Pair, "Scored | str"]]:
+    """Give the scores of every pair, or why it has none, with a bar in a terminal."""
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from contextlib import ExitStack
+    from functools import partial
+    from multiprocessing import get_context
+
+    from rich.console import Console
+
+    from lightning_modules.progress import make_progress
+
+    attempt = partial(_attempt, regions=options.regions, rule=options.rule)
+    progress = make_progress(Console(stderr=True))
+    progress.disable = not sys.stderr.isatty()
+    with progress, ExitStack() as stack:
+        task = progress.add_task("scoring", total=len(pairs), scores="")
+        run: Any = map
+        if options.workers > 1:  # spawned: torch's threads do not survive a fork
+            pool = ProcessPoolExecutor(options.workers, get_context("spawn"))
+            run = stack.enter_context(pool).map
+        try:
+            for pair, result in zip(pairs, run(attempt, pairs), strict=True):
+                progress.advance(task)
+                yield pair, result
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a process was killed, most often for want of memory: {options.out}/per_case.csv "
+                "holds what was scored before; repeat the command with fewer --workers."
+            ) from error
+
+
+def _attempt(pair: Pair, regions: Sequence[str], rule: str) -> "Scored | str":
+    """Score a pair; a file that broke since it was examined costs its own scores alone."""
+    from studies.mask_scoring import score_pair
+
+    try:
+        return score_pair(pair, regions, rule)
+    except InputError as error:
+        return str(error)

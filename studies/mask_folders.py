@@ -1,0 +1,207 @@
+"""The masks of a folder by case, whatever tool wrote them, and what their values mean."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from datamodules.described import read_convention
+from datamodules.layouts import (
+    CANONICAL,
+    LAYOUTS,
+    MSD,
+    CaseFiles,
+    LabelConvention,
+    find_cases,
+    nifti_files,
+)
+from errors import InputError
+
+CONVENTIONS: Mapping[str, LabelConvention] = {
+    **{name: years.convention for name, years in LAYOUTS.items()},
+    "msd": MSD,
+    "canonical": CANONICAL,
+}
+PROBABILITIES = "_probabilities"
+_END = re.compile(r"\.nii(\.gz)?$")
+_SEG = re.compile(r"[_-]seg$", re.IGNORECASE)
+_NO_MASK = re.compile(
+    rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One label map of a folder.
+
+    Args:
+        case_id: the examination, by the file's name.
+        path: the NIfTI file.
+        convention: what its values mean, where the names of the folder tell.
+        probabilities: 4-D file of region probabilities beside it, or None.
+    """
+
+    case_id: str
+    path: Path
+    convention: LabelConvention | None = None
+    probabilities: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction and its reference.
+
+    Args:
+        case_id: the examination.
+        prediction: label map of any tool.
+        reference: label map of the reader.
+        prediction_labels: what the values of the prediction mean.
+        reference_labels: what those of the reference mean.
+        probabilities: 4-D file of region probabilities, or None.
+    """
+
+    case_id: str
+    prediction: Path
+    reference: Path
+    prediction_labels: LabelConvention
+    reference_labels: LabelConvention
+    probabilities: Path | None = None
+
+
+def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
+    """Return the label maps below a folder by case id.
+
+    A folder in the layout of a BraTS year, MSD or nnU-Net, or one that ``lightning prepare`` wrote,
+    is read as such; in any other the files are called ``<case>.nii.gz``, ``<case>_seg.nii.gz`` or
+    ``<case>-seg.nii.gz``.
+
+    Args:
+        folder: where they are.
+        option: of the command line that gave the folder, for messages.
+
+    Raises:
+        InputError: if there is no folder or no mask in it, or one case has two.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--{option} {folder} is not a folder: give the folder of the masks.")
+    masks = [
+        _mask(case.case_id, case.label, case.convention)
+        for case in _known_layout(folder)
+        if case.label is not None
+    ]
+    if not masks:
+        stems = {path: _END.sub("", path.name) for path in nifti_files(folder)}
+        masks = [
+            _mask(_SEG.sub("", stem), path)
+            for path, stem in stems.items()
+            if not _NO_MASK.search(stem)
+        ]
+    if not masks:
+        raise InputError(
+            f"--{option} {folder} holds no label map: expected files such as <case>.nii.gz or "
+            "<case>_seg.nii.gz."
+        )
+    found: dict[str, MaskFile] = {}
+    for mask in masks:
+        if mask.case_id in found:
+            raise InputError(
+                f"{mask.case_id} has two masks in --{option}, {found[mask.case_id].path} and "
+                f"{mask.path}: leave one of them."
+            )
+        found[mask.case_id] = mask
+    return dict(sorted(found.items()))
+
+
+def named_convention(words: str, option: str) -> LabelConvention:
+    """Return the meaning of label values by name or from a YAML file.
+
+    Args:
+        words: a name such as brats2021, or a file with necrosis, oedema, enhancing and, for values
+            that count as background, background.
+        option: of the command line, for messages.
+
+    Raises:
+        InputError: if there is no such name or file, or the file does not tell.
+    """
+    if words in CONVENTIONS:
+        return CONVENTIONS[words]
+    path = Path(words).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"--{option} {words} is neither a file nor one of {', '.join(CONVENTIONS)}: give one "
+            "of these, or a YAML file with necrosis, oedema and enhancing."
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"--{option} {path} cannot be read as YAML ({' '.join(str(error).split())})."
+        ) from error
+    described = content if isinstance(content, dict) else {}
+    if "labels" not in described:  # of a file that describes a whole layout, one key
+        described = {"labels": described}
+    return read_convention({"name": path.stem, **described}, path)
+
+
+def pair_up(
+    predictions: Mapping[str, MaskFile],
+    references: Mapping[str, MaskFile],
+    prediction_labels: LabelConvention | None = None,
+    reference_labels: LabelConvention | None = None,
+) -> list[Pair]:
+    """Return every reference that has a prediction, with the meaning of both.
+
+    Args:
+        predictions: by case id.
+        references: by case id.
+        prediction_labels: their meaning; None takes that of their names, else the references'.
+        reference_labels: their meaning; None takes that of their names.
+
+    Raises:
+        InputError: if no prediction belongs to a reference, or nothing tells what values mean.
+    """
+    common = [case_id for case_id in references if case_id in predictions]
+    if not common:
+        raise InputError(
+            "no prediction belongs to a reference: predictions are called "
+            f"{next(iter(predictions))} and the like, references {next(iter(references))}; name "
+            "them alike, with or without _seg."
+        )
+    pairs = []
+    for case_id in common:
+        prediction, reference = predictions[case_id], references[case_id]
+        theirs = reference_labels or reference.convention
+        if theirs is None:
+            raise InputError(
+                f"the name of {reference.path} does not tell what its values mean: give --labels "
+                f"as one of {', '.join(CONVENTIONS)}, or as a YAML file with necrosis, oedema and "
+                "enhancing."
+            )
+        # what was asked for the references holds for predictions too that are named in no layout
+        ours = prediction_labels or prediction.convention or theirs
+        files = (prediction.path, reference.path)
+        pairs.append(Pair(case_id, *files, ours, theirs, prediction.probabilities))
+    return pairs
+
+
+def _known_layout(folder: Path) -> list[CaseFiles]:
+    """Return the cases of a folder in a known layout; none where it has another."""
+    from datamodules.registration_folder import find_registered, is_registered
+
+    if is_registered(folder):  # by `lightning prepare`
+        return find_registered(folder)
+    images = folder.parent / folder.name.replace("labels", "images")
+    beside = folder.name in ("labelsTr", "labelsTs") and images.is_dir()
+    try:
+        return find_cases(images if beside else folder)
+    except InputError:
+        return []
+
+
+def _mask(case_id: str, path: Path, convention: LabelConvention | None = None) -> MaskFile:
+    stems = (_END.sub("", path.name), case_id)
+    beside = [path.with_name(f"{stem}{PROBABILITIES}.nii.gz") for stem in stems]
+    found = next((file for file in beside if file.is_file()), None)
+    return MaskFile(case_id, path, convention, found)

@@ -1,0 +1,178 @@
+"""One prediction against one reference, both files: what is wrong with them, then the scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.geometry import corner_distance
+from datamodules.integrity import AFFINE_TOLERANCE, contradicts
+from datamodules.layouts import REGIONS, LabelConvention
+from datamodules.reading import Volume, read_volume
+from errors import InputError
+from evaluation.calibration import Reliability, measure_reliability
+from evaluation.metrics import rule_named, score_case
+from studies.mask_folders import Pair
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What keeps a pair from being scored, each a sentence.
+
+    Args:
+        problems: of these files; other pairs are not concerned.
+        contradictions: of the values with their meaning: who reads one file wrongly reads all so.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a pair.
+
+    Args:
+        row: of ``per_case.csv``.
+        reliability: region to counts, where there are probabilities.
+    """
+
+    row: dict[str, Any]
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+
+
+def examine_pair(pair: Pair, regions: Sequence[str] = REGIONS) -> Findings:
+    """Read both files and say what is wrong with them."""
+    findings = Findings()
+    volumes = []
+    for path, convention, option in (
+        (pair.prediction, pair.prediction_labels, "prediction_labels"),
+        (pair.reference, pair.reference_labels, "labels"),
+    ):
+        try:
+            volume, labels = _read_labels(path)
+        except InputError as error:
+            findings.problems.append(str(error))
+            continue
+        volumes.append(volume)
+        values = {int(value) for value in np.flatnonzero(np.bincount(labels.ravel("K")))}
+        contradiction = contradicts(convention, values - {0})
+        if contradiction:
+            words = contradiction.replace("data.layout", f"--{option}")
+            findings.contradictions.append(f"{path}: {words}.")
+    if len(volumes) == 2:
+        findings.problems.extend(_grids_differ(pair, *volumes))
+        if pair.probabilities is not None:
+            try:
+                _read_probabilities(pair.probabilities, volumes[1], regions)
+            except InputError as error:
+                findings.problems.append(str(error))
+    return findings
+
+
+def score_pair(pair: Pair, regions: Sequence[str], rule: str) -> Scored:
+    """Score a pair without findings.
+
+    Args:
+        pair: the files.
+        regions: which of WT, TC, ET to score.
+        rule: name of the rule for empty regions.
+
+    Raises:
+        InputError: if a file cannot be read any more.
+    """
+    chosen = [REGIONS.index(region) for region in regions]
+    predicted, _ = _read_regions(pair.prediction, pair.prediction_labels)
+    reference, volume = _read_regions(pair.reference, pair.reference_labels)
+    predicted, reference = predicted[chosen], reference[chosen]
+    voxel_ml = float(np.prod(volume.spacing)) / 1000
+    row = {
+        "case_id": pair.case_id,
+        **score_case(predicted, reference, volume.spacing, regions, rule_named(rule)),
+        **{
+            f"volume_ml/{region}": round(float(mask.sum()) * voxel_ml, 3)
+            for region, mask in zip(regions, reference, strict=True)
+        },
+    }
+    if pair.probabilities is None:
+        return Scored(row)
+    probabilities = _read_probabilities(pair.probabilities, volume, regions)
+    try:
+        counts = {
+            region: measure_reliability(probabilities[..., index], mask)
+            for index, (region, mask) in enumerate(zip(regions, reference, strict=True))
+        }
+    except ValueError as error:
+        raise InputError(f"{pair.probabilities}: {error}; write it again.") from error
+    return Scored(row, counts)
+
+
+def _read_regions(path: Path, convention: LabelConvention) -> tuple[np.ndarray, Volume]:
+    volume, labels = _read_labels(path)
+    return convention.to_regions(labels), volume
+
+
+def _read_labels(path: Path) -> tuple[Volume, np.ndarray]:
+    """Return a label map's volume and its values as uint8 (d, h, w).
+
+    Raises:
+        InputError: if the file cannot be read or holds anything but labels from 0 to 255.
+    """
+    volume = read_volume(path)
+    array = volume.array
+    if array.ndim != 3:
+        raise InputError(
+            f"{path} is {array.ndim}-D {array.shape}: expected a label map with three axes."
+        )
+    if array.dtype == np.uint8:
+        return volume, array
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path} holds {array.dtype}: expected a label map of whole numbers.")
+    low, high = array.min(), array.max()
+    whole = array.dtype.kind != "f" or bool((array == np.rint(array)).all())  # NaN is not
+    if not (whole and low >= 0 and high <= 255):
+        raise InputError(
+            f"{path} holds values from {low:g} to {high:g}, not all of them whole numbers from 0 "
+            "to 255: expected a label map."
+        )
+    return volume, array.astype(np.uint8)
+
+
+def _grids_differ(pair: Pair, prediction: Volume, reference: Volume) -> list[str]:
+    shapes = prediction.array.shape, reference.array.shape
+    if shapes[0] != shapes[1]:
+        return [
+            f"{pair.prediction} has the shape {shapes[0]} and its reference {shapes[1]}: bring the "
+            "prediction to the reference's grid."
+        ]
+    distance = corner_distance(prediction.affine, reference.affine, shapes[0])
+    if not distance <= AFFINE_TOLERANCE:
+        return [
+            f"the affines of {pair.prediction} and of its reference put their corners "
+            f"{distance:.1f} mm apart: bring the prediction to the reference's grid."
+        ]
+    return []
+
+
+def _read_probabilities(path: Path, grid: Volume, regions: Sequence[str]) -> np.ndarray:
+    """Return probabilities (d, h, w, R) of the regions asked for.
+
+    Raises:
+        InputError: if the file cannot be read, or has another grid or other channels.
+    """
+    volume = read_volume(path)
+    array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
+    if array.shape[:3] != grid.array.shape or array.shape[3] not in (len(regions), len(REGIONS)):
+        raise InputError(
+            f"{path} has the shape {array.shape}: expected {(*grid.array.shape, len(regions))}, "
+            f"the probabilities of {', '.join(regions)} on the grid of the reference."
+        )
+    if not corner_distance(volume.affine, grid.affine, grid.array.shape) <= AFFINE_TOLERANCE:
+        raise InputError(
+            f"the affine of {path} is not that of the reference: write it on the reference's grid."
+        )
+    if array.shape[3] != len(regions):
+        array = array[..., [REGIONS.index(region) for region in regions]]
+    return array

@@ -1,0 +1,308 @@
+"""``lightning evaluate``: masks of other tools, other layouts, and everything wrong with them."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import cli
+from datamodules.layouts import BRATS_3, BRATS_4
+from evaluation.calibration import Reliability, measure_reliability
+from evaluation.metrics import score_case
+from evaluation.tables import read_csv
+from studies.mask_scoring import Findings
+
+SPACING = (1.0, 1.0, 2.0)
+AFFINE = np.diag([*SPACING, 1.0])
+CASES = [f"BraTS2021_0000{number}" for number in range(3)]
+
+
+def regions(seed, shape=(20, 18, 14)):
+    """Nested regions of one patient; the first has no enhancing tumour."""
+    centre = np.random.default_rng(seed).uniform(6, 12, 3)
+    grid = np.indices(shape) - centre.reshape(3, 1, 1, 1)
+    distance = np.sqrt((grid**2).sum(0))
+    return np.stack([distance < 6, distance < 4, (distance < 3) & (seed > 0)])
+
+
+def write(path, labels, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """References in the layout of BraTS 2021; predictions of a tool that writes 1, 2, 3."""
+    for seed, case_id in enumerate(CASES):
+        reference = BRATS_4.from_regions(regions(seed))
+        write(tmp_path / "references" / case_id / f"{case_id}_seg.nii.gz", reference)
+        shifted = np.roll(regions(seed), 1, axis=1)
+        write(tmp_path / "predictions" / f"{case_id}.nii.gz", BRATS_3.from_regions(shifted))
+    return tmp_path
+
+
+def evaluate(folder, *words, labels=("--prediction_labels", "brats2023")):
+    paths = ("--predictions", folder / "predictions", "--references", folder / "references")
+    return cli.main(["evaluate", *map(str, (*paths, *labels, *words))])
+
+
+def rows_of(path):
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_scores_are_those_of_score_case_whatever_the_conventions(folders, capsys):
+    assert evaluate(folders, "--out", folders / "new") == 0
+    rows = read_csv(folders / "new" / "per_case.csv")
+    assert [row["case_id"] for row in rows] == CASES
+    for seed, row in enumerate(rows):
+        expected = score_case(np.roll(regions(seed), 1, axis=1), regions(seed), SPACING)
+        assert {name: row[name] for name in expected} == expected
+        assert row["volume_ml/WT"] == pytest.approx(regions(seed)[0].sum() * 0.002, abs=1e-3)
+    printed = capsys.readouterr().out
+    for words in ("3 patients", "(rule brats)", "predictions read as brats2023", "per_case.csv"):
+        assert words in printed
+    assert not (folders / "new" / "calibration.csv").exists()
+
+
+def test_a_rule_and_regions_can_be_chosen_and_are_recorded(folders, capsys):
+    assert evaluate(folders, "--rule", "nan", "--regions", "WT,ET") == 0
+    rows = rows_of(folders / "predictions" / "per_case.csv")
+    assert {row["empty_rule"] for row in rows} == {"nan"}
+    assert [row["dice/ET"] == "nan" for row in rows] == [True, False, False]
+    assert "dice/TC" not in rows[0]
+    printed = capsys.readouterr().out
+    assert "(rule nan)" in printed
+    assert "patients counted: 2 in dice/ET" in printed
+
+
+def test_nnunet_folders_tell_what_their_labels_mean(tmp_path):
+    raw = tmp_path / "Dataset001"
+    channels = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
+    labels = {"background": 0, "edema": 1, "non-enhancing": 2, "enhancing": 3}
+    swapped = np.array([0, 2, 1, 3], dtype=np.uint8)  # nnU-Net orders them so
+    for seed, case_id in enumerate(CASES):
+        reference = swapped[BRATS_3.from_regions(regions(seed))]
+        write(raw / "labelsTr" / f"{case_id}.nii.gz", reference)
+        write(tmp_path / "predictions" / f"{case_id}.nii.gz", reference)
+        for number in channels:
+            (raw / "imagesTr").mkdir(exist_ok=True)
+            (raw / "imagesTr" / f"{case_id}_000{number}.nii.gz").touch()
+    described = {"channel_names": channels, "labels": labels, "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(described))
+    paths = ("--predictions", tmp_path / "predictions", "--references", raw / "labelsTr")
+    assert cli.main(["evaluate", *map(str, paths)]) == 0
+    rows = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert [row["volume_ml/TC"] for row in rows] == [
+        pytest.approx(regions(seed)[1].sum() * 0.002, abs=1e-3) for seed in range(3)
+    ]
+
+
+def test_whole_tumour_masks_and_names_that_end_in_numbers(tmp_path):
+    for seed in (1, 2):
+        whole = regions(seed)[0].astype(np.int32)
+        write(tmp_path / "predictions" / f"patient_000{seed}.nii.gz", whole)
+        write(tmp_path / "references" / f"patient_000{seed}-seg.nii.gz", whole)
+    assert evaluate(tmp_path, "--labels", "brats2021", "--regions", "WT", labels=()) == 0
+    rows = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert [(row["case_id"], row["dice/WT"]) for row in rows] == [
+        ("patient_0001", 1.0),
+        ("patient_0002", 1.0),
+    ]
+
+
+def test_names_tell_what_predictions_mean_also_where_references_do_not(tmp_path):
+    case_id = "BraTS-GLI-00001-000"
+    write(tmp_path / "predictions" / f"{case_id}-seg.nii.gz", BRATS_3.from_regions(regions(1)))
+    write(tmp_path / "references" / f"{case_id}.nii.gz", BRATS_4.from_regions(regions(1)))
+    assert evaluate(tmp_path, "--labels", "brats2021", labels=()) == 0
+    (row,) = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert row["dice/ET"] == 1.0
+
+
+def test_labels_from_a_file_with_a_cavity_as_background(tmp_path):
+    labels = BRATS_4.from_regions(regions(1)).astype(np.float32)  # a tool that writes floats
+    labels[0, 0, 0] = 7
+    for folder, name in (("predictions", "a-seg.nii.gz"), ("references", "a_seg.nii")):
+        write(tmp_path / folder / name, labels)
+    (tmp_path / "ours.yaml").write_text("necrosis: 1\noedema: 2\nenhancing: 4\nbackground: [7]\n")
+    assert evaluate(tmp_path, "--labels", tmp_path / "ours.yaml", labels=()) == 0
+    (row,) = read_csv(tmp_path / "predictions" / "per_case.csv")
+    assert row["volume_ml/WT"] == pytest.approx(regions(1)[0].sum() * 0.002, abs=1e-3)
+
+
+def test_missing_predictions_are_refused_or_told(folders, capsys):
+    (folders / "predictions" / f"{CASES[1]}.nii.gz").unlink()
+    write(folders / "predictions" / "stranger.nii.gz", BRATS_3.from_regions(regions(1)))
+    assert evaluate(folders) == 2
+    assert f"1 of 3 references have no prediction in {folders}" in capsys.readouterr().err
+    assert evaluate(folders, "--allow_missing", "true") == 0
+    printed = capsys.readouterr().out
+    assert f"1 of 3 references have no prediction and are not counted: {CASES[1]}" in printed
+    assert "1 predictions have no reference: stranger" in printed
+    assert len(rows_of(folders / "predictions" / "per_case.csv")) == 2
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def four_axes(path):
+    write(path, np.stack([BRATS_3.from_regions(regions(1))] * 2, axis=-1))
+
+
+def another_shape(path):
+    write(path, BRATS_3.from_regions(regions(1))[1:])
+
+
+def another_place(path):
+    moved = AFFINE.copy()
+    moved[0, 3] = 5.0
+    write(path, BRATS_3.from_regions(regions(1)), moved)
+
+
+def halves(path):
+    write(path, BRATS_3.from_regions(regions(1)) * np.float32(0.5))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (damage, "truncated or damaged"),
+        (four_axes, "4-D (20, 18, 14, 2)"),
+        (another_shape, "has the shape (19, 18, 14) and its reference (20, 18, 14)"),
+        (another_place, "5.0 mm apart"),
+        (halves, "values from 0 to 1.5, not all of them whole"),
+    ],
+)
+def test_a_bad_file_in_the_middle_costs_only_its_own_scores(folders, capsys, harm, words):
+    harm(folders / "predictions" / f"{CASES[1]}.nii.gz")
+    assert evaluate(folders) == 1
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("bad"))
+    assert CASES[1] in line
+    assert words in line
+    assert "1 of 3 cases are bad and not counted" in printed
+    rows = rows_of(folders / "predictions" / "per_case.csv")
+    assert [row["case_id"] for row in rows] == [CASES[0], CASES[2]]
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_scored(folders, capsys):
+    damage(folders / "predictions" / f"{CASES[0]}.nii.gz")
+    assert evaluate(folders, labels=()) == 2  # read as BraTS 2021, which has no 3
+    captured = capsys.readouterr()
+    assert "truncated or damaged" in captured.out
+    for case_id in CASES[1:]:
+        assert f"{case_id}.nii.gz: the label holds 3" in captured.err
+    assert "--prediction_labels" in captured.err
+    assert not (folders / "predictions" / "per_case.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--rule", "median"), "brats, nan, monai, nnunet"),
+        (("--regions", "WT,necrosis"), "WT,TC,ET"),
+        (("--labels", "brats1999"), "--labels brats1999 is neither a file nor one of"),
+        (("--references", "nowhere"), "--references nowhere is not a folder"),
+        (("--out", "taken"), "--out taken cannot be written"),
+        (("--workers", "0"), "expected 1 or more"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_anything_is_read(
+    folders, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(folders)
+    (folders / "taken").touch()
+    assert evaluate(folders, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_that_tell_no_meaning_or_no_case(tmp_path, capsys):
+    for folder, name in (("predictions", "a.nii.gz"), ("references", "b.nii.gz")):
+        write(tmp_path / folder / name, BRATS_3.from_regions(regions(1)))
+    assert evaluate(tmp_path, labels=()) == 2
+    assert "predictions are called a and the like, references b" in capsys.readouterr().err
+    (tmp_path / "predictions" / "a.nii.gz").rename(tmp_path / "predictions" / "b.nii.gz")
+    assert evaluate(tmp_path, labels=()) == 2
+    assert "does not tell what its values mean: give --labels" in capsys.readouterr().err
+    write(tmp_path / "predictions" / "b_seg.nii.gz", BRATS_3.from_regions(regions(1)))
+    assert evaluate(tmp_path, "--labels", "brats2023", labels=()) == 2
+    assert "b has two masks" in capsys.readouterr().err
+
+
+def test_a_file_that_breaks_after_it_was_examined_costs_only_its_own_scores(
+    folders, monkeypatch, capsys
+):
+    damage(folders / "predictions" / f"{CASES[1]}.nii.gz")
+    monkeypatch.setattr("studies.mask_scoring.examine_pair", lambda *_: Findings())
+    assert evaluate(folders) == 1
+    assert f"bad  {CASES[1]}" in capsys.readouterr().out
+    assert len(rows_of(folders / "predictions" / "per_case.csv")) == 2
+
+
+def test_a_full_disk_costs_the_file_and_not_the_numbers(folders, monkeypatch, capsys):
+    def full(rows, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("evaluation.tables.write_csv", full)
+    assert evaluate(folders) == 2
+    captured = capsys.readouterr()
+    assert "3 patients" in captured.out
+    assert "per_case.csv cannot be written (No space left on device)" in captured.err
+
+
+def test_probabilities_beside_the_masks_are_calibrated(folders, capsys):
+    probabilities = {}
+    for seed, case_id in enumerate(CASES[:2]):
+        blurred = 0.8 * np.roll(regions(seed), 1, axis=1) + 0.05
+        probabilities[case_id] = np.moveaxis(blurred, 0, -1).astype(np.float32)
+        write(folders / "predictions" / f"{case_id}_probabilities.nii.gz", probabilities[case_id])
+    assert evaluate(folders) == 0
+    rows = rows_of(folders / "predictions" / "calibration.csv")
+    expected = sum(
+        (
+            measure_reliability(p[..., 1], regions(s)[1])
+            for s, p in enumerate(probabilities.values())
+        ),
+        start=Reliability.from_rows([]),
+    )
+    counts = Reliability.from_rows([row for row in rows if row["region"] == "TC"])
+    assert counts.voxels.tolist() == expected.voxels.tolist()
+    assert counts.ece == pytest.approx(expected.ece)
+    assert f"TC  {expected.ece:.4f} over all voxels" in capsys.readouterr().out
+    assert (folders / "predictions" / "reliability.png").stat().st_size > 10_000
+    write(folders / "predictions" / f"{CASES[0]}_probabilities.nii.gz", np.ones((20, 18, 14, 2)))
+    assert evaluate(folders) == 1
+    assert "has the shape (20, 18, 14, 2)" in capsys.readouterr().out
+
+
+def test_more_processes_write_the_same_table(folders):
+    assert evaluate(folders, "--out", folders / "one") == 0
+    assert evaluate(folders, "--out", folders / "two", "--workers", "2") == 0
+    tables = [(folders / name / "per_case.csv").read_bytes() for name in ("one", "two")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI's own call
+def test_a_real_patient_agrees_with_monai(real_data, tmp_path):
+    import torch
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    case_id = "BraTS2021_01482"
+    reference = nib.load(real_data / "brats2021" / case_id / f"{case_id}_seg.nii.gz")
+    labels = np.asarray(reference.dataobj).astype(np.uint8)
+    shifted = np.roll(labels, (2, -1), axis=(0, 2))
+    write(tmp_path / f"{case_id}_seg.nii.gz", shifted, reference.affine)
+    paths = ("--predictions", tmp_path, "--references", real_data / "brats2021")
+    assert cli.main(["evaluate", *map(str, paths), "--allow_missing", "--out", str(tmp_path)]) == 0
+    (row,) = read_csv(tmp_path / "per_case.csv")
+    masks = [torch.from_numpy(array == 4)[None, None] for array in (shifted, labels)]
+    surface = compute_surface_dice(*masks, [1.0], True, spacing=(1.0,) * 3, use_subvoxels=True)
+    assert row["nsd/ET"] == pytest.approx(float(surface), rel=1e-6)
+    distance = compute_hausdorff_distance(*masks, include_background=True, percentile=95)
+    assert row["hd95/ET"] == pytest.approx(float(distance), rel=1e-5)
+    overlap = 2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())
+    assert row["dice/ET"] == pytest.approx(float(overlap), rel=1e-6)
