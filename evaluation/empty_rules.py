@@ -124,8 +124,10 @@ EMPTY_RULES: Mapping[str, EmptyRule] = MappingProxyType(
 )
 
 
-def slice_rule(diagonal: float) -> EmptyRule:
-    """Return ``brats`` for one slice, whose diagonal in mm is the largest distance in it."""
+def slice_rule(diagonal: float, rule: EmptyRule = BRATS) -> EmptyRule:
+    """Return a rule for one slice, whose diagonal in mm is the largest distance in it."""
+    if rule is not BRATS:
+        return rule  # the others have no distance for an empty region
     return replace(BRATS, hd95=Absent(0.0, diagonal, diagonal))
 
 

@@ -27,6 +27,7 @@ class EnsembleModule(SegmentationModule):
             overlap=members[0].overlap,
             postprocessing=members[0].postprocessing,
         )
+        self.empty_rule = members[0].empty_rule
         self.members = nn.ModuleList(members)  # registers them, so that they move to the device
         self.models = list(members)
         self.dice: Any = copy.deepcopy(members[0].dice)
@@ -61,4 +62,5 @@ class EnsembleModule(SegmentationModule):
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Score one patient as the members do."""
+        self.models[0].empty_rule = self.empty_rule
         return self.models[0].score(result, batch)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from datamodules.layouts import LabelConvention
 from errors import InputError
-from evaluation.metrics import RegionDice, score_case
+from evaluation.calibration import Reliability, measure_reliability
+from evaluation.metrics import BRATS, RegionDice, score_case
 from evaluation.postprocessing import Postprocessing
 from evaluation.tables import mean_scores
 from lightning_modules.inference import SlidingWindow
@@ -71,7 +72,9 @@ class SegmentationModule(TrainingModule):
         self.tta: Literal["none", "flips"] = "none"
         self.shows_maps = False  # whether predict also returns what the network looks at
         self.dice = RegionDice(self.regions)
+        self.empty_rule = BRATS  # of test; validation always uses it
         self.test_rows: list[dict[str, Any]] = []
+        self.reliability: dict[str, dict[str, Reliability]] = {}  # of test patients, by region
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -191,13 +194,18 @@ class SegmentationModule(TrainingModule):
             before = self.score({**result, "regions": result["unprocessed"]}, batch)
             row |= {UNPROCESSED + name: value for name, value in before.items() if "/" in name}
         self.test_rows.append(row)
+        if batch.get("whole", [True])[0]:  # else most slices were not predicted
+            pairs = zip(result["probabilities"], result["case"].native_regions(), strict=True)
+            counts = [measure_reliability(ours, theirs) for ours, theirs in pairs]
+            self.reliability[row["case_id"]] = dict(zip(self.regions, counts, strict=True))
         return result
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Return one patient's scores and volumes in ml, by the names of ``per_case.csv``."""
         case = result["case"]
         predicted, reference = result["regions"], case.native_regions()
-        scores = score_case(predicted, reference, case.native_spacing)
+        spacing = case.native_spacing
+        scores = score_case(predicted, reference, spacing, self.regions, self.empty_rule)
         voxel_ml = float(np.prod(case.native_spacing)) / 1000
         volumes = {
             f"volume_ml/{region}": round(float(mask.sum()) * voxel_ml, 3)
@@ -210,8 +218,10 @@ class SegmentationModule(TrainingModule):
         rows = self.test_rows
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
+            torch.distributed.all_gather_object(gathered, (rows, self.reliability))
+            rows = [row for part, _ in gathered for row in part]
+            self.reliability = {name: one for _, part in gathered for name, one in part.items()}
+        self.reliability = dict(sorted(self.reliability.items()))
         unique = {row["case_id"]: row for row in rows}
         self.test_rows = [unique[case_id] for case_id in sorted(unique)]
         for name, value in mean_scores(self.test_rows).items():

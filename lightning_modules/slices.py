@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datamodules.layouts import MODALITIES
 from errors import InputError
-from evaluation.metrics import BRATS, SliceDice, score_case, score_slices, slice_rule
+from evaluation.metrics import SliceDice, score_case, score_slices, slice_rule
 from lightning_modules.checkpoints import KEY, set_arguments
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.pretrained import read_pretrained
@@ -120,12 +120,13 @@ class SliceModule(SegmentationModule):
         pixel = case.native_pixel
         ours, theirs = (case.native_slices(mask[0])[selected] for mask in (predicted, reference))
         diagonal = float(np.hypot(*(n * mm for n, mm in zip(ours.shape[1:], pixel, strict=True))))
-        row: dict[str, Any] = {"slices": len(ours), "empty_rule": BRATS.name}
+        row: dict[str, Any] = {"slices": len(ours), "empty_rule": self.empty_rule.name}
         if len(ours):  # a patient without tumour has no slice to be selected
-            means = score_slices(ours, theirs, pixel, slice_rule(diagonal))
+            means = score_slices(ours, theirs, pixel, slice_rule(diagonal, self.empty_rule))
             row |= {f"slices/{metric}/WT": value for metric, value in means.items()}
         if batch.get("whole", [True])[0]:
-            row |= score_case(predicted, reference, case.native_spacing, self.regions)
+            spacing = case.native_spacing
+            row |= score_case(predicted, reference, spacing, self.regions, self.empty_rule)
         voxel_ml = float(np.prod(case.native_spacing)) / 1000
         return {**row, "volume_ml/WT": round(float(reference[0].sum()) * voxel_ml, 3)}
 

@@ -7,7 +7,9 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
 from errors import InputError
+from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing, effect_lines
+from evaluation.reliability import write_calibration
 from evaluation.tables import mean_scores, write_csv
 from lightning_modules.callbacks import PredictionWriter
 from lightning_modules.checkpoints import load_module, read_checkpoint
@@ -76,6 +78,8 @@ class Application:
         data.stored_split = stored_split(self.recalled.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment)]
         self._choose_postprocessing(model)
+        if self.subcommand == "test":
+            model.empty_rule = EMPTY_RULES[self.arguments.rule]
         if self.subcommand == "predict":
             self._choose_maps(model)
             model.tta = self.arguments.tta
@@ -146,6 +150,9 @@ class Application:
                         f"post-processing: {model.postprocessing}; means before and after"
                     )
                     notices += effect_lines(model.test_rows, UNPROCESSED)
+                if model.reliability:
+                    title = f"{self.run.experiment} {self.run.id}"
+                    notices += write_calibration(model.reliability, folder, title)
                 print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
 
     def _as_trained(self, data: Any) -> bool:
@@ -165,6 +172,9 @@ class Application:
             return Path(self.arguments.results_dir)
         if data.split.protocol == "external":
             return self.run.folder / f"external-{data.fingerprint()[:8]}"
+        changed = []
         if model.postprocessing != self.trained_postprocessing:
-            return self.run.folder / f"postprocessing-{self.arguments.postprocessing}"
-        return self.run.folder
+            changed.append(f"postprocessing-{self.arguments.postprocessing}")
+        if model.empty_rule is not BRATS:
+            changed.append(f"rule-{model.empty_rule.name}")
+        return self.run.folder.joinpath(*changed)

@@ -68,6 +68,13 @@ class ExperimentCLI(LightningCLI):
                 default=None,
                 help="Folder of per_case.csv; unset: the run's.",
             )
+            add(
+                "--rule",
+                type=str,
+                default="brats",
+                choices=["brats", "nan", "monai", "nnunet"],
+                help="What empty regions score; another than brats goes into a folder of its own.",
+            )
         if subcommand in ("test", "predict"):
             add(
                 "--postprocessing",

@@ -73,6 +73,10 @@ def test_fit_test_predict(name, in_workplace, capsys):
     assert {f"{metric}/{region}" for metric in METRICS for region in REGIONS} <= set(scores[0])
     assert {row["empty_rule"] for row in scores} == {"brats"}
 
+    bins = rows_of(folder / "calibration.csv")
+    assert {row["case_id"] for row in bins} == {row["case_id"] for row in scores}
+    assert (folder / "reliability.png").is_file()
+
     output = in_workplace / f"predictions-{name}"
     assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
     volumes = rows_of(output / "volumes.csv")
@@ -108,6 +112,16 @@ def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace
     again = rows_of(output / "again" / "per_case.csv")
     # a phantom has another name in its run than in its files
     assert [{**row, "case_id": ""} for row in again] == [{**row, "case_id": ""} for row in table]
+
+
+def test_another_rule_for_empty_regions_keeps_the_run_s_own_test(in_workplace, capsys):
+    folder = only_run(in_workplace, "dynunet")
+    before = (folder / "per_case.csv").read_bytes()
+    assert run("test", "--config", "experiments/dynunet.yaml", "--rule", "nan") == 0
+    assert "rule nan" in " ".join(capsys.readouterr().out.split())
+    rows = rows_of(folder / "rule-nan" / "per_case.csv")
+    assert {row["empty_rule"] for row in rows} == {"nan"}
+    assert (folder / "per_case.csv").read_bytes() == before
 
 
 def test_a_finished_training_is_not_done_again(in_workplace, capsys):

@@ -1,0 +1,252 @@
+"""The tables of a benchmark: what its file asks for, from the scores that are there."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.layouts import REGIONS, read_json
+from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table
+from evaluation.comparison_figure import comparison_png
+from evaluation.measures import SLICES, ScoreColumn
+from evaluation.provenance import Provenance
+from evaluation.statistics import Row, common_patients, patient_scores, patients_of, summarise
+from evaluation.statistics_tables import statistics_tables
+from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
+from studies.compared_runs import Tested, find_tested, share_patients
+from studies.provenance import provenance_of
+from studies.runs import write_atomically
+
+
+@dataclass(frozen=True)
+class BenchmarkScores:
+    """What a benchmark has measured so far.
+
+    Args:
+        plan: the content of ``plan.json``.
+        tested: one a finished table of scores, with the patients of its cases.
+        cells: of ``plan.json``, in the same order.
+    """
+
+    plan: Mapping[str, Any]
+    tested: Sequence[Tested]
+    cells: Sequence[Mapping[str, Any]]
+
+    def rows(self, variant: str = "") -> dict[str, list[Row]]:
+        """Return the rows of every system tested this way, over all folds and seeds."""
+        found: dict[str, list[Row]] = {}
+        for cell, item in zip(self.cells, self.tested, strict=True):
+            if cell["variant"] == variant:
+                found.setdefault(cell["system"], []).extend(item.rows)
+        return found
+
+    def first(self, system: str) -> Tested:
+        """Return the first tested run of a system."""
+        return next(
+            item
+            for cell, item in zip(self.cells, self.tested, strict=True)
+            if cell["system"] == system
+        )
+
+
+def read_scores(folder: Path) -> BenchmarkScores:
+    """Read the plan of a benchmark and every table of scores that is there.
+
+    Args:
+        folder: of the benchmark, with ``plan.json``.
+    """
+    plan = read_json(folder / "plan.json")
+    cells = [cell for cell in plan["cells"] if Path(cell["per_case"]).is_file()]
+    own = {cell["folder"]: find_tested(cell["folder"], Path()) for cell in cells}
+    tested = []
+    for cell in cells:
+        item = own[cell["folder"]]
+        if cell["variant"]:
+            rows = find_tested(cell["per_case"], Path()).rows
+            item = Tested(
+                cell["system"], Path(cell["per_case"]), rows, True, item.manifest, item.split,
+                item.cohort,
+            )  # fmt: skip
+        tested.append(item)
+    return BenchmarkScores(plan, share_patients(tested), cells)
+
+
+def make_tables(scores: BenchmarkScores) -> list[BenchmarkTable]:
+    """Return the tables that the benchmark's file asks for; each with its statistics."""
+    tables = []
+    for number, wanted in enumerate(scores.plan["tables"], start=1):
+        key = f"table-{number}"
+        if wanted.get("variants"):
+            tables.append(_variant_table(scores, wanted, key))
+            continue
+        rows, columns = _selection(scores, wanted)
+        if not rows:
+            continue
+        tables.append(_main_table(scores, wanted, rows, columns, key))
+        reference = scores.plan["reference"]
+        if reference in rows and len(rows) > 1:
+            for table in statistics_tables(rows, columns, reference):
+                tables.append(_renamed(table, f"{wanted['title']}: {table.title}", key))
+    return tables
+
+
+def write_tables(folder: Path) -> list[Path]:
+    """Write every table of a benchmark as Markdown, LaTeX and CSV, and a picture of each.
+
+    Args:
+        folder: of the benchmark; the files go into ``tables`` in it.
+
+    Returns:
+        the files; none where nothing was tested yet.
+    """
+    scores = read_scores(folder)
+    out, files = folder / "tables", []
+    for table in make_tables(scores):
+        for suffix, writer in (("md", to_markdown), ("tex", to_latex), ("csv", to_csv)):
+            files.append(out / f"{table.key}.{suffix}")
+            write_atomically(files[-1], writer(table))
+    for number, wanted in enumerate(scores.plan["tables"], start=1):
+        rows, columns = _selection(scores, wanted)
+        if len(rows) > 1 and not wanted.get("variants"):
+            files.append(out / f"table-{number}.png")
+            reference = scores.plan["reference"]
+            first = reference if reference in rows else next(iter(rows))
+            comparison_png(rows, columns, first, files[-1], wanted["title"])
+    return files
+
+
+def show_tables(folder: Path) -> None:
+    """Print the tables of a benchmark without their statistics."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=110)
+    for table in make_tables(read_scores(folder)):
+        if re.fullmatch(r"table-\d+", table.key):
+            console.print(to_terminal(table, console.width))
+            console.print()
+
+
+def provenance(scores: BenchmarkScores, systems: Sequence[str] = ()) -> Provenance:
+    """Return where the numbers of some systems come from; of all where none is named."""
+    chosen = [
+        item
+        for cell, item in zip(scores.cells, scores.tested, strict=True)
+        if not systems or cell["system"] in systems
+    ]
+    plan = scores.plan
+    remarks = [
+        f"in writing, these differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
+        for key, values in plan.get("differences", {}).items()
+    ]
+    if plan.get("n_folds"):
+        remarks.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
+    return provenance_of(chosen, remarks)
+
+
+def _selection(
+    scores: BenchmarkScores, wanted: Mapping[str, Any]
+) -> tuple[dict[str, list[Row]], list[ScoreColumn]]:
+    """Return the systems of a table over the patients they share, and its columns."""
+    rows = scores.rows()
+    names = wanted.get("experiments") or list(rows)
+    rows = common_patients({name: rows[name] for name in names if name in rows}) if rows else {}
+    return rows, _columns(wanted, rows)
+
+
+def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
+    prefix = SLICES if wanted.get("scope") == "slices" else ""
+    keys = [
+        f"{prefix}{metric}/{region}"
+        for metric in wanted.get("metrics") or ["dice", "hd95"]
+        for region in wanted.get("regions") or REGIONS
+    ]
+    parsed = [column for key in keys if (column := ScoreColumn.parse(key))]
+    return [
+        column
+        for column in parsed
+        if all(any(column.key in row for row in found) for found in rows.values())
+    ]
+
+
+def _main_table(
+    scores: BenchmarkScores,
+    wanted: Mapping[str, Any],
+    rows: Mapping[str, Sequence[Row]],
+    columns: Sequence[ScoreColumn],
+    key: str,
+) -> BenchmarkTable:
+    manifests = {name: scores.first(name).manifest for name in rows}
+    cited = {name: str(manifest["experiment"]) for name, manifest in manifests.items()}
+    table = benchmark_table(
+        rows,
+        columns,
+        title=wanted["title"],
+        parameters={name: manifest["parameters"] for name, manifest in manifests.items()},
+        experiments=cited if wanted.get("published") else None,
+        provenance=provenance(scores, list(rows)),
+    )
+    return _renamed(table, wanted["title"], key)
+
+
+def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str) -> BenchmarkTable:
+    """Return a way of testing a row, a system a column, grouped by score."""
+    variants = ["", *wanted["variants"]]
+    by_variant = {variant: scores.rows(variant) for variant in variants}
+    names = wanted.get("experiments") or list(by_variant[""])
+    columns = _columns(wanted, {n: r for n, r in by_variant[""].items() if n in names})
+    shown = [
+        Column(
+            f"{name}/{column.key}",
+            name,
+            f"{column.measure.heading}, {column.region}",
+            column.measure.decimals,
+        )
+        for column in columns
+        for name in names
+    ]
+    lines = []
+    for variant in variants:
+        cells = []
+        for column in columns:
+            means = {
+                name: summarise(patient_scores(by_variant[variant][name], column))
+                for name in names
+                if name in by_variant[variant]
+            }
+            ordered = [found.mean for found in means.values() if not np.isnan(found.mean)]
+            pick: Any = max if column.measure.higher else min
+            best = pick(ordered) if ordered else None
+            for name in names:
+                found = means.get(name)
+                cells.append(
+                    Cell()
+                    if found is None
+                    else Cell(
+                        found.mean,
+                        spread=found.sd,
+                        low=found.low,
+                        high=found.high,
+                        best=found.mean == best and len(names) > 1,
+                        summary=found,
+                    )
+                )
+        lines.append((variant or "as trained", cells))
+    patients = len(set().union(*(patients_of(rows) for rows in by_variant[""].values())))
+    notes = [
+        *provenance(scores, names).sentences(patients),
+        "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
+        "system of the row in this score",
+    ]
+    return BenchmarkTable(wanted["title"], shown, lines, notes, corner="Tested", key=key)
+
+
+def _renamed(table: BenchmarkTable, title: str, key: str) -> BenchmarkTable:
+    name = key if table.key == "systems" else f"{key}-{table.key}"
+    return BenchmarkTable(
+        title, table.columns, table.rows, table.footnotes, corner=table.corner, key=name
+    )
