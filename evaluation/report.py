@@ -64,6 +64,7 @@ class Report:
         statistics: medians, intervals and tests.
         distributions: box plots and paired plots.
         curves: of the trainings.
+        calibration_table: of every system; None where nothing was measured.
         calibration: reliability diagrams.
         columns: of the table of patients.
         rows: system to the rows of ``per_case.csv``.
@@ -84,6 +85,7 @@ class Report:
     columns: Sequence[ScoreColumn]
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
     curves: Sequence[Picture] = ()
+    calibration_table: BenchmarkTable | None = None
     calibration: Sequence[Picture] = ()
     cases: Sequence[tuple[str, Picture]] = ()
     ranking: str = ""
@@ -98,7 +100,7 @@ def to_page(report: Report) -> str:
     from markupsafe import Markup
 
     def asset(name: str) -> Markup:
-        return Markup((ASSETS / name).read_text(encoding="utf-8"))  # noqa: S704, our own file
+        return Markup((ASSETS / name).read_text(encoding="utf-8"))
 
     environment = Environment(
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined
@@ -113,8 +115,9 @@ def to_page(report: Report) -> str:
         tables_js=asset("tables.js"),
         viewer_js=asset("viewer.js"),
         sections=_sections(report),
-        tables=[Markup(to_html(table)) for table in report.tables],  # noqa: S704, escaped there
-        statistics=[Markup(to_html(table)) for table in report.statistics],  # noqa: S704
+        tables=[Markup(to_html(table)) for table in report.tables],
+        statistics=[Markup(to_html(table)) for table in report.statistics],
+        calibration=Markup(to_html(report.calibration_table)) if report.calibration_table else "",
         measures=[
             (
                 family,
@@ -128,13 +131,13 @@ def to_page(report: Report) -> str:
             {
                 "case_id": row["case_id"],
                 "system": name,
-                "cells": Markup("".join(_cell(row, column) for column in report.columns)),  # noqa: S704
+                "cells": Markup("".join(_cell(row, column) for column in report.columns)),
             }
             for name, found in report.rows.items()
             for row in found
         ],
         regions=[{"name": name, "colour": COLOURS[name]} for name in REGIONS if name in regions],
-        viewer=Markup(_viewer(report, regions)),  # noqa: S704, escaped there
+        viewer=Markup(_viewer(report, regions)),
     )
 
 
@@ -148,7 +151,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
         ("calibration", "Calibration", bool(report.calibration)),
         ("patients", "Patients", True),
         ("cases", "Worst, median, best", bool(report.cases)),
-        ("viewer", "Viewer", bool(report.cases)),
+        ("viewer", "Viewer", bool(report.viewed)),
     ]
     return [(anchor, name) for anchor, name, there in every if there]
 

@@ -25,7 +25,6 @@ def packed(case: ViewedCase) -> dict[str, Any]:
         inside |= masks[0]
     box = _box(inside)
     kept, spacing = _thinned(box, case.spacing)
-    masks = {"reference": case.reference, **case.predictions}
     reference = np.asarray(case.reference[0][kept])
     shown = reference if reference.any() else inside[kept]
     start = [
@@ -42,10 +41,10 @@ def packed(case: ViewedCase) -> dict[str, Any]:
         "start": start,
         "note": "shown at a coarser grid than scored" if thinned else "",
         "images": [
-            {"name": MODALITY_NAMES.get(name, name), "bytes": _encoded(_grey(image, inside)[kept])}
+            {"name": MODALITY_NAMES.get(name, name), "bytes": _encoded(_grey(image)[kept])}
             for name, image in case.images.items()
         ],
-        "reference": _encoded(_bits(masks.pop("reference"))[kept]),
+        "reference": _encoded(_bits(case.reference)[kept]),
         "predictions": [
             {
                 "system": name,
@@ -54,7 +53,7 @@ def packed(case: ViewedCase) -> dict[str, Any]:
                     region: round(value, 3) for region, value in case.scores.get(name, {}).items()
                 },
             }
-            for name, found in masks.items()
+            for name, found in case.predictions.items()
         ],
     }
 
@@ -82,10 +81,10 @@ def _thinned(
     return kept, tuple(mm * step for mm, step in zip(spacing, steps, strict=True))
 
 
-def _grey(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _grey(image: np.ndarray) -> np.ndarray:
     low, high = grey_window(image)
     grey = np.clip((image.astype(np.float32) - low) / (high - low), 0, 1)
-    return np.where(inside & (image != 0), 1 + np.round(254 * grey), 0).astype(np.uint8)
+    return np.where(image != 0, 1 + np.round(254 * grey), 0).astype(np.uint8)
 
 
 def _bits(masks: np.ndarray) -> np.ndarray:

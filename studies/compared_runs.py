@@ -226,7 +226,9 @@ def check_comparable(
     """
     for first, other in combinations(tested, 2):
         pair = f"{first.name} and {other.name}"
-        for key in (key for key in first.settings if key in other.settings and key not in different):
+        for key in (
+            key for key in first.settings if key in other.settings and key not in different
+        ):
             ours, theirs = first.settings[key], other.settings[key]
             if ours != theirs:
                 raise InputError(

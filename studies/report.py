@@ -1,30 +1,38 @@
 """The `lightning report` command: one page of a run, of several, or of a benchmark."""
 
 import argparse
+import csv
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from errors import InputError
+from evaluation.benchmark_tables import BenchmarkTable
+from evaluation.calibration import Reliability
 from evaluation.comparison_figure import comparison_png
 from evaluation.curves import systems_curves_png
 from evaluation.measures import ScoreColumn
+from evaluation.reliability import calibration_table, reliability_png
 from evaluation.report import Picture, Report, to_page
 from evaluation.systems_figure import systems_png
 from evaluation.tables import read_csv
 from evaluation.viewed_case import ViewedCase
 from evaluation.viewer_volumes import packed
-from studies.benchmark_results import BenchmarkResults, read_results
-from studies.compared_runs import Tested, find_tested
+from studies.benchmark_systems import benchmark_systems
+from studies.benchmark_tables import make_tables
+from studies.compared_runs import find_tested
 from studies.environment import versions
 from studies.report_cases import choose_cases, view_cases
 from studies.runs import write_atomically
 from studies.side_by_side import SideBySide, side_by_side
 
 MOST_BYTES = 60_000_000
-CASES_AT_MOST = 8  # systems beside each other in one picture are legible
+NAMED_AT_MOST = 4  # systems in the title
 
 
 def main(words: Sequence[str]) -> int:
@@ -71,20 +79,18 @@ def write_report(
         )
     page = out or (folders[0] if folders else Path()) / "report.html"
     _check_writable(page)
-    results: BenchmarkResults | None = None
     if folders:
-        results = read_results(folders[0])
-        beside = results.side_by_side()
+        scores, beside, remarks = benchmark_systems(folders[0])
+        title, tables = str(scores.plan["name"]), make_tables(scores)
     else:
         tested = [find_tested(str(source), runs_dir) for source in sources]
-        beside = side_by_side(tested, reference)
-    report = _compose(beside, results, pictures=pictures)
+        beside, remarks, tables = side_by_side(tested, reference), [], []
+        title = _title(list(beside.systems))
+    report = _compose(beside, title, tables, remarks, pictures=pictures)
     text = to_page(report)
     if len(text) > MOST_BYTES:
-        raise InputError(
-            f"The page would have {len(text) / 1e6:.0f} MB: leave its pictures out with "
-            "--pictures false, or report fewer systems."
-        )
+        said = f"The viewer is left out: with it the page would have {len(text) / 1e6:.0f} MB."
+        text = to_page(replace(report, viewed=[], remarks=[*report.remarks, said]))
     try:
         write_atomically(page, text)
     except OSError as error:
@@ -95,22 +101,42 @@ def write_report(
     return page
 
 
-def _compose(beside: SideBySide, results: BenchmarkResults | None, *, pictures: bool) -> Report:
+def _title(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _compose(
+    beside: SideBySide,
+    title: str,
+    planned: Sequence[BenchmarkTable],
+    remarks: list[str],
+    *,
+    pictures: bool,
+) -> Report:
+    """Make everything the page shows.
+
+    Args:
+        beside: the systems.
+        title: of the page.
+        planned: tables that a benchmark asks for, with its statistics; none for single runs.
+        remarks: grows by what is missing.
+        pictures: whether patients are segmented again and shown.
+    """
     columns = beside.columns()
     everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
     others = [c for c in everything if c.key not in {column.key for column in columns}]
-    names = list(beside.systems)
-    title = str(results.plan.get("name", results.folder.name)) if results else ", ".join(names[:4])
-    title += f" and {len(names) - 4} more" if not results and len(names) > 4 else ""
-    remarks = list(results.remarks) if results else []
-    tables = (results.tables() if results else []) or [beside.table(columns, "Dice and HD95")]
+    planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
+    tables = planned_means or [beside.table(columns, "Dice and HD95")]
+    statistics = [table for table in planned if table not in planned_means]
     if others:
         tables.append(beside.table(others, "Further measures", published=False))
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
         distributions = _distributions(beside, columns, studio)
         curves = _curves(beside, studio, remarks)
-        calibration = _calibration(beside, studio, remarks)
+        reliabilities = _reliabilities(beside, remarks)
+        calibration = _calibration(reliabilities, studio)
         viewed: list[ViewedCase] = []
         if pictures:
             chosen = choose_cases(beside.rows)
@@ -127,11 +153,12 @@ def _compose(beside: SideBySide, results: BenchmarkResults | None, *, pictures: 
         empty_rule=provenance.empty_rule,
         synthetic="SYNTHETIC" in provenance.cohort or any(case.synthetic for case in viewed),
         tables=tables,
-        statistics=beside.statistics(columns),
+        statistics=statistics or beside.statistics(columns),
         distributions=distributions,
         columns=[*columns, *others],
         rows=beside.rows,
         curves=curves,
+        calibration_table=calibration_table(reliabilities) if reliabilities else None,
         calibration=calibration,
         cases=cases,
         ranking="By mean Dice over regions and systems. Contours: what each says, on the slice "
@@ -145,14 +172,17 @@ def _compose(beside: SideBySide, results: BenchmarkResults | None, *, pictures: 
 def _distributions(
     beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
 ) -> list[Picture]:
-    """One picture a measure: a page is not as wide as a paper's figure."""
+    """One picture a measure, a page being narrower than a figure of all; of one region one."""
+    families = list(dict.fromkeys(column.family for column in columns))
+    groups = [[column for column in columns if column.family == family] for family in families]
+    if all(len(group) == 1 for group in groups):
+        groups = [list(columns)]
     found = []
-    for family in dict.fromkeys(column.family for column in columns):
-        members = [column for column in columns if column.family == family]
-        file = studio / f"{family.replace('/', '-')}.png"
+    for number, members in enumerate(groups):
+        file = studio / f"distribution-{number}.png"
         comparison_png(beside.rows, members, beside.reference, file)
-        text = f"{members[0].measure.heading}, {members[0].scope}, {beside.counted_patients}."
-        found.append(Picture.of(file, text))
+        named = ", ".join(dict.fromkeys(f"{c.measure.heading}, {c.scope}" for c in members))
+        found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
     return found
 
 
@@ -177,8 +207,52 @@ def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Pictur
     return [Picture.of(studio / "curves.png", "Each line is a run; scores are of validation.")]
 
 
-def _calibration(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:
-    return []
+def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
+    """Return system to region to the counts of all its runs, where they were taken."""
+    found: dict[str, dict[str, Reliability]] = {}
+    for name, runs in beside.systems.items():
+        shown = {str(row["case_id"]) for row in beside.rows[name]}
+        files = [run.file.parent / "calibration.csv" for run in runs]
+        rows = [row for file in files if file.is_file() for row in _calibration_rows(file)]
+        rows = [row for row in rows if row["case_id"] in shown]
+        regions = dict.fromkeys(str(row["region"]) for row in rows)
+        counts = {
+            region: Reliability.from_rows(row for row in rows if row["region"] == region)
+            for region in regions
+        }
+        if counts:
+            found[name] = counts
+    without = [name for name in beside.systems if name not in found]
+    if without:
+        remarks.append(
+            f"Without calibration: {', '.join(without)}; `lightning test` writes calibration.csv "
+            "beside per_case.csv, so test again."
+        )
+    return found
+
+
+def _calibration_rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read_csv(file, text=("case_id", "region"))
+        for row in rows:
+            Reliability.from_rows([row])
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{file} is damaged and cannot be read as calibration counts: test again, or remove "
+            "the file."
+        ) from error
+    return rows
+
+
+def _calibration(
+    reliabilities: Mapping[str, Mapping[str, Reliability]], studio: Path
+) -> list[Picture]:
+    found = []
+    for number, (name, counts) in enumerate(reliabilities.items()):
+        file = studio / f"calibration-{number}.png"
+        reliability_png(counts, file, name)
+        found.append(Picture.of(file, f"{name}: observed share against predicted probability."))
+    return found
 
 
 def _case_picture(case: ViewedCase, studio: Path) -> Picture:

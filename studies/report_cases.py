@@ -1,4 +1,4 @@
-"""The patients a report shows: chosen by their scores, segmented again with the runs' checkpoints."""
+"""The patients a report shows: chosen by their scores, segmented again by every system."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -73,8 +73,9 @@ def view_cases(
             for case_id, (case, regions) in segmented.items():
                 patients.setdefault(case_id, case)
                 predictions[case_id][name] = regions
-                scores[case_id][name] = _dices(tested[case_id], "dice/")
-                remarks += _deviation(case, regions, name, scores[case_id][name])
+                row = tested[case_id]
+                scores[case_id][name] = _dices(row, "dice/") or _dices(row, "slices/dice/")
+                remarks += _deviation(case, regions, name, _dices(row, "dice/"))
     viewed = [
         _viewed(patients[case_id], place, predictions[case_id], scores[case_id])
         for case_id, place in chosen.items()
@@ -222,9 +223,7 @@ def _viewed(
     )
 
 
-def _deviation(
-    case: Any, regions: np.ndarray, name: str, scores: Mapping[str, float]
-) -> list[str]:
+def _deviation(case: Any, regions: np.ndarray, name: str, scores: Mapping[str, float]) -> list[str]:
     """Say where a picture is not what was scored: the table and the checkpoint disagree."""
     from evaluation.metrics import dice
 

@@ -74,9 +74,7 @@ class SideBySide:
             columns,
             title=title,
             parameters=_entries(first, "parameters") or None,
-            experiments={
-                name: str(found) for name, found in _entries(first, "experiment").items()
-            }
+            experiments={name: str(found) for name, found in _entries(first, "experiment").items()}
             if published
             else None,
             provenance=self.provenance,
