@@ -107,7 +107,12 @@ def to_page(report: Report) -> str:
     )
     families = dict.fromkeys(column.family for column in report.columns)
     labels = {column.family: column for column in report.columns}
-    regions = list(dict.fromkeys(column.region for column in report.columns))
+    regions = [
+        {"name": name, "colour": COLOURS[name], "width": WIDTHS[name]}
+        for name in REGIONS  # the bit of a mask is the place here
+        if any(name in case["regions"] for case in report.viewed)
+    ]
+    volumes = json.dumps({"cases": list(report.viewed), "regions": regions})
     several = len({column.slices for column in report.columns}) > 1
     return environment.get_template("report.html.jinja").render(
         report=report,
@@ -136,8 +141,8 @@ def to_page(report: Report) -> str:
             for name, found in report.rows.items()
             for row in found
         ],
-        regions=[{"name": name, "colour": COLOURS[name]} for name in REGIONS if name in regions],
-        viewer=Markup(_viewer(report, regions)),
+        regions=regions,
+        viewer=Markup(volumes.replace("<", "\\u003c")),  # cannot end the script it stands in
     )
 
 
@@ -165,12 +170,3 @@ def _cell(row: Mapping[str, Any], column: ScoreColumn) -> str:
     bar = "" if column.measure.unit else f' class="share" style="--v: {value:.3f}"'
     return f'<td data-v="{value!r}"{bar}>{text}</td>'
 
-
-def _viewer(report: Report, regions: Sequence[str]) -> str:
-    """Return the viewer's volumes as JSON that cannot end the script it stands in."""
-    shown = [
-        {"name": name, "colour": COLOURS[name], "width": WIDTHS[name]}
-        for name in REGIONS
-        if name in regions
-    ]
-    return json.dumps({"cases": list(report.viewed), "regions": shown}).replace("<", "\\u003c")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.layouts import REGIONS
 from evaluation.figures import MODALITY_NAMES, grey_window
 from evaluation.viewed_case import ViewedCase
 
@@ -39,6 +40,7 @@ def packed(case: ViewedCase) -> dict[str, Any]:
         "shape": list(shown.shape),
         "spacing": [round(float(mm), 4) for mm in spacing],
         "start": start,
+        "regions": list(REGIONS[: len(case.reference)]),
         "note": "shown at a coarser grid than scored" if thinned else "",
         "images": [
             {"name": MODALITY_NAMES.get(name, name), "bytes": _encoded(_grey(image)[kept])}
