@@ -169,4 +169,3 @@ def _cell(row: Mapping[str, Any], column: ScoreColumn) -> str:
     text = escape(printed(value, column.measure.decimals))
     bar = "" if column.measure.unit else f' class="share" style="--v: {value:.3f}"'
     return f'<td data-v="{value!r}"{bar}>{text}</td>'
-

@@ -17,6 +17,7 @@ from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 
 EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
+MANY = 10  # columns, above which HTML sets them closer
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 
 _LATEX = {
@@ -146,6 +147,7 @@ def to_html(table: BenchmarkTable) -> str:
         for group, members in groupby(table.columns, key=lambda column: column.group)
     ]
     grouped = any(column.group for column in table.columns)
+    many = ' class="many"' if len(table.columns) > MANY else ""
     heads = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
     lines, section = [], None
     for name, cells in table.rows:
@@ -162,7 +164,7 @@ def to_html(table: BenchmarkTable) -> str:
         [
             '<figure class="table">',
             f"<figcaption>{escape(table.title)}</figcaption>" if table.title else "",
-            '<div class="wide"><table><thead>',
+            f'<div class="wide"><table{many}><thead>',
             f"<tr><td></td>{''.join(spans)}</tr>" if grouped else "",
             f'<tr><th scope="col">{escape(table.corner)}</th>{heads}</tr></thead>',
             f"<tbody>{''.join(lines)}</tbody></table></div>",

@@ -19,6 +19,7 @@ from evaluation.curves import systems_curves_png
 from evaluation.measures import ScoreColumn
 from evaluation.reliability import calibration_table, reliability_png
 from evaluation.report import Picture, Report, to_page
+from evaluation.statistics import patients_of
 from evaluation.systems_figure import systems_png
 from evaluation.tables import read_csv
 from evaluation.viewed_case import ViewedCase
@@ -129,8 +130,7 @@ def _compose(
     planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
     tables = planned_means or [beside.table(columns, "Dice and HD95")]
     statistics = [table for table in planned if table not in planned_means]
-    if others:
-        tables.append(beside.table(others, "Further measures", published=False))
+    tables += _further(beside, others)
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
         distributions = _distributions(beside, columns, studio)
@@ -146,7 +146,7 @@ def _compose(
                 remarks.append("Overlays and viewer are left out: no system could be asked again.")
         cases = [(case.place, _case_picture(case, studio)) for case in viewed]
     provenance = beside.provenance
-    patients = int(beside.counted_patients.split()[0])
+    patients = len(patients_of(beside.rows[beside.reference]))
     return Report(
         title=title,
         provenance=provenance.sentences(patients),
@@ -167,6 +167,22 @@ def _compose(
         remarks=remarks,
         made=f"made {time.strftime('%Y-%m-%d %H:%M')} by gliofuse {versions().get('gliofuse', '')}",
     )
+
+
+def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
+    """Return a table a region; how to read them stands under the last."""
+    scopes = dict.fromkeys((column.region, column.scope) for column in columns)
+    tables = [
+        beside.table(
+            [column for column in columns if (column.region, column.scope) == (region, scope)],
+            f"Further measures, {region}, {scope}",
+            beside=False,
+        )
+        for region, scope in scopes
+    ]
+    patients = len(patients_of(beside.rows[beside.reference]))
+    short = beside.provenance.sentences(patients)
+    return [replace(table, footnotes=short) for table in tables[:-1]] + tables[-1:]
 
 
 def _distributions(

@@ -59,24 +59,23 @@ class SideBySide:
         return [key for key in named[0] if all(key in names for names in named)]
 
     def table(
-        self, columns: Sequence[ScoreColumn], title: str, *, published: bool = True
+        self, columns: Sequence[ScoreColumn], title: str, *, beside: bool = True
     ) -> BenchmarkTable:
         """Return the systems' means.
 
         Args:
             columns: the scores shown.
             title: above the table.
-            published: whether the papers' own numbers stand beside.
+            beside: whether parameters and the papers' own numbers stand beside.
         """
         first = {name: runs[0].manifest for name, runs in self.systems.items()}
+        experiments = {name: str(one) for name, one in _entries(first, "experiment").items()}
         return benchmark_table(
             self.rows,
             columns,
             title=title,
-            parameters=_entries(first, "parameters") or None,
-            experiments={name: str(found) for name, found in _entries(first, "experiment").items()}
-            if published
-            else None,
+            parameters=(_entries(first, "parameters") or None) if beside else None,
+            experiments=experiments if beside else None,
             provenance=self.provenance,
         )
 

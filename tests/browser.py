@@ -17,7 +17,9 @@ PROBE = """
 (async () => {
   const found = {};
   const until = async (ready) => {
-    for (let turn = 0; turn < 200 && !ready(); turn += 1) await new Promise((go) => setTimeout(go, 25));
+    for (let turn = 0; turn < 200 && !ready(); turn += 1) {
+      await new Promise((go) => setTimeout(go, 25));
+    }
   };
   try { %s } catch (error) { found.failed = String(error); }
   const note = document.createElement("pre");

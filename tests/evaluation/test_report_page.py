@@ -152,7 +152,9 @@ def test_the_viewer_draws_and_follows_its_controls(page):
       const count = (test) => {
         const all = pixels();
         let number = 0;
-        for (let at = 0; at < all.length; at += 4) number += test(all[at], all[at + 1], all[at + 2]) ? 1 : 0;
+        for (let at = 0; at < all.length; at += 4) {
+          number += test(all[at], all[at + 1], all[at + 2]) ? 1 : 0;
+        }
         return number;
       };
       const grey = (r, g, b) => r > 60 && r === g && g === b;
@@ -173,7 +175,8 @@ def test_the_viewer_draws_and_follows_its_controls(page):
       found.readout = root.querySelector('[data-role="readout"]').textContent;
       found.scores = root.querySelector('[data-role="scores"]').textContent;
       found.synthetic = !root.querySelector('[data-role="synthetic"]').hidden;
-      found.images = [...root.querySelector('[data-role="modality"]').options].map((one) => one.text);
+      const images = [...root.querySelector('[data-role="modality"]').options];
+      found.images = images.map((one) => one.text);
       const slider = root.querySelector('input[data-plane="axial"]');
       slider.value = 0;
       slider.dispatchEvent(new Event("input"));
