@@ -12,6 +12,8 @@ import cli
 from datamodules.layouts import find_cases
 from evaluation.metrics import METRICS, dice
 from lightning_modules.checkpoints import KEY, read_checkpoint
+from studies.compared_runs import find_tested
+from studies.report_cases import view_cases
 from tests.browser import visit
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
@@ -249,9 +251,8 @@ def test_rehearsal_leaves_nothing_to_reuse(in_workplace):
     assert not list((in_workplace / "runs-rehearsal").rglob("manifest.json"))
 
 
-def test_a_report_shows_what_the_checkpoints_predict(in_workplace, capsys):
-    words = ("report", "dynunet", "fusion", "--out", "report.html")
-    assert run(*words) == 0
+def test_a_report_shows_what_the_checkpoints_predict(in_workplace):
+    assert run("report", "dynunet", "fusion", "--out", "report.html") == 0
     page = in_workplace / "report.html"
     text = page.read_text()
     assert len(text) < 60e6
@@ -264,7 +265,9 @@ def test_a_report_shows_what_the_checkpoints_predict(in_workplace, capsys):
         kept = {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
         assert {file.rpartition("-")[0] for file in kept} <= set(tested)
         assert len(kept) == min(3, len(tested))
-    assert run(*words) == 0  # what was predicted before is used again
+    again, _ = view_cases({"fusion": [find_tested(str(folder), folder)]}, {tested[0]: "only"})
+    assert again[0].predictions["fusion"].any()
+    # what was predicted before was used again
     assert kept == {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
     script = """
       const root = document.getElementById("viewer-box");

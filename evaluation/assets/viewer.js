@@ -40,13 +40,28 @@
     return at[0] + shape[0] * (at[1] + shape[1] * at[2]);
   };
 
-  // index of the voxel under column c and canvas row r of a plane
+  // the voxel under column c and row r of a plane's picture
   const voxel = (view, c, r) => {
-    const {shape} = state.shown;
     const at = [...state.at];
-    at[view.columns] = shape[view.columns] - 1 - c;
-    at[view.rows] = shape[view.rows] - 1 - r;
+    at[view.columns] = state.shown.shape[view.columns] - 1 - c;
+    at[view.rows] = state.shown.shape[view.rows] - 1 - r;
     return at;
+  };
+
+  // the values of a volume in a plane, row by row as they are seen
+  const cut = (view, volume) => {
+    const {shape} = state.shown;
+    const steps = [1, shape[0], shape[0] * shape[1]];
+    const [width, height] = [shape[view.columns], shape[view.rows]];
+    const first = state.at[view.across] * steps[view.across];
+    const values = new Uint8Array(width * height);
+    for (let r = 0; r < height; r += 1) {
+      const row = first + (height - 1 - r) * steps[view.rows];
+      for (let c = 0; c < width; c += 1) {
+        values[r * width + c] = volume[row + (width - 1 - c) * steps[view.columns]];
+      }
+    }
+    return values;
   };
 
   const innermost = (bits) => {
@@ -63,18 +78,14 @@
     view.off.height = height;
     const context = view.off.getContext("2d");
     const pixels = context.createImageData(width, height);
+    const [grey, bits] = [cut(view, image), cut(view, reference)];
     const tinted = checked("reference");
-    for (let r = 0; r < height; r += 1) {
-      for (let c = 0; c < width; c += 1) {
-        const from = place(voxel(view, c, r));
-        const to = 4 * (r * width + c);
-        const bit = tinted ? innermost(reference[from]) : -1;
-        for (let channel = 0; channel < 3; channel += 1) {
-          const grey = image[from];
-          pixels.data[to + channel] = bit < 0 ? grey : (1 - TINT) * grey + TINT * colours[bit][channel];
-        }
-        pixels.data[to + 3] = 255;
+    for (let at = 0; at < grey.length; at += 1) {
+      const bit = tinted && bits[at] ? innermost(bits[at]) : -1;
+      for (let channel = 0; channel < 3; channel += 1) {
+        pixels.data[4 * at + channel] = bit < 0 ? grey[at] : (1 - TINT) * grey[at] + TINT * colours[bit][channel];
       }
+      pixels.data[4 * at + 3] = 255;
     }
     context.putImageData(pixels, 0, 0);
   };
@@ -82,8 +93,9 @@
   const outline = (view, context, frame) => {
     const {shape, prediction} = state.shown;
     const [width, height] = [shape[view.columns], shape[view.rows]];
+    const bits = cut(view, prediction);
     const inside = (c, r, bit) =>
-      c >= 0 && r >= 0 && c < width && r < height && (prediction[place(voxel(view, c, r))] & bit) !== 0;
+      c >= 0 && r >= 0 && c < width && r < height && (bits[r * width + c] & bit) !== 0;
     regions.forEach((region, number) => {
       if (!visible[number].checked) return;
       const bit = 1 << number;
