@@ -93,7 +93,8 @@ def comparison_png(
 def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> None:
     values = [v for found in scores.values() for v in found.values() if math.isfinite(v)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.06 * (high - low) or 0.05
+    # not less than a thousandth: what differs by rounding alone is drawn as equal
+    margin = max(0.06 * (high - low), 0.001 * abs(high)) or 0.05
     if not column.measure.unit:
         edge = 0.03 * (high - low + 2 * margin)
         axes.set_ylim(max(-edge, low - margin), min(1 + edge, high + margin))

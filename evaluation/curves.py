@@ -91,10 +91,11 @@ def systems_curves_png(
             axes.set_ylim(0, 1)
         comparison_figure.plain_axes(axes)
         axes.set_xlabel("epoch", color=comparison_figure.FAINT, fontsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles = [
         Line2D([], [], color=comparison_figure.colour_of(place), linewidth=2, label=name)
-        for place, name in enumerate(systems)
+        for place, (name, runs) in enumerate(systems.items())
+        if any(runs)
     ]
     figure.legend(
         handles=handles,

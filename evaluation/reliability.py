@@ -57,7 +57,8 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
     panels[0, 0].set_ylabel("share that is tumour", color=FAINT)
     panels[1, 0].set_ylabel("voxels", color=FAINT)
     domain = f"voxels with a probability of at least {DOMAIN_FROM:.0%}"
-    figure.suptitle(f"{title}, {domain}" if title else domain, color=INK, fontsize=12)
+    comma = ", " if len(reliabilities) > 1 else ",\n"  # one panel is narrow
+    figure.suptitle(f"{title}{comma}{domain}" if title else domain, color=INK, fontsize=12)
     save_png(figure, path)
 
 

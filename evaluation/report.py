@@ -113,7 +113,6 @@ def to_page(report: Report) -> str:
         if any(name in case["regions"] for case in report.viewed)
     ]
     volumes = json.dumps({"cases": list(report.viewed), "regions": regions})
-    several = len({column.slices for column in report.columns}) > 1
     return environment.get_template("report.html.jinja").render(
         report=report,
         css=asset("report.css"),
@@ -126,8 +125,7 @@ def to_page(report: Report) -> str:
         measures=[
             (
                 family,
-                labels[family].measure.label
-                + (f", {labels[family].scope}" if several or labels[family].slices else ""),
+                ("slices: " if labels[family].slices else "") + labels[family].measure.label,
                 family in SHOWN_FIRST,
             )
             for family in families

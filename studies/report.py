@@ -197,7 +197,7 @@ def _distributions(
     for number, members in enumerate(groups):
         file = studio / f"distribution-{number}.png"
         comparison_png(beside.rows, members, beside.reference, file)
-        named = ", ".join(dict.fromkeys(f"{c.measure.heading}, {c.scope}" for c in members))
+        named = "; ".join(dict.fromkeys(f"{c.measure.heading}, {c.scope}" for c in members))
         found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
     return found
 

@@ -55,6 +55,7 @@ def view_cases(
     scores: dict[str, dict[str, dict[str, float]]] = {case_id: {} for case_id in chosen}
     patients: dict[str, Any] = {}
     remarks: list[str] = []
+    reasons: dict[str, list[str]] = {}
     for name, runs in systems.items():
         for run in runs:
             tested = {str(row["case_id"]): row for row in run.rows}
@@ -67,8 +68,8 @@ def view_cases(
                 continue
             try:
                 segmented = segment_cases(run, wanted)
-            except InputError as error:
-                remarks.append(f"{name} has no pictures: {error}")
+            except (InputError, OSError, RuntimeError) as error:  # no room, no memory
+                reasons.setdefault(" ".join(str(error).split()), []).append(name)
                 continue
             for case_id, (case, regions) in segmented.items():
                 patients.setdefault(case_id, case)
@@ -81,6 +82,8 @@ def view_cases(
         for case_id, place in chosen.items()
         if case_id in patients
     ]
+    for reason, names in reasons.items():
+        remarks.append(f"Not in the pictures: {', '.join(dict.fromkeys(names))}; {reason}")
     return viewed, remarks
 
 

@@ -58,7 +58,7 @@ def test_a_page_of_two_runs_says_what_it_lacks(place, capsys):
         "published, other data",
         "0.705",
         "median difference",
-        "dynunet has no pictures",
+        "Not in the pictures: dynunet; ",
         "best.ckpt",
         "Overlays and viewer are left out",
         "Without calibration: dynunet, fusion; `lightning test` writes calibration.csv",
@@ -135,7 +135,7 @@ def test_a_benchmark_has_its_own_tables_and_names_what_is_open(place, capsys):
         "in writing, these differ: data.split_by",
     ):
         assert words in text
-    assert "no pictures" not in text
+    assert "Not in the pictures" not in text
 
 
 @pytest.mark.usefixtures("undrawn")
