@@ -166,4 +166,5 @@ def _cell(row: Mapping[str, Any], column: ScoreColumn) -> str:
         return f'<td data-v="">{EMPTY if value is None else "n/a"}</td>'
     text = escape(printed(value, column.measure.decimals))
     bar = "" if column.measure.unit else f' class="share" style="--v: {value:.3f}"'
-    return f'<td data-v="{value!r}"{bar}>{text}</td>'
+    number = repr(value).replace("inf", "Infinity")  # as JavaScript reads it
+    return f'<td data-v="{number}"{bar}>{text}</td>'

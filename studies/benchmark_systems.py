@@ -32,8 +32,8 @@ def benchmark_systems(folder: Path) -> tuple[BenchmarkScores, SideBySide, list[s
     ]
     if not tested:
         raise InputError(
-            f"{folder} has no tested system yet: run `lightning benchmark "
-            f"{plan.get('file', 'FILE')}` to its end first."
+            f"{folder} has no tested system yet, looked for from {Path.cwd()}: run `lightning "
+            f"benchmark {plan.get('file', 'FILE')}` to its end first, or go to where it was run."
         )
     patients = {name: patients_of(rows) for name, rows in scores.rows().items()}
     uneven = len({frozenset(found) for found in patients.values()}) > 1

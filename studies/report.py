@@ -144,7 +144,10 @@ def _compose(
             remarks += missing
             if missing and not viewed:
                 remarks.append("Overlays and viewer are left out: no system could be asked again.")
-        cases = [(case.place, _case_picture(case, studio)) for case in viewed]
+        cases = [
+            (case.place, _case_picture(case, studio / f"case-{number}.png"))
+            for number, case in enumerate(viewed)
+        ]
     provenance = beside.provenance
     patients = len(patients_of(beside.rows[beside.reference]))
     return Report(
@@ -208,7 +211,7 @@ def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Pictur
         for name, runs in beside.systems.items()
     }
     trained = {
-        name: [read_csv(file) for file in found if file.is_file()] for name, found in files.items()
+        name: [_epochs(file) for file in found if file.is_file()] for name, found in files.items()
     }
     trained = {name: rows for name, rows in trained.items() if any(rows)}
     without = [name for name in files if name not in trained]
@@ -221,6 +224,15 @@ def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Pictur
         return []
     systems_curves_png({name: trained.get(name, []) for name in files}, studio / "curves.png")
     return [Picture.of(studio / "curves.png", "Each line is a run; scores are of validation.")]
+
+
+def _epochs(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.csv`` that are whole; a damaged file has none."""
+    try:
+        rows = read_csv(file)
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+    return [row for row in rows if all(isinstance(value, float) for value in row.values())]
 
 
 def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
@@ -271,8 +283,7 @@ def _calibration(
     return found
 
 
-def _case_picture(case: ViewedCase, studio: Path) -> Picture:
-    file = studio / f"{case.case_id}.png"
+def _case_picture(case: ViewedCase, file: Path) -> Picture:
     systems_png(case, file)
     return Picture.of(file, f"{case.case_id}: reference and {', '.join(case.predictions)}", 1.0)
 

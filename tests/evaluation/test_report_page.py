@@ -52,7 +52,7 @@ def rows(shift=0.0):
         {
             "case_id": f"p{index}",
             "dice/WT": value + shift,
-            "hd95/WT": 100.0 - index,
+            "hd95/WT": float("inf") if index == 1 else 100.0 - index,
             "nsd/WT": value,
         }
         for index, value in enumerate((0.5, 0.3, float("nan"), 0.4))
@@ -113,6 +113,8 @@ def test_the_table_of_patients_sorts_filters_and_shows_measures(page):
       heads[column].querySelector("button").click();
       found.falling = seen();
       found.said = heads[column].getAttribute("aria-sort");
+      heads[column + 1].querySelector("button").click();
+      found.farthest = [...shown().at(-1).cells].map((cell) => cell.textContent)[column + 1];
       const box = document.getElementById("patients-filter");
       box.value = "P1  b";
       box.dispatchEvent(new Event("input"));
@@ -131,6 +133,7 @@ def test_the_table_of_patients_sorts_filters_and_shows_measures(page):
     assert found["rising"] == ["0.300", "0.400", "0.400", "0.500", "0.500", "0.600", "n/a", "n/a"]
     assert found["falling"] == ["0.600", "0.500", "0.500", "0.400", "0.400", "0.300", "n/a", "n/a"]
     assert found["said"] == "descending"
+    assert found["farthest"] == "inf"
     assert found["filtered"] == ["p1"]
     assert found["count"] == "1 of 8 rows"
     assert (found["before"], found["after"]) == (True, False)
