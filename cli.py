@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
     "dashboard": ("studies.dashboard:main", "build the page of all runs on W&B, or show it"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
+    "report": ("studies.report:main", "write one page of runs or a benchmark, offline"),
     "prepare": (
         "datamodules.registration_command:main",
         "register raw exams to T2, with a report and a picture of each",

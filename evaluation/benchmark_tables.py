@@ -168,17 +168,24 @@ def benchmark_table(
     patients = len(set().union(*(patients_of(found) for found in systems.values())))
     notes = (provenance or Provenance()).sentences(patients)
     notes += _missing_notes(summaries, ordered)
-    notes += [
-        "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
-        "of its column, all that print alike",
+    spread = "mean ± standard deviation over patients, seeds averaged within a patient"
+    if len(systems) == 1:
+        notes.append(spread)
+    else:
+        notes += _ranking_notes(spread, patients)
+    if other:
+        notes += [f"{OTHER_DATA}: {source}" for source in citations(cited.values())]
+    return BenchmarkTable(title, shown, rows, notes)
+
+
+def _ranking_notes(spread: str, patients: int) -> list[str]:
+    return [
+        f"{spread}; bold: best of its column, all that print alike",
         f"†: not significantly worse than the best (Holm-corrected p ≥ {ALPHA:g}, or better in "
         "most patients)",
         *power_note(patients),
         METHODS[1],
     ]
-    if other:
-        notes += [f"{OTHER_DATA}: {source}" for source in citations(cited.values())]
-    return BenchmarkTable(title, shown, rows, notes)
 
 
 def _group(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:

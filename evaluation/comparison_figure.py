@@ -41,7 +41,7 @@ def comparison_png(
     """Write box plots with the patients as points, and below lines between their paired scores.
 
     Args:
-        systems: name to the rows of ``per_case.csv``, of the same patients.
+        systems: name to the rows of ``per_case.csv``, of the same patients; one alone has no pairs.
         columns: the scores; a metric is two rows of panels, a region a column of panels.
         reference: name of the system the others are paired with.
         path: the file, written under a temporary name and renamed.
@@ -59,28 +59,33 @@ def comparison_png(
         strips = [[column for column in columns if column.scope == scope] for scope in scopes]
     across = max(map(len, strips))
     panel = 1.3 + 0.75 * max(len(systems), 2)
+    height = 2 if len(systems) > 1 else 1  # rows of panels a strip
     figure = Figure(
-        figsize=(max(6.0, 0.6 + across * panel), 0.9 + 5.6 * len(strips)),
+        figsize=(max(6.0, 0.6 + across * panel), 0.9 + 2.8 * height * len(strips)),
         dpi=130,
         facecolor=PAPER,
         layout="constrained",
     )
-    grid = figure.subplots(2 * len(strips), across, squeeze=False)
+    grid = figure.subplots(height * len(strips), across, squeeze=False)
     for row, strip in enumerate(strips):
-        for empty in grid[2 * row : 2 * row + 2, len(strip) :].flat:
+        for empty in grid[height * row : height * (row + 1), len(strip) :].flat:
             empty.set_visible(False)
         for place, column in enumerate(strip):
-            boxes, pairs = grid[2 * row, place], grid[2 * row + 1, place]
+            boxes = grid[height * row, place]
             scores = {name: patient_scores(rows, column) for name, rows in systems.items()}
             against = {item.system: item for item in found if item.column.key == column.key}
             _style(boxes, column, scores, f"{column.region}, {column.scope}")
             _boxes(boxes, scores)
+            if place == 0 or one_region:
+                boxes.set_ylabel(column.measure.heading, color=INK)
+            if height == 1:
+                continue
+            pairs = grid[height * row + 1, place]
             _style(pairs, column, scores, "")
             _pairs(pairs, scores, reference, against, column.measure.higher)
             if place == 0 or one_region:
-                boxes.set_ylabel(column.measure.heading, color=INK)
                 pairs.set_ylabel(f"{column.measure.heading}\nagainst {reference}", color=INK)
-    _legend(figure)
+    _legend(figure, paired=height > 1)
     figure.suptitle(title, color=INK, fontsize=12, fontweight="bold")
     save_png(figure, path)
 
@@ -88,7 +93,8 @@ def comparison_png(
 def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> None:
     values = [v for found in scores.values() for v in found.values() if math.isfinite(v)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.06 * (high - low) or 0.05
+    # not less than a thousandth: what differs by rounding alone is drawn as equal
+    margin = max(0.06 * (high - low), 0.001 * abs(high)) or 0.05
     if not column.measure.unit:
         edge = 0.03 * (high - low + 2 * margin)
         axes.set_ylim(max(-edge, low - margin), min(1 + edge, high + margin))
@@ -103,8 +109,13 @@ def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> Non
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(max(-0.03 * (high - low + margin), low - margin), high + margin)
-    axes.set_facecolor(PAPER)
     axes.set_title(title, color=INK, fontsize=10)
+    plain_axes(axes)
+
+
+def plain_axes(axes: "Axes") -> None:
+    """Leave of the frame what carries numbers: ticks, horizontal lines, the left edge."""
+    axes.set_facecolor(PAPER)
     axes.tick_params(colors=FAINT, labelsize=8, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -118,7 +129,7 @@ def _boxes(axes: "Axes", scores: Scores) -> None:
         values = np.array([value for value in found.values() if math.isfinite(value)])
         if not values.size:
             continue
-        colour = _colour(place)
+        colour = colour_of(place)
         axes.boxplot(
             values,
             positions=[place],
@@ -181,7 +192,7 @@ def _pairs(
                 np.full(len(pairs), ends[side]),
                 pairs[:, side],
                 s=9,
-                color=_colour(names.index(system)),
+                color=colour_of(names.index(system)),
                 alpha=0.85,
                 linewidths=0,
                 zorder=3,
@@ -214,13 +225,12 @@ def _name_places(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-def _legend(figure: "Figure") -> None:
+def _legend(figure: "Figure", *, paired: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=colour, linewidth=2, label=label)
-        for colour, label in ((BETTER, "better"), (WORSE, "worse"), (EQUAL, "equal"))
-    ]
+    labels = ((BETTER, "better"), (WORSE, "worse"), (EQUAL, "equal")) if paired else ()
+    handles = [Line2D([], [], color=colour, linewidth=2, label=label) for colour, label in labels]
+    meaning = "a line joins his two scores; p after Holm, bold below 0.05" if paired else ""
     mean = Line2D([], [], color=PAPER, marker="D", markeredgecolor=INK, linestyle="", label="mean")
     handles.append(mean)
     figure.legend(
@@ -230,12 +240,13 @@ def _legend(figure: "Figure") -> None:
         frameon=False,
         fontsize=8,
         labelcolor=INK,
-        title="a point is a patient, a line joins his two scores; p after Holm, bold below 0.05",
+        title=", ".join(filter(None, ["a point is a patient", meaning])),
         title_fontproperties={"size": 8},
     )
 
 
-def _colour(place: int) -> str:
+def colour_of(place: int) -> str:
+    """Return the colour of the system at a place among the others."""
     return SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
 
 

@@ -1,4 +1,4 @@
-"""The learning curves of a run: training loss and validation Dice by epoch."""
+"""Learning curves by epoch: of one run, and of several systems side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datamodules.layouts import REGIONS
+from evaluation import comparison_figure
 from evaluation.figures import COLOURS, FAINT, INK, PAPER, WARNING, save_png
 
 if TYPE_CHECKING:
@@ -50,6 +51,61 @@ def training_curves_png(rows: Sequence[Mapping[str, Any]], path: Path, title: st
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, labelcolor=INK)
     figure.suptitle(title, color=INK, fontsize=13)
+    save_png(figure, path)
+
+
+def systems_curves_png(
+    systems: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path, title: str = ""
+) -> None:
+    """Write the validation Dice of every region by epoch, a line a run, a colour a system.
+
+    Args:
+        systems: name to the rows of ``metrics.csv`` of each of its runs.
+        path: the file, written under a temporary name and renamed.
+        title: above the curves.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    every = [row for runs in systems.values() for rows in runs for row in rows]
+    names = [f"val/dice/{region}" for region in REGIONS]
+    names = ["train/loss", *(name for name in names if any(name in row for row in every))]
+    figure = Figure(
+        figsize=(max(7.5, 3.1 * len(names)), 3.6),
+        dpi=130,
+        facecolor=comparison_figure.PAPER,
+        layout="constrained",
+    )
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for place, runs in enumerate(systems.values()):
+            for rows in runs:
+                _curve(axes, rows, name, comparison_figure.colour_of(place), "")
+        axes.set_title(
+            "training loss" if name == "train/loss" else f"validation Dice, {name[9:]}",
+            color=comparison_figure.INK,
+            fontsize=10,
+        )
+        if name != "train/loss":
+            axes.set_ylim(0, 1)
+        comparison_figure.plain_axes(axes)
+        axes.set_xlabel("epoch", color=comparison_figure.FAINT, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    handles = [
+        Line2D([], [], color=comparison_figure.colour_of(place), linewidth=2, label=name)
+        for place, (name, runs) in enumerate(systems.items())
+        if any(runs)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(6, len(handles)),
+        frameon=False,
+        fontsize=8,
+        labelcolor=comparison_figure.INK,
+    )
+    figure.suptitle(title, color=comparison_figure.INK, fontsize=12, fontweight="bold")
     save_png(figure, path)
 
 

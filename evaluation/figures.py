@@ -27,8 +27,17 @@ PANEL_INCHES = 3.1
 
 
 @dataclass(frozen=True)
-class _Plane:
-    """A way to cut a volume in RAS order: radiological, as if looking from the patient's feet."""
+class Plane:
+    """A way to cut a volume in RAS order: radiological, as if looking from the patient's feet.
+
+    Args:
+        name: of the plane.
+        columns: axis of the volume that a picture's columns go along.
+        flip_columns: whether they go against it.
+        rows: axis that its rows go along, upwards.
+        left: letter of the side on the left.
+        right: letter of the side on the right.
+    """
 
     name: str
     columns: int
@@ -37,12 +46,17 @@ class _Plane:
     left: str
     right: str
 
+    def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
+        """Return a slice of a volume (*S) in RAS order: first row lowest, (rows, columns)."""
+        picture = np.take(volume, index, axis=3 - self.columns - self.rows)  # the others, in order
+        return picture.T[:, ::-1] if self.flip_columns else picture.T
+
 
 # By the axis across the slice. The patient's right is on the left; in profile he looks left.
 PLANES = (
-    _Plane("sagittal", columns=1, flip_columns=True, rows=2, left="A", right="P"),
-    _Plane("coronal", columns=0, flip_columns=True, rows=2, left="R", right="L"),
-    _Plane("axial", columns=0, flip_columns=True, rows=1, left="R", right="L"),
+    Plane("sagittal", columns=1, flip_columns=True, rows=2, left="A", right="P"),
+    Plane("coronal", columns=0, flip_columns=True, rows=2, left="R", right="L"),
+    Plane("axial", columns=0, flip_columns=True, rows=1, left="R", right="L"),
 )
 
 
@@ -103,7 +117,7 @@ def _overlay(
 ) -> "Figure":
     from matplotlib.figure import Figure
 
-    axes_order, flipped = _to_ras(orientation)
+    axes_order, flipped = to_ras(orientation)
     size = np.array([spacing[axis] for axis in axes_order], dtype=float)  # mm
 
     def turn(volume: np.ndarray) -> np.ndarray:
@@ -114,19 +128,17 @@ def _overlay(
     if reference is not None:
         regions["Reference"] = [turn(mask) for mask in reference]
 
-    across = int(np.argmax(size)) if size.max() > 2 * size.min() else 2
-    plane, index = PLANES[across], _busiest_slice([masks[0] for masks in regions.values()], across)
+    across = slice_axis(size)
+    plane, index = PLANES[across], busiest_slice([masks[0] for masks in regions.values()], across)
 
     def cut(volume: np.ndarray) -> np.ndarray:
-        """Return the slice as a picture: first row lowest, (rows, columns)."""
-        picture = np.take(volume, index, axis=across)  # the two other axes, in order
-        return picture.T[:, ::-1] if plane.flip_columns else picture.T
+        return plane.cut(volume, index)
 
     height, width = size[plane.rows], size[plane.columns]  # mm of a picture element
     slices = {name: cut(volume) for name, volume in volumes.items()}
     # After the z-score 0 is the brain's mean too: background is what is 0 in every modality.
     inside = np.logical_or.reduce([picture != 0 for picture in slices.values()])
-    box = _filled_box(inside, (height, width))
+    box = filled_box(inside, (height, width))
     rows_mm = (box[0].stop - box[0].start) * height
     columns_mm = (box[1].stop - box[1].start) * width
     panel_height = PANEL_INCHES * min(1.6, rows_mm / columns_mm)
@@ -149,10 +161,10 @@ def _overlay(
     for row, (source, masks) in enumerate(regions.items()):
         for column, (name, picture) in enumerate(slices.items()):
             axes = grid[row, column]
-            _show(axes, picture[box], inside[box], _window(volumes[name]), extent)
+            show_slice(axes, picture[box], inside[box], grey_window(volumes[name]), extent)
             for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study has only WT
-                _contour(axes, cut(mask)[box], region, extent)
-            _letters(axes, plane)
+                draw_contour(axes, cut(mask)[box], region, extent)
+            side_letters(axes, plane)
             if row == 0:
                 axes.set_title(MODALITY_NAMES.get(name, name), color=INK, fontsize=12, pad=5)
         grid[row, 0].set_ylabel(source, color=INK, fontsize=12, labelpad=6)
@@ -163,14 +175,23 @@ def _overlay(
     return figure
 
 
-def _to_ras(orientation: str) -> tuple[list[int], tuple[int, ...]]:
+def slice_axis(size: np.ndarray) -> int:
+    """Return the axis across thick slices; across axial ones where voxels are about cubes.
+
+    Args:
+        size: voxel edges in mm along R, A, S.
+    """
+    return int(np.argmax(size)) if size.max() > 2 * size.min() else 2
+
+
+def to_ras(orientation: str) -> tuple[list[int], tuple[int, ...]]:
     """Return the order of the axes that makes them R, A, S, and those to be reversed then."""
     names = ("RL", "AP", "SI")
     order = [next(i for i, code in enumerate(orientation) if code in pair) for pair in names]
     return order, tuple(i for i, source in enumerate(order) if orientation[source] in "LPI")
 
 
-def _busiest_slice(masks: Sequence[np.ndarray], across: int) -> int:
+def busiest_slice(masks: Sequence[np.ndarray], across: int) -> int:
     """Return the slice with most voxels of the first mask that has any, else the middle one."""
     others = tuple(axis for axis in range(3) if axis != across)
     for mask in masks:
@@ -179,7 +200,7 @@ def _busiest_slice(masks: Sequence[np.ndarray], across: int) -> int:
     return masks[0].shape[across] // 2
 
 
-def _filled_box(inside: np.ndarray, spacing: tuple[float, float]) -> tuple[slice, slice]:
+def filled_box(inside: np.ndarray, spacing: tuple[float, float]) -> tuple[slice, slice]:
     """Return the part of the picture that holds something, with a margin; all if nothing does."""
     box = []
     for axis in (0, 1):
@@ -195,7 +216,7 @@ def _filled_box(inside: np.ndarray, spacing: tuple[float, float]) -> tuple[slice
     return box[0], box[1]
 
 
-def _window(volume: np.ndarray) -> tuple[float, float]:
+def grey_window(volume: np.ndarray) -> tuple[float, float]:
     """Return the intensities shown black and white, from the volume outside its background."""
     inside = volume[volume != 0]
     if not inside.size:
@@ -204,13 +225,22 @@ def _window(volume: np.ndarray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _show(
+def show_slice(
     axes: "Axes",
     picture: np.ndarray,
     inside: np.ndarray,
     window: tuple[float, float],
     extent: tuple[float, float, float, float],
 ) -> None:
+    """Show a slice in grey.
+
+    Args:
+        axes: where.
+        picture: intensities (rows, columns), first row lowest.
+        inside: where there is something, of the same shape; black elsewhere.
+        window: intensities shown black and white.
+        extent: left, right, bottom and top in mm.
+    """
     low, high = window
     grey = np.clip((picture.astype(np.float32) - low) / (high - low), 0, 1)
     grey[~inside] = 0
@@ -224,9 +254,10 @@ def _show(
         spine.set_visible(False)
 
 
-def _contour(
+def draw_contour(
     axes: "Axes", mask: np.ndarray, region: str, extent: tuple[float, float, float, float]
 ) -> None:
+    """Draw the border of a region's mask (rows, columns), in its colour; extent in mm."""
     if mask.any():
         padded = np.pad(mask.astype(np.float32), 1)  # a border on the edge of the picture closes
         rows, columns = mask.shape
@@ -240,7 +271,8 @@ def _contour(
         )
 
 
-def _letters(axes: "Axes", plane: _Plane) -> None:
+def side_letters(axes: "Axes", plane: Plane) -> None:
+    """Write which side of the patient is left and which right."""
     for place, side, letter in ((0.02, "left", plane.left), (0.98, "right", plane.right)):
         axes.text(
             place,
@@ -265,7 +297,7 @@ def _captions(
     inches: tuple[float, float],
     title: str,
     where: str,
-    plane: _Plane,
+    plane: Plane,
     synthetic: bool,
 ) -> None:
     left, right, top = 0.45 / inches[0], 1 - 0.15 / inches[0], 1 - 0.22 / inches[1]

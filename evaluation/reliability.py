@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.benchmark_tables import BenchmarkTable, Cell, Column
 from evaluation.calibration import DOMAIN_FROM, EDGES, Reliability
 from evaluation.curves import darken
 from evaluation.figures import COLOURS, FAINT, INK, PAPER, REGION_NAMES, save_png
@@ -56,7 +57,8 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
     panels[0, 0].set_ylabel("share that is tumour", color=FAINT)
     panels[1, 0].set_ylabel("voxels", color=FAINT)
     domain = f"voxels with a probability of at least {DOMAIN_FROM:.0%}"
-    figure.suptitle(f"{title}, {domain}" if title else domain, color=INK, fontsize=12)
+    comma = ", " if len(reliabilities) > 1 else ",\n"  # one panel is narrow
+    figure.suptitle(f"{title}{comma}{domain}" if title else domain, color=INK, fontsize=12)
     save_png(figure, path)
 
 
@@ -95,3 +97,37 @@ def write_calibration(
             f"{len(counted(errors))} patients; {counts.given_up:.1%} of the region got less"
         )
     return lines
+
+
+def calibration_table(systems: Mapping[str, Mapping[str, Reliability]]) -> BenchmarkTable:
+    """Return the expected calibration error of every system and region, over all voxels.
+
+    Args:
+        systems: name to region to counts, of all patients together.
+    """
+    regions = list(dict.fromkeys(region for counts in systems.values() for region in counts))
+    columns = [
+        Column(f"{key}/{region}", header, region, decimals)
+        for region in regions
+        for key, header, decimals in (("ece", "ECE ↓", 4), ("given_up", "given up ↓", 3))
+    ]
+    rows = [
+        (
+            name,
+            [
+                Cell(value)
+                for region in regions
+                for value in (
+                    (counts[region].ece, counts[region].given_up)
+                    if region in counts
+                    else (None, None)
+                )
+            ],
+        )
+        for name, counts in systems.items()
+    ]
+    notes = [
+        f"ECE: expected calibration error over voxels with a probability of at least "
+        f"{DOMAIN_FROM:.0%}; given up: share of the region that got less"
+    ]
+    return BenchmarkTable("Expected calibration error", columns, rows, notes, key="calibration")

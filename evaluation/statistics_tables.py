@@ -17,6 +17,8 @@ from evaluation.statistics import (
     summarise,
 )
 
+DESCRIBING = 4  # columns that describe one system
+
 
 def statistics_tables(
     systems: Systems, columns: Sequence[ScoreColumn], reference: str
@@ -24,11 +26,12 @@ def statistics_tables(
     """Return one table a measure: medians and intervals, and each system against the reference.
 
     Args:
-        systems: name to rows, of the same patients.
+        systems: name to rows, of the same patients; one alone is compared with nothing.
         columns: the scores.
         reference: name of the system the others are compared with.
     """
     found = {(item.system, item.column.key): item for item in compare(systems, columns, reference)}
+    alone = len(systems) == 1
     tables = []
     for family in dict.fromkeys(column.family for column in columns):
         members = [column for column in columns if column.family == family]
@@ -43,22 +46,27 @@ def statistics_tables(
             Column("effect", "effect", decimals=2),
             Column("p", "p", decimals=4),
             Column("p_holm", "p (Holm)", decimals=4),
-        ]
+        ][: DESCRIBING if alone else None]
         rows = [
-            (name, _statistics_cells(rows_of, column, found.get((name, column.key)), places))
+            (
+                name,
+                _statistics_cells(rows_of, column, found.get((name, column.key)), places)[
+                    : len(shown)
+                ],
+            )
             for column in members
             for name, rows_of in systems.items()
         ]
-        notes = [
+        against = [
             f"difference, effect and p against {reference} over the same patients; effect: "
             "matched-pairs rank-biserial, positive where the system is better",
-            *METHODS,
         ]
-        notes += power_note(len(patients_of(systems[reference])))
+        notes = [METHODS[0]] if alone else [*against, *METHODS]
+        notes += [] if alone else power_note(len(patients_of(systems[reference])))
         dropped = sum(item.dropped for (_, key), item in found.items() if key.startswith(family))
         if dropped:
             notes.append(f"{dropped} pairs without a score on one side were left out")
-        title = f"{measure.heading}, {scope}, against {reference}"
+        title = f"{measure.heading}, {scope}" + ("" if alone else f", against {reference}")
         tables.append(BenchmarkTable(title, shown, rows, notes, key=family.replace("/", "-")))
     return tables
 

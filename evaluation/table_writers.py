@@ -1,9 +1,10 @@
-"""Tables of systems written as Markdown, LaTeX, CSV and for the terminal."""
+"""Tables of systems written as Markdown, LaTeX, CSV, HTML and for the terminal."""
 
 import csv
 import io
 import math
 from collections.abc import Sequence
+from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,7 @@ from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 
 EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
+MANY = 10  # columns, above which HTML sets them closer
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 
 _LATEX = {
@@ -136,6 +138,40 @@ def to_csv(table: BenchmarkTable) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def to_html(table: BenchmarkTable) -> str:
+    """Return the table as a figure of HTML, all text escaped: caption, table, footnotes."""
+    spans = [
+        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(group)}</th>'
+        for group, members in groupby(table.columns, key=lambda column: column.group)
+    ]
+    grouped = any(column.group for column in table.columns)
+    many = ' class="many"' if len(table.columns) > MANY else ""
+    heads = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
+    lines, section = [], None
+    for name, cells in table.rows:
+        begins = _told_apart(table) and section not in (None, cells[0].text)
+        section = cells[0].text if cells else None
+        texts = []
+        for column, cell in zip(table.columns, cells, strict=True):
+            text = escape(cell_text(cell, column))
+            texts.append(f"<td><strong>{text}</strong></td>" if cell.best else f"<td>{text}</td>")
+        row = '<tr class="section">' if begins else "<tr>"
+        lines.append(f'{row}<th scope="row">{escape(name)}</th>{"".join(texts)}</tr>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.footnotes)
+    return "\n".join(
+        [
+            '<figure class="table">',
+            f"<figcaption>{escape(table.title)}</figcaption>" if table.title else "",
+            f'<div class="wide"><table{many}><thead>',
+            f"<tr><td></td>{''.join(spans)}</tr>" if grouped else "",
+            f'<tr><th scope="col">{escape(table.corner)}</th>{heads}</tr></thead>',
+            f"<tbody>{''.join(lines)}</tbody></table></div>",
+            f'<ul class="notes">{notes}</ul>' if notes else "",
+            "</figure>",
+        ]
+    )
 
 
 def to_terminal(table: BenchmarkTable, width: int = 100) -> Group:

@@ -10,21 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError
-from evaluation.benchmark_tables import BenchmarkTable, benchmark_table
+from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.comparison_figure import comparison_png
-from evaluation.measures import ScoreColumn, score_columns
-from evaluation.statistics import Row, check_patients, common_patients, patients_of
-from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
-from studies.compared_runs import (
-    Tested,
-    check_comparable,
-    find_tested,
-    group_systems,
-    share_patients,
-)
-from studies.provenance import provenance_of
+from studies.compared_runs import find_tested
 from studies.runs import write_atomically
+from studies.side_by_side import side_by_side
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 
@@ -32,53 +23,26 @@ FORMATS = ("terminal", "markdown", "latex", "csv")
 def main(words: Sequence[str]) -> int:
     """Compare tested runs: print the table and the statistics, write both and a picture."""
     options = _parse(words)
-    tested = share_patients([find_tested(word, options.runs_dir) for word in options.runs])
-    systems = group_systems(tested)
+    tested = [find_tested(word, options.runs_dir) for word in options.runs]
+    compared = side_by_side(
+        tested, options.reference, different_patients=options.allow_different_patients
+    )
+    systems = compared.systems
     if len(systems) < 2:
         raise InputError(
             f"Only {', '.join(systems)} is given: name at least two systems to compare, for "
             "instance `lightning compare dynunet fusion`."
         )
-    reference = options.reference or next(iter(systems))
-    if reference not in systems:
-        raise InputError(
-            f"--reference {reference!r} is not among the compared systems: expected one of "
-            f"{', '.join(systems)}."
-        )
-    check_comparable(tested, different_patients=options.allow_different_patients)
-    rows: dict[str, list[Row]] = {
-        name: [row for run in runs for row in run.rows] for name, runs in systems.items()
-    }
-    remarks = _unequal_runs(systems)
-    if options.allow_different_patients:
-        everyone = set().union(*(patients_of(found) for found in rows.values()))
-        rows = common_patients(rows)
-        left_out = len(everyone) - len(patients_of(rows[reference]))
-        if left_out:
-            remarks.append(f"only the patients that all were tested on; {left_out} left out")
-    check_patients(rows)
-    columns = _columns(rows, options.metrics)
-    provenance = provenance_of(tested, remarks)
-    main_table = benchmark_table(
-        rows,
-        columns,
-        title=f"{len(systems)} systems, {provenance.cohort}",
-        parameters=_parameters(systems),
-        experiments={
-            name: str(runs[0].manifest["experiment"])
-            for name, runs in systems.items()
-            if "experiment" in runs[0].manifest
-        },
-        provenance=provenance,
-    )
-    statistics = statistics_tables(rows, columns, reference)
+    columns = compared.columns(options.metrics)
+    provenance = compared.provenance
+    main_table = compared.table(columns, f"{len(systems)} systems, {provenance.cohort}")
+    statistics = compared.statistics(columns)
     out = options.out or options.runs_dir.parent / "comparisons" / _folder_name(systems)
-    patients = len(patients_of(rows[reference]))
-    counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    title = f"{provenance.cohort}, {compared.counted_patients}"
     picture = out / "comparison.png"
     try:
         files = _write(out, main_table, statistics)
-        comparison_png(rows, columns, reference, picture, f"{provenance.cohort}, {counted}")
+        comparison_png(compared.rows, columns, compared.reference, picture, title)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}): give another folder with --out "
@@ -127,37 +91,6 @@ def _truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
-
-
-def _columns(rows: Mapping[str, Sequence[Row]], metrics: Sequence[str] | None) -> list[ScoreColumn]:
-    """Return the score columns that all systems have."""
-    named = [dict.fromkeys(key for row in found for key in row) for found in rows.values()]
-    common = [key for key in named[0] if all(key in names for names in named)]
-    columns = score_columns(common, metrics)
-    if not columns:
-        raise InputError(
-            f"{', '.join(rows)} have no Dice and no HD95 of one region in common: name a metric "
-            "that all hold with --metrics."
-        )
-    return columns
-
-
-def _unequal_runs(systems: Mapping[str, Sequence[Tested]]) -> list[str]:
-    """Say how many runs stand behind each system, where there are several."""
-    counts = {name: len(runs) for name, runs in systems.items()}
-    if max(counts.values()) == 1:
-        return []
-    named = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [f"runs averaged within a patient: {named}"]
-
-
-def _parameters(systems: Mapping[str, Sequence[Tested]]) -> dict[str, Any] | None:
-    found = {
-        name: runs[0].manifest["parameters"]
-        for name, runs in systems.items()
-        if "parameters" in runs[0].manifest
-    }
-    return found or None
 
 
 def _folder_name(systems: Mapping[str, Any]) -> str:

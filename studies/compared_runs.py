@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -117,8 +117,7 @@ def _of_run(run: Run) -> Tested:
     manifest = run.manifest()
     if manifest.get("status") != "finished":
         raise InputError(
-            f"{run.folder} is not finished: go on with its training (--resume), test it, then "
-            "compare."
+            f"{run.folder} is not finished: go on with its training (--resume) and test it first."
         )
     file = run.folder / "per_case.csv"
     if not file.is_file():
@@ -212,19 +211,24 @@ def share_patients(tested: Sequence[Tested]) -> list[Tested]:
     return [completed(item) for item in tested]
 
 
-def check_comparable(tested: Sequence[Tested], *, different_patients: bool) -> None:
+def check_comparable(
+    tested: Sequence[Tested], *, different_patients: bool, different: Collection[str] = ()
+) -> None:
     """Refuse tables whose scores do not mean the same.
 
     Args:
-        tested: at least two.
+        tested: runs and tables.
         different_patients: whether only the patients they share will be compared.
+        different: settings that are meant to differ, such as ``data.split_by``.
 
     Raises:
         InputError: naming the two and the difference.
     """
     for first, other in combinations(tested, 2):
         pair = f"{first.name} and {other.name}"
-        for key in (key for key in first.settings if key in other.settings):
+        for key in (
+            key for key in first.settings if key in other.settings and key not in different
+        ):
             ours, theirs = first.settings[key], other.settings[key]
             if ours != theirs:
                 raise InputError(

@@ -12,6 +12,9 @@ import cli
 from datamodules.layouts import find_cases
 from evaluation.metrics import METRICS, dice
 from lightning_modules.checkpoints import KEY, read_checkpoint
+from studies.compared_runs import find_tested
+from studies.report_cases import view_cases
+from tests.browser import visit
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
 
@@ -235,3 +238,35 @@ def test_rehearsal_leaves_nothing_to_reuse(in_workplace):
     assert run(*words, "--runs_dir", "runs-rehearsal", "--seed_everything", "7") == 0
     assert not list((in_workplace / "runs-rehearsal").rglob("*.ckpt"))
     assert not list((in_workplace / "runs-rehearsal").rglob("manifest.json"))
+
+
+def test_a_report_shows_what_the_checkpoints_predict(in_workplace):
+    assert run("report", "dynunet", "fusion", "--out", "report.html") == 0
+    page = in_workplace / "report.html"
+    text = page.read_text()
+    assert len(text) < 60e6
+    assert "in the pictures and" not in text  # their Dice is the table's
+    assert "SYNTHETIC" in text
+    assert "Without" not in text
+    for name in ("dynunet", "fusion"):
+        folder = only_run(in_workplace, name)
+        tested = [row["case_id"] for row in rows_of(folder / "per_case.csv")]
+        kept = {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
+        assert {file.rpartition("-")[0] for file in kept} <= set(tested)
+        assert len(kept) == min(3, len(tested))
+    again, _ = view_cases({"fusion": [find_tested(str(folder), folder)]}, {tested[0]: "only"})
+    assert again[0].predictions["fusion"].any()
+    # what was predicted before was used again
+    assert kept == {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
+    script = """
+      const root = document.getElementById("viewer-box");
+      await until(() => root.dataset.ready === "1");
+      const canvas = root.querySelector("canvas");
+      const all = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      found.bright = all.filter((value, at) => at % 4 === 0 && value > 60).length;
+      found.rows = document.getElementById("patients-count").textContent;
+    """
+    found, complaints = visit(page, script)
+    assert complaints == []
+    assert found["bright"] > 500
+    assert found["rows"] == f"{2 * len(tested)} of {2 * len(tested)} rows"

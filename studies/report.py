@@ -1,0 +1,322 @@
+"""The `lightning report` command: one page of a run, of several, or of a benchmark."""
+
+import argparse
+import csv
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from errors import InputError
+from evaluation.benchmark_tables import BenchmarkTable
+from evaluation.calibration import Reliability
+from evaluation.comparison_figure import comparison_png
+from evaluation.curves import systems_curves_png
+from evaluation.measures import ScoreColumn
+from evaluation.reliability import calibration_table, reliability_png
+from evaluation.report import Picture, Report, to_page
+from evaluation.statistics import patients_of
+from evaluation.systems_figure import systems_png
+from evaluation.tables import read_csv
+from evaluation.viewed_case import ViewedCase
+from evaluation.viewer_volumes import packed
+from studies.benchmark_systems import benchmark_systems
+from studies.benchmark_tables import make_tables
+from studies.compared_runs import find_tested
+from studies.environment import versions
+from studies.report_cases import choose_cases, view_cases
+from studies.runs import write_atomically
+from studies.side_by_side import SideBySide, side_by_side
+
+MOST_BYTES = 60_000_000
+NAMED_AT_MOST = 4  # systems in the title
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the page and say where it is."""
+    options = _parse(words)
+    page = write_report(
+        options.runs,
+        options.out,
+        runs_dir=options.runs_dir,
+        reference=options.reference,
+        pictures=options.pictures == "true",
+    )
+    print(f"Report  {page}  ({page.stat().st_size / 1e6:.1f} MB, opens in any browser, offline)")
+    return 0
+
+
+def write_report(
+    sources: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    runs_dir: Path = Path("runs"),
+    reference: str | None = None,
+    pictures: bool = True,
+) -> Path:
+    """Write the report of tested runs, or of one benchmark's folder.
+
+    Args:
+        sources: what names runs for ``lightning compare``, or the folder of one benchmark.
+        out: the page; None: ``report.html`` in the benchmark's folder or the working directory.
+        runs_dir: folder of all runs.
+        reference: system the others are compared with; None: the benchmark's, or the first.
+        pictures: whether the worst, median and best patient are segmented again and shown.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: when there is nothing to report, or runs cannot be compared.
+    """
+    folders = [Path(source) for source in sources if (Path(source) / "plan.json").is_file()]
+    if folders and len(sources) > 1:
+        raise InputError(
+            f"{folders[0]} is the folder of a benchmark: report it alone, or name runs."
+        )
+    page = out or (folders[0] if folders else Path()) / "report.html"
+    _check_writable(page)
+    if folders:
+        scores, beside, remarks = benchmark_systems(folders[0])
+        title, tables = str(scores.plan["name"]), make_tables(scores)
+    else:
+        tested = [find_tested(str(source), runs_dir) for source in sources]
+        beside, remarks, tables = side_by_side(tested, reference), [], []
+        title = _title(list(beside.systems))
+    report = _compose(beside, title, tables, remarks, pictures=pictures)
+    text = to_page(report)
+    if len(text) > MOST_BYTES:
+        said = f"The viewer is left out: with it the page would have {len(text) / 1e6:.0f} MB."
+        text = to_page(replace(report, viewed=[], remarks=[*report.remarks, said]))
+    try:
+        write_atomically(page, text)
+    except OSError as error:
+        raise InputError(
+            f"{page} cannot be written ({error.strerror or error}): give another file with --out "
+            "or make room."
+        ) from error
+    return page
+
+
+def _title(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _compose(
+    beside: SideBySide,
+    title: str,
+    planned: Sequence[BenchmarkTable],
+    remarks: list[str],
+    *,
+    pictures: bool,
+) -> Report:
+    """Make everything the page shows.
+
+    Args:
+        beside: the systems.
+        title: of the page.
+        planned: tables that a benchmark asks for, with its statistics; none for single runs.
+        remarks: grows by what is missing.
+        pictures: whether patients are segmented again and shown.
+    """
+    columns = beside.columns()
+    everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
+    others = [c for c in everything if c.key not in {column.key for column in columns}]
+    planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
+    tables = planned_means or [beside.table(columns, "Dice and HD95")]
+    statistics = [table for table in planned if table not in planned_means]
+    tables += _further(beside, others)
+    with TemporaryDirectory() as scratch:
+        studio = Path(scratch)
+        distributions = _distributions(beside, columns, studio)
+        curves = _curves(beside, studio, remarks)
+        reliabilities = _reliabilities(beside, remarks)
+        calibration = _calibration(reliabilities, studio)
+        viewed: list[ViewedCase] = []
+        if pictures:
+            chosen = choose_cases(beside.rows)
+            viewed, missing = view_cases(beside.systems, chosen)
+            remarks += missing
+            if missing and not viewed:
+                remarks.append("Overlays and viewer are left out: no system could be asked again.")
+        cases = [
+            (case.place, _case_picture(case, studio / f"case-{number}.png"))
+            for number, case in enumerate(viewed)
+        ]
+    provenance = beside.provenance
+    patients = len(patients_of(beside.rows[beside.reference]))
+    return Report(
+        title=title,
+        provenance=provenance.sentences(patients),
+        empty_rule=provenance.empty_rule,
+        synthetic="SYNTHETIC" in provenance.cohort or any(case.synthetic for case in viewed),
+        tables=tables,
+        statistics=statistics or beside.statistics(columns),
+        distributions=distributions,
+        columns=[*columns, *others],
+        rows=beside.rows,
+        curves=curves,
+        calibration_table=calibration_table(reliabilities) if reliabilities else None,
+        calibration=calibration,
+        cases=cases,
+        ranking="By mean Dice over regions and systems. Contours: what each says, on the slice "
+        "where the reference has most tumour.",
+        viewed=[packed(case) for case in viewed],
+        remarks=remarks,
+        made=f"made {time.strftime('%Y-%m-%d %H:%M')} by gliofuse {versions().get('gliofuse', '')}",
+    )
+
+
+def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
+    """Return a table a region; how to read them stands under the last."""
+    scopes = dict.fromkeys((column.region, column.scope) for column in columns)
+    tables = [
+        beside.table(
+            [column for column in columns if (column.region, column.scope) == (region, scope)],
+            f"Further measures, {region}, {scope}",
+            beside=False,
+        )
+        for region, scope in scopes
+    ]
+    patients = len(patients_of(beside.rows[beside.reference]))
+    short = beside.provenance.sentences(patients)
+    return [replace(table, footnotes=short) for table in tables[:-1]] + tables[-1:]
+
+
+def _distributions(
+    beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
+) -> list[Picture]:
+    """One picture a measure, a page being narrower than a figure of all; of one region one."""
+    families = list(dict.fromkeys(column.family for column in columns))
+    groups = [[column for column in columns if column.family == family] for family in families]
+    if all(len(group) == 1 for group in groups):
+        groups = [list(columns)]
+    found = []
+    for number, members in enumerate(groups):
+        file = studio / f"distribution-{number}.png"
+        comparison_png(beside.rows, members, beside.reference, file)
+        named = "; ".join(dict.fromkeys(f"{c.measure.heading}, {c.scope}" for c in members))
+        found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
+    return found
+
+
+def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:
+    files: dict[str, list[Path]] = {
+        name: [run.file.parent / "metrics.csv" for run in runs if run.manifest]
+        for name, runs in beside.systems.items()
+    }
+    trained = {
+        name: [_epochs(file) for file in found if file.is_file()] for name, found in files.items()
+    }
+    trained = {name: rows for name, rows in trained.items() if any(rows)}
+    without = [name for name in files if name not in trained]
+    if without:
+        remarks.append(
+            f"Without learning curves, because nothing was trained or recorded: "
+            f"{', '.join(without)}."
+        )
+    if not trained:
+        return []
+    systems_curves_png({name: trained.get(name, []) for name in files}, studio / "curves.png")
+    return [Picture.of(studio / "curves.png", "Each line is a run; scores are of validation.")]
+
+
+def _epochs(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.csv`` that are whole; a damaged file has none."""
+    try:
+        rows = read_csv(file)
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+    return [row for row in rows if all(isinstance(value, float) for value in row.values())]
+
+
+def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
+    """Return system to region to the counts of all its runs, where they were taken."""
+    found: dict[str, dict[str, Reliability]] = {}
+    for name, runs in beside.systems.items():
+        shown = {str(row["case_id"]) for row in beside.rows[name]}
+        files = [run.file.parent / "calibration.csv" for run in runs]
+        rows = [row for file in files if file.is_file() for row in _calibration_rows(file)]
+        rows = [row for row in rows if row["case_id"] in shown]
+        regions = dict.fromkeys(str(row["region"]) for row in rows)
+        counts = {
+            region: Reliability.from_rows(row for row in rows if row["region"] == region)
+            for region in regions
+        }
+        if counts:
+            found[name] = counts
+    without = [name for name in beside.systems if name not in found]
+    if without:
+        remarks.append(
+            f"Without calibration: {', '.join(without)}; `lightning test` writes calibration.csv "
+            "beside per_case.csv, so test again."
+        )
+    return found
+
+
+def _calibration_rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read_csv(file, text=("case_id", "region"))
+        for row in rows:
+            Reliability.from_rows([row])
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{file} is damaged and cannot be read as calibration counts: test again, or remove "
+            "the file."
+        ) from error
+    return rows
+
+
+def _calibration(
+    reliabilities: Mapping[str, Mapping[str, Reliability]], studio: Path
+) -> list[Picture]:
+    found = []
+    for number, (name, counts) in enumerate(reliabilities.items()):
+        file = studio / f"calibration-{number}.png"
+        reliability_png(counts, file, name)
+        found.append(Picture.of(file, f"{name}: observed share against predicted probability."))
+    return found
+
+
+def _case_picture(case: ViewedCase, file: Path) -> Picture:
+    systems_png(case, file)
+    return Picture.of(file, f"{case.case_id}: reference and {', '.join(case.predictions)}", 1.0)
+
+
+def _check_writable(page: Path) -> None:
+    if page.is_dir():
+        raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
+    place = page.parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"--out {page} cannot be written: give another file.")
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lightning report",
+        description="Write one HTML page of tested runs or of a benchmark; it opens offline.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|BENCHMARK",
+        help="folder of a benchmark, or tested runs as for `lightning compare`: a run folder, an "
+        "experiment, experiment/id, a per_case.csv file, NAME=RUN",
+    )
+    parser.add_argument("--out", type=Path, help="the page; default: report.html")
+    parser.add_argument("--reference", help="system the others are tested against; default: first")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument(
+        "--pictures",
+        choices=("true", "false"),
+        default="true",
+        help="segment the worst, median and best patient again and show them",
+    )
+    return parser.parse_args(list(words))

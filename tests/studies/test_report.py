@@ -1,0 +1,188 @@
+"""`lightning report` on runs written by hand: what it finds, leaves out, refuses."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import cli
+from evaluation.calibration import measure_reliability
+from evaluation.reliability import write_calibration
+from evaluation.tables import write_csv
+from studies.report_cases import choose_cases
+from tests.studies.test_compare import run, scored
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path, "dynunet", "aaaaaa000000", scored())
+    run(tmp_path, "fusion", "bbbbbb000000", scored(0.1))
+    return tmp_path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures out, where a test is about something else."""
+
+    def nothing(*_, **__):
+        return []
+
+    monkeypatch.setattr("studies.report._distributions", nothing)
+
+
+def report(capsys, *words):
+    status = cli.main(["report", *words])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def refused(capsys, *words):
+    status, out, err = report(capsys, *words)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_page_of_two_runs_says_what_it_lacks(place, capsys):
+    status, out, _ = report(capsys, "dynunet", "fusion", "--out", "new/page.html")
+    assert status == 0
+    assert "new/page.html" in out
+    text = (place / "new" / "page.html").read_text()
+    for words in (
+        "70/10/20, seed 0",
+        "rule brats",
+        "torch 2.13.0",
+        "published, other data",
+        "0.705",
+        "median difference",
+        "Not in the pictures: dynunet; ",
+        "best.ckpt",
+        "Overlays and viewer are left out",
+        "Without calibration: dynunet, fusion; `lightning test` writes calibration.csv",
+        "Without learning curves",
+    ):
+        assert words in text
+    assert text.count('<tr><td class="text">p') == 16
+    assert 'id="viewer-box"' not in text
+    assert text.count("data:image/png") == 2  # Dice and HD95
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_run_alone_has_curves_and_calibration(place, capsys):
+    home = place / "runs" / "fusion" / "bbbbbb000000"
+    (home / "checkpoints" / "best.ckpt").unlink()
+    epochs = [{"epoch": e, "train/loss": 1 / (e + 1), "val/dice/WT": 0.5} for e in (0, 1)]
+    write_csv([*epochs, {"epoch": 2, "train/loss": "half a nu"}], home / "metrics.csv")
+    probability = np.array([0.9, 0.9, 0.2, 0.2, 0.2])
+    counts = measure_reliability(probability, np.array([True, True, True, False, False]))
+    write_calibration({"p0": {"WT": counts}, "elsewhere": {"WT": counts}}, home, "fusion")
+    # of the reported patient alone: (2 x 0.1 + |1 - 0.6|) / 5
+    assert report(capsys, "runs/fusion/bbbbbb000000")[0] == 0
+    text = (place / "report.html").read_text()
+    assert re.search(r"ECE ↓.*<td>0\.1200</td><td>0\.000</td>", text, re.DOTALL)
+    assert text.count("data:image/png") == 2
+    assert "there is no checkpoint" in text
+    assert "median difference" not in text
+    assert "Without" not in text
+
+
+def benchmark(place, **changes):
+    def cell(name, run_id, variant=""):
+        folder = f"runs/{name}/{run_id}"
+        return {
+            "system": f"our {name}",
+            "experiment": name,
+            "fold": "",
+            "seed": 0,
+            "variant": variant,
+            "run": f"{name}/{run_id}",
+            "folder": folder,
+            "per_case": f"{folder}/{f'{variant}/' if variant else ''}per_case.csv",
+        }
+
+    plan = {
+        "name": "two systems",
+        "file": "two.yaml",
+        "reference": "our fusion",
+        "tables": [{"title": "Table 7", "metrics": ["dice"], "published": True}],
+        "differences": {"data.split_by": {"our dynunet": "patient"}},
+        "allow_different": [],
+        "cells": [
+            cell("dynunet", "aaaaaa000000"),
+            cell("fusion", "bbbbbb000000"),
+            cell("fusion", "bbbbbb000000", "without-t1"),
+        ],
+    }
+    folder = place / "benchmarks" / "two"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps(plan | changes))
+    return folder
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_benchmark_has_its_own_tables_and_names_what_is_open(place, capsys):
+    folder = benchmark(place)
+    assert report(capsys, str(folder), "--pictures", "false")[0] == 0
+    text = (folder / "report.html").read_text()
+    for words in (
+        "<h1>two systems",
+        "Table 7",
+        "against our fusion",
+        "Not tested, so left out: our fusion (seed 0, without-t1).",
+        "in writing, these differ: data.split_by",
+    ):
+        assert words in text
+    assert "Not in the pictures" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, capsys):
+    write_csv(scored(count=6), place / "runs" / "dynunet" / "aaaaaa000000" / "per_case.csv")
+    folder = benchmark(place)
+    assert report(capsys, str(folder), "--pictures", "false")[0] == 0
+    text = (folder / "report.html").read_text()
+    assert "Compared are the 6 patients" in text
+    assert text.count('<tr><td class="text">p') == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["untested"], "was not tested yet: run `lightning test"),
+        (["nothing"], "no finished run 'nothing'"),
+        (["broken.csv"], r"broken\.csv is damaged"),
+        (["dynunet", "fusion", "--reference", "x"], "one of dynunet, fusion"),
+        (["fusion", "--out", "."], r"--out \. is a folder"),
+        (["fusion", "--out", "taken/below/page.html"], "below/page.html cannot be written"),
+        (["benchmarks/two", "fusion"], "report it alone"),
+        (["benchmarks/two"], "no tested system yet.*run `lightning benchmark two.yaml`"),
+        (["uncounted"], r"calibration\.csv is damaged"),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_sentence(place, capsys, words, sentence):
+    (place / "taken").write_text("")
+    (place / "broken.csv").write_bytes(b"case_id,dice/WT\np0,0.5,extra\xff\x00\n")
+    run(place, "untested", "dddddd000000", None)
+    home = run(place, "uncounted", "eeeeee000000", scored())
+    (home / "calibration.csv").write_text("case_id,region,from\np0,WT,high\n")
+    benchmark(place, cells=[])
+    assert re.search(sentence, refused(capsys, *words))
+    assert not (place / "report.html").exists()
+
+
+def test_worst_median_and_best_go_by_the_mean_over_regions_and_systems():
+    def rows(*values):
+        return [{"case_id": f"p{i}", "dice/WT": w, "dice/ET": e} for i, (w, e) in enumerate(values)]
+
+    nan = float("nan")
+    one = rows((0.9, 0.1), (0.6, nan), (0.7, 0.7), (0.2, 0.2), (nan, nan))
+    two = rows((0.9, 0.9), (0.6, 0.6), (0.6, 0.6), (0.3, 0.3), (nan, nan))
+    # means 0.7, 0.6, 0.65, 0.25; the fifth has none
+    assert choose_cases({"a": one, "b": two}) == {"p3": "worst", "p1": "median", "p0": "best"}
+    assert choose_cases({"a": one[:2]}) == {"p0": "worst", "p1": "best"}
+    assert choose_cases({"a": one[:1]}) == {"p0": "only"}
+    assert choose_cases({"a": [{"case_id": "p", "hd95/WT": 3.0}]}) == {}
+    assert choose_cases({"a": [{"case_id": "p", "slices/dice/WT": 0.5}]}) == {"p": "only"}
