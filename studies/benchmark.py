@@ -11,6 +11,7 @@ from studies.benchmark_tables import show_tables, write_tables
 from studies.command import quiet
 from studies.display import Display, title
 from studies.engine import Engine, study_folder
+from studies.report import write_report
 from studies.resolving import make_planner
 from studies.working import add_options, make_workers
 
@@ -46,6 +47,8 @@ def main(words: Sequence[str]) -> int:
     print(f"Scores of every patient: {results}")
     if files:
         print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")
+    if any(cell.test.finished() for cell in plan.cells):
+        print(f"Page to look at, offline: {write_report([folder])}")
     return report(engine, whole)
 
 

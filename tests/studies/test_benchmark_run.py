@@ -117,6 +117,9 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
     assert len(table) == 2
     assert "Late fusion" in (folder / "tables" / "table-1.md").read_text()
     assert "Table of one" in out
+    page = (folder / "report.html").read_text()
+    assert "Late fusion" in page
+    assert "Table of one" in page
 
 
 def test_repeated_does_nothing_but_what_is_damaged(place, monkeypatch, capsys):
