@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from errors import InputError
+
 
 @dataclass(frozen=True)
 class Postprocessing:
@@ -26,6 +28,19 @@ class Postprocessing:
     component_share: float = 1 / 3
     least_core: float = 10.0
     least_enhancing: float = 200.0
+
+    def __post_init__(self) -> None:
+        """Refuse rules that would empty every mask, or mean nothing."""
+        if not 0 <= self.component_share <= 1:
+            raise InputError(
+                f"postprocessing.component_share is {self.component_share}: expected a share of "
+                "the largest component, from 0 to 1."
+            )
+        for name in ("least_core", "least_enhancing"):
+            if not getattr(self, name) >= 0:
+                raise InputError(
+                    f"postprocessing.{name} is {getattr(self, name)}: expected 0 or more mm3."
+                )
 
     def __call__(self, regions: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Return the regions after the rules, a new array.
@@ -73,9 +88,12 @@ def effect_lines(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row)
     lines = []
     for name in names:
-        if prefix + name not in names or not name.rpartition("/")[0]:
+        if prefix + name not in names:
             continue
         pairs = [(float(row[prefix + name]), float(row[name])) for row in rows if name in row]
-        before, after = np.nanmean(np.array(pairs), axis=0)
+        both = np.array([pair for pair in pairs if not np.isnan(pair).any()])  # same patients
+        if not len(both):
+            continue
+        before, after = both.mean(axis=0)
         lines.append(f"{name:<18} {before:9.4f} -> {after:9.4f}  ({after - before:+.4f})")
     return lines

@@ -96,7 +96,8 @@ class PatchDiscriminator(nn.Module):
     """Tell real groups of modalities from translated ones, patch by patch.
 
     Convolutions of 4 with stride 2, instance norm from the second on, leaky ReLU, and one of
-    stride 1 to a single map.
+    stride 1 to a single map. (The first is bare in the authors' description; that a leaky ReLU
+    follows it is decided here: two convolutions without one between them would be one.)
 
     Args:
         in_channels: modalities of one group.
@@ -132,7 +133,7 @@ class FeatureTransition(nn.Module):
     judges what generator i makes.
 
     Args:
-        size: `base` is the authors' (4.12 M parameters a generator, 0.70 M a discriminator);
+        size: `base` is the authors' (4,121,682 parameters a generator, 698,609 a discriminator);
             `tiny` has four levels of 8 to 64 channels.
 
     Raises:
@@ -195,8 +196,8 @@ class FeatureTransitionFusion(nn.Module):
     Args:
         in_channels: four modalities in the order t1, t1ce, t2, flair.
         out_channels: three regions.
-        size: `base` is the authors' (8.29 M parameters, sides of at least 32 voxels, multiples of
-            16); `tiny` has four levels of 8 to 64 channels (at least 16, multiples of 8).
+        size: `base` is the authors' (8,285,212 parameters, sides of at least 32 voxels, multiples
+            of 16); `tiny` has four levels of 8 to 64 channels (at least 16, multiples of 8).
 
     Raises:
         InputError: unknown size; other than four modalities and three regions; an image of the

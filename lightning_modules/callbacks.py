@@ -46,7 +46,7 @@ class MetricsFile(Callback):
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         row = {
             "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
+            "step": trainer.global_step // getattr(pl_module, "steps_per_batch", 1),
             "lr": rates[0],
             **metrics,
         }

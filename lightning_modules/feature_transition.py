@@ -1,11 +1,13 @@
 """Stage 1 of Zhang et al. 2021: generators that translate one pair of modalities into the other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules.layouts import MODALITIES
@@ -25,7 +27,7 @@ class FeatureTransitionModule(TrainingModule):
     "Cross-modality deep feature learning for brain tumor segmentation", Pattern Recognition 110,
     section 3.1. Least-squares adversarial loss; L1 between a group and what comes back of it after
     both generators, ten times; each discriminator sees a pool of the last ten translations. Read in
-    the authors' code, as are Adam 1e-4 and 10,000 steps. Decided here: both terms of a
+    the authors' code, as are Adam 1e-4 and 10,000 steps of batch 1. Decided here: both terms of a
     discriminator count half, and the checkpoint is selected by the L1 distance between translated
     and true modalities inside the brain of validation patients, which the registered data allows.
     Intensities are normalised as for every other system (the authors clip at the 2nd and 98th
@@ -46,6 +48,7 @@ class FeatureTransitionModule(TrainingModule):
     job_type = "pretrain"
     monitor = "val/loss"
     monitor_mode: Literal["max", "min"] = "min"
+    steps_per_batch = 2
 
     def __init__(
         self,
@@ -87,35 +90,55 @@ class FeatureTransitionModule(TrainingModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Step the generators against the discriminators, then the discriminators."""
-        image = self.execution.arrange(batch["image"])
-        groups = [image[:, group] for group in GROUPS]
         generators, discriminators = self.optimizers()  # type: ignore[attr-defined]
+        groups = self.groups(batch)
         self.toggle_optimizer(generators)
-        made = [self.network.generate(index, group) for index, group in enumerate(groups)]
-        cycle = self.cycle_loss(groups, made)
-        adversarial = sum(
-            (
-                self.loss(*_towards(self.network.judge(index, one), 1))
-                for index, one in enumerate(made)
-            ),
-            start=torch.zeros((), device=self.device),
-        )
-        self._descend(generators, adversarial + self.cycle_weight * cycle)
+        made, cycle, adversarial = self.generator_losses(groups)
+        total = adversarial + self.cycle_weight * cycle
+        self._descend(generators, total)
         self.untoggle_optimizer(generators)
 
         self.toggle_optimizer(discriminators)
-        judged = torch.zeros((), device=self.device)
-        for index, (one, pool) in enumerate(zip(made, self.pools, strict=True)):
-            real = self.network.judge(index, groups[1 - index])
-            fake = self.network.judge(index, pool.exchange(one))
-            judged = judged + (self.loss(*_towards(real, 1)) + self.loss(*_towards(fake, 0))) / 2
+        judged = self.discriminator_loss(groups, made)
         self._descend(discriminators, judged)
         self.untoggle_optimizer(discriminators)
 
-        self.log_train("loss", adversarial + self.cycle_weight * cycle, batch)
-        self.log_train("cycle", cycle, batch)
-        self.log_train("adversarial", adversarial, batch)
-        self.log_train("discriminator", judged, batch)
+        losses = {"cycle": cycle, "adversarial": adversarial, "discriminator": judged}
+        for name, value in {"loss": total, **losses}.items():
+            self.log_train(name, value, batch)
+
+    def rehearse_step(self, batch: dict[str, Any], optimizers: Sequence[Optimizer]) -> None:
+        """Step both optimisers once without a trainer."""
+        groups = self.groups(batch)
+        made, cycle, adversarial = self.generator_losses(groups)
+        (adversarial + self.cycle_weight * cycle).backward()
+        self.discriminator_loss(groups, made).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def groups(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Return (T1, T1ce) and (T2, FLAIR) of a batch, each (B, 2, *patch)."""
+        image = self.execution.arrange(batch["image"])
+        return [image[:, group] for group in GROUPS]
+
+    def generator_losses(self, groups: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the translations, their cycle-consistency loss and their adversarial loss."""
+        made = [self.network.generate(index, group) for index, group in enumerate(groups)]
+        judged = [
+            self.loss(*_towards(self.network.judge(index, one), 1))
+            for index, one in enumerate(made)
+        ]
+        return made, self.cycle_loss(groups, made), judged[0] + judged[1]
+
+    def discriminator_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
+        """Return how badly real groups are told from translations of now and of the pools."""
+        losses = []
+        for index, (one, pool) in enumerate(zip(made, self.pools, strict=True)):
+            real = self.network.judge(index, groups[1 - index])
+            fake = self.network.judge(index, pool.exchange(one))
+            losses.append((self.loss(*_towards(real, 1)) + self.loss(*_towards(fake, 0))) / 2)
+        return losses[0] + losses[1]
 
     def cycle_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
         """Return the L1 between both groups and what comes back of them, summed over the two."""
@@ -129,18 +152,21 @@ class FeatureTransitionModule(TrainingModule):
     def _descend(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients where that was asked for; in float16 they are unscaled by now."""
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
-        optimizer.step()
 
     def on_train_epoch_end(self) -> None:
         """Step the schedulers, as Lightning does where it steps the optimiser itself."""
         found = self.lr_schedulers() or []
         for scheduler in found if isinstance(found, list) else [found]:
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self.trainer.callback_metrics[self.monitor])
-            else:
+            if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
+            elif self.monitor in self.trainer.callback_metrics:  # there was a validation
+                scheduler.step(self.trainer.callback_metrics[self.monitor])
 
     # -- validation --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from errors import InputError
 from evaluation.calibration import Reliability, measure_reliability
 from evaluation.metrics import BRATS, RegionDice, score_case
 from evaluation.postprocessing import Postprocessing
-from evaluation.tables import mean_scores
+from evaluation.tables import is_metric, mean_scores
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.training import TrainingModule
 
@@ -167,7 +167,7 @@ class SegmentationModule(TrainingModule):
     def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
         """Bring one patient's probabilities to his original grid and compose his label map."""
         case: NativeCase = batch["case"][0]
-        native = case.to_native(probabilities)
+        native = case.to_native(probabilities.float().cpu())
         labels = self.label_map(case, native > 0.5)
         regions = case.convention.to_regions(labels)
         return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
@@ -192,9 +192,9 @@ class SegmentationModule(TrainingModule):
         row = {"case_id": result["case"].case_id, **self.score(result, batch)}
         if "unprocessed" in result:
             before = self.score({**result, "regions": result["unprocessed"]}, batch)
-            row |= {UNPROCESSED + name: value for name, value in before.items() if "/" in name}
+            row |= {UNPROCESSED + name: value for name, value in before.items() if is_metric(name)}
         self.test_rows.append(row)
-        if batch.get("whole", [True])[0]:  # else most slices were not predicted
+        if batch.get("whole", [True])[0]:  # else it was trained on other slices of this patient
             pairs = zip(result["probabilities"], result["case"].native_regions(), strict=True)
             counts = [measure_reliability(ours, theirs) for ours, theirs in pairs]
             self.reliability[row["case_id"]] = dict(zip(self.regions, counts, strict=True))

@@ -38,6 +38,7 @@ class TrainingModule(L.LightningModule):
     monitor = "val/dice/mean"  # selects the checkpoint
     monitor_mode: Literal["max", "min"] = "max"
     per_slice = False  # scores are means over slices first
+    steps_per_batch = 1  # of optimisers: Lightning counts each
     job_type = "training"  # how W&B files it
 
     def __init__(
@@ -124,6 +125,13 @@ class TrainingModule(L.LightningModule):
         loss = self.compute_loss(batch)
         self.log_train("loss", loss, batch)
         return loss
+
+    def rehearse_step(self, batch: dict[str, Any], optimizers: Sequence[Optimizer]) -> None:
+        """Take one optimisation step without a trainer, as a measurement of its cost does."""
+        self.compute_loss(batch).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
         """Return the optimiser that was asked for over some weights."""

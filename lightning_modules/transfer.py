@@ -33,6 +33,11 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
     elif Path(source).suffix == ".ckpt":
         module = load_module(source)
         spec = module.card["model"]
+    elif Path(source).suffix not in (".yaml", ".yml"):
+        raise InputError(
+            f"model.weights {source} is neither an experiment (.yaml) nor a checkpoint of this "
+            "project (.ckpt): give one of the two."
+        )
     else:
         raise InputError(
             f"model.weights {source} is an experiment that is not trained yet: only `lightning "

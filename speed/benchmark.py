@@ -35,7 +35,7 @@ def system_figures(folder: Path, cell: dict[str, Any]) -> dict[str, Any]:
         "system": cell["system"],
         "variant": cell["variant"],
         "parameters": manifest["parameters"],
-        "training_minutes": round(float(manifest["wall_seconds"]) / 60, 2),
+        "training_minutes_without_stages": round(float(manifest["wall_seconds"]) / 60, 2),
         "loss_by_epoch": [round(row["train/loss"], 4) for row in epochs],
         "held_out_phantoms": len(rows),
         "test": {name: round(value, 4) for name, value in mean_scores(rows).items()},
@@ -57,7 +57,9 @@ def main() -> None:
         peak = peak_memory_until_end(process)
         status = process.wait()
         minutes = (time.monotonic() - began) / 60
-        (plan_file,) = folder.glob("benchmarks/*/plan.json")
+        plan_file = next(folder.glob("benchmarks/*/plan.json"), None)
+        if plan_file is None:
+            sys.exit(f"the benchmark stopped with status {status} before it had a plan")
         plan = json.loads(plan_file.read_text())
         jobs = json.loads((plan_file.parent / "state.json").read_text())["jobs"]
         done = [cell for cell in plan["cells"] if (folder / cell["per_case"]).is_file()]
@@ -80,6 +82,7 @@ def main() -> None:
                 name = f"{arguments.out.stem}_{table.name}"
                 arguments.out.with_name(name).write_text(table.read_text())
     print(f"{minutes:.1f} min (limit {LIMIT_MINUTES:.0f}), {peak:.1f} GB, status {status}")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Using trained models: what happens around ``validate``, ``test`` and ``predict``."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,12 @@ class Application:
     def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         others: list[Any] = [load_module(path) for path in self.recalled.checkpoints[1:]]
         if others:
+            unlike = any(other.postprocessing != model.postprocessing for other in others)
+            if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
+                raise InputError(
+                    "The members of this ensemble have different post-processing: say which with "
+                    "--postprocessing on or off."
+                )
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
             trainer.predict(model, datamodule=data, return_predictions=False)
@@ -157,7 +164,7 @@ class Application:
             if trainer.is_global_zero:
                 folder = self._results_folder(data, model)
                 write_csv(model.test_rows, folder / "per_case.csv")
-                if folder == self.run.folder and self._as_trained(data):
+                if folder == self.run.folder and self._as_trained(data, model):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)
                 notices = [*model.remarks(), *data.notices]
@@ -171,29 +178,43 @@ class Application:
                     notices += write_calibration(model.reliability, folder, title)
                 print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
 
-    def _as_trained(self, data: Any) -> bool:
+    def _as_trained(self, data: Any, model: Any) -> bool:
         """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""
         card, identity = self.recalled.cards[0], data.identity()
         stored = {name: value for name, value in card["data"].items() if name != "split"}
         used = {name: value for name, value in identity.items() if name != "split"}
-        own = self.run.best_checkpoint.resolve()
         return (
-            [path.resolve() for path in self.recalled.checkpoints] == [own]
+            not self._changes(data, model)
             and used == stored
             and sorted(data.split.test) == sorted(card["split"]["test"])
         )
 
+    def _changes(self, data: Any, model: Any) -> list[str]:
+        """Name what makes this another test than the run's own, as folders of its results."""
+        card, checkpoints, changes = self.recalled.cards[0], self.recalled.checkpoints, []
+        if len(checkpoints) > 1:
+            members = " ".join(str(card["run"]["id"]) for card in self.recalled.cards)
+            changes.append(f"ensemble-{_digest(members)}")
+        elif checkpoints[0].resolve() != self.run.best_checkpoint.resolve():
+            changes.append(f"checkpoint-{checkpoints[0].stem}")
+        if data.split.protocol == "external":
+            changes.append(f"external-{data.fingerprint()[:8]}")
+        if data.drop != card["data"].get("drop", []):
+            changes.append("-".join(["without", *(data.drop or ["none"])]))
+        if self.recalled.model_words:
+            changes.append(f"model-{_digest(' '.join(self.recalled.model_words))}")
+        if model.postprocessing != self.trained_postprocessing:
+            changes.append(f"postprocessing-{self.arguments.postprocessing}")
+        if model.empty_rule is not BRATS:
+            changes.append(f"rule-{model.empty_rule.name}")
+        return changes
+
     def _results_folder(self, data: Any, model: Any) -> Path:
-        """Return the run's own folder for its stored split, one inside it for anything else."""
+        """Return the run's own folder for its own test, one inside it for anything else."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
-        folder = self.run.folder
-        if data.split.protocol == "external":
-            folder = folder / f"external-{data.fingerprint()[:8]}"
-        if data.drop != self.recalled.cards[0]["data"].get("drop", []):
-            folder = folder / "-".join(["without", *(data.drop or ["none"])])
-        if model.postprocessing != self.trained_postprocessing:
-            folder = folder / f"postprocessing-{self.arguments.postprocessing}"
-        if model.empty_rule is not BRATS:
-            folder = folder / f"rule-{model.empty_rule.name}"
-        return folder
+        return self.run.folder.joinpath(*self._changes(data, model))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

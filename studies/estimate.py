@@ -15,7 +15,7 @@ from rich.table import Table
 
 from studies.arguments import ROOT
 from studies.jobs import Job
-from studies.stages import Plan, replace_strings
+from studies.stages import Plan, architecture
 from studies.training import choose_device
 
 LIMIT = 120.0  # seconds for one model, its start and two steps together
@@ -70,9 +70,9 @@ def _windows(plan: Plan, loader: Any) -> int:
 
 def question(plan: Plan) -> dict[str, Any]:
     """Return what `studies.measure` is asked about a training, networks with random weights."""
-    stages = {name: json.dumps(stage.config["model"]) for name, stage in plan.stages.items()}
-    model = replace_strings(plan.config["model"], lambda text: stages.get(text, text))
-    if "weights" in model["init_args"]:
+    model = json.loads(architecture(plan))
+    given = model["init_args"].get("weights")
+    if "weights" in model["init_args"] and not str(given).startswith("{"):
         adapter = model["class_path"].endswith("SamAdapterModule")
         model["init_args"]["weights"] = "random" if adapter else None
     trainer = plan.config["trainer"]

@@ -48,19 +48,15 @@ def measure(
     step, states = 0.0, 0
     trains = any(weight.requires_grad for weight in module.parameters())
     if trains and not getattr(module, "has_nothing_to_train", False):
-        chosen = module.configure_optimizers()
-        optimizer = chosen["optimizer"] if isinstance(chosen, dict) else chosen
+        optimizers = _optimizers(module.configure_optimizers())
         module.train()
 
         def train() -> None:
             with torch.autocast(device, half, enabled=half is not None):
-                loss = module.compute_loss(batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+                module.rehearse_step(batch, optimizers)
 
         step = fastest(train, device)
-        states = _bytes(optimizer.state_dict())
+        states = sum(_bytes(optimizer.state_dict()) for optimizer in optimizers)
     module.eval()
     execution = module.execution
     with execution.active():
@@ -74,6 +70,15 @@ def measure(
         "checkpoint_gb": (2 * _kept(module, before) + states) / 1e9,
         "parameters": module.parameter_counts(),
     }
+
+
+def _optimizers(configured: Any) -> list[Any]:
+    """Return the optimisers of what ``configure_optimizers`` gives, in any of its forms here."""
+    if isinstance(configured, dict):
+        return [configured["optimizer"]]
+    if isinstance(configured, tuple):  # optimisers and their schedulers
+        configured = configured[0]
+    return list(configured) if isinstance(configured, list) else [configured]
 
 
 def fastest(work: Callable[[], Any], device: str) -> float:

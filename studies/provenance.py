@@ -35,7 +35,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     )
     named = [f"protocol {_joined(protocols)}"] if protocols else []
     unknown = [run.name for run in tested if not run.manifest]
-    notes = [*remarks, *_training_remarks(known)]
+    notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -76,6 +76,16 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
         if len({str(protocol.get(key)) for protocol in protocols}) > 1
     ]
     return [f"trained unlike: {', '.join(differing)}"] if differing else []
+
+
+def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems whose label maps are changed by rules before they are scored."""
+    rules: dict[str, list[str]] = {}
+    for run in known:
+        rule = str(run.manifest.get("postprocessing", "none"))
+        if rule != "none" and run.name not in rules.setdefault(rule, []):
+            rules[rule].append(run.name)
+    return [f"post-processed, {', '.join(names)}: {rule}" for rule, names in rules.items()]
 
 
 def _joined(values: Any) -> str:

@@ -1,6 +1,6 @@
 """Commands that use a trained model: find its checkpoint and bring its settings back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Recall:
         config: the configuration of its training, which the command line then changes.
         run: the run it belongs to.
         notice: how it was chosen, printed.
+        model_words: settings of the network that the command line changes.
     """
 
     checkpoints: list[Path]
@@ -32,6 +33,7 @@ class Recall:
     config: dict[str, Any]
     run: Run
     notice: str
+    model_words: list[str] = field(default_factory=list)
 
 
 def recall(line: CommandLine, runs_dir: Path) -> Recall:
@@ -74,7 +76,8 @@ def recall(line: CommandLine, runs_dir: Path) -> Recall:
     home = given[0].resolve().parent.parent
     if not (home / "manifest.json").is_file():  # the file was moved out of its run
         home = runs_dir / experiment / run_id
-    return Recall(given, cards, card["config"], Run(experiment, run_id, home), notice)
+    changed = [word for name, words in line.options if name[:6] == "model." for word in words]
+    return Recall(given, cards, card["config"], Run(experiment, run_id, home), notice, changed)
 
 
 def check_preparation(card: dict[str, Any], identity: dict[str, Any], path: Path) -> None:

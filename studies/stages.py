@@ -142,6 +142,12 @@ def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
     return replace_strings(model, identify)
 
 
+def architecture(plan: Plan) -> str:
+    """Return the model of a training as JSON, what is upstream of it likewise: random weights."""
+    below = {name: architecture(stage) for name, stage in plan.stages.items()}
+    return json.dumps(replace_strings(plan.config["model"], lambda text: below.get(text, text)))
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file.
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from errors import InputError
 from evaluation.curves import training_curves_png
@@ -24,6 +24,7 @@ from lightning_modules.checkpoints import KEY, read_checkpoint
 from lightning_modules.inference import choose_execution
 from lightning_modules.progress import RunProgress
 from lightning_modules.run_logger import wandb_run
+from lightning_modules.training import TrainingModule
 from studies import tracking
 from studies.artifacts import checkpoint_files, sources
 from studies.environment import (
@@ -34,7 +35,7 @@ from studies.environment import (
     versions,
 )
 from studies.runs import Run, write_atomically
-from studies.stages import Plan, check_checkpoint, replace_strings, train_stages
+from studies.stages import Plan, architecture, check_checkpoint, replace_strings, train_stages
 from studies.summary import training_summary
 
 
@@ -93,8 +94,8 @@ class Training:
             if stage.run.finished:
                 check_checkpoint(stage.run.best_checkpoint, self.plan)
                 paths[name] = str(stage.run.best_checkpoint)
-            else:  # a rehearsal: the architecture with random weights
-                paths[name] = json.dumps(stage.config["model"])
+            else:  # a rehearsal
+                paths[name] = architecture(stage)
         for name in checkpoint_files(self.plan.config["model"]):
             check_checkpoint(Path(name), self.plan)
         stored = self.plan.config["model"]["init_args"]
@@ -130,7 +131,8 @@ class Training:
         model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
         run = self.run
         progress = run.progress_file if running_as_stage() else None
-        callbacks = [*(settings.get("callbacks") or []), RunProgress(run.experiment, progress)]
+        given = [one for one in settings.get("callbacks") or [] if _concerns(one, model)]
+        callbacks = [*given, RunProgress(run.experiment, progress)]
         if not self.rehearsal:
             # At the epoch's end, where resume goes on. Two of them: `save_last` of the first would
             # write only when there is a new best, and epochs since would be trained twice.
@@ -253,6 +255,7 @@ class Training:
             seed=plan.config["seed_everything"],
             parameters=model.parameter_counts(),
             per_slice=model.per_slice,
+            postprocessing=str(getattr(model, "postprocessing", None) or "none"),
             remarks=model.remarks(),
             execution={
                 "training": str(trainer.precision),
@@ -283,6 +286,12 @@ class Training:
         }
 
 
+def _concerns(callback: Any, model: Any) -> bool:
+    """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
+    watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
+    return not watches or model.monitor == TrainingModule.monitor
+
+
 def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
     """Give a module that steps its own optimisers what Lightning refuses to do for it.
 
@@ -295,14 +304,32 @@ def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
             f"{type(model).__name__} steps several optimisers in turns: leave it out, and raise "
             "data.batch_size instead."
         )
+    for limit in ("max_steps", "min_steps"):  # Lightning counts the steps of every optimiser
+        if (settings.get(limit) or -1) > 0:
+            settings[limit] *= model.steps_per_batch
     model.gradient_clip_val = settings.pop("gradient_clip_val", None)
     if settings.get("gradient_clip_algorithm") not in (None, "norm"):
         raise InputError(
             f"trainer.gradient_clip_algorithm is {settings['gradient_clip_algorithm']!r}: "
             f"{type(model).__name__} clips by norm."
         )
-    if settings.get("strategy") == "ddp":  # each backward pass reaches half of the networks
+    chosen = settings.get("strategy", "auto")
+    if chosen == "ddp" or (chosen == "auto" and _device_count(settings) > 1):
+        # each backward pass reaches half of the networks
         settings["strategy"] = "ddp_find_unused_parameters_true"
+
+
+def _device_count(settings: dict[str, Any]) -> int:
+    """Return on how many devices a trainer of these settings trains, over all nodes."""
+    devices = settings.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        on_gpu = choose_device(settings.get("accelerator", "auto")) == "cuda"
+        count = torch.cuda.device_count() if on_gpu else 1
+    elif isinstance(devices, list):
+        count = len(devices)
+    else:
+        count = len(str(devices).split(",")) if "," in str(devices) else int(devices)
+    return count * int(settings.get("num_nodes") or 1)
 
 
 def _plain(value: Any) -> Any:

@@ -2,20 +2,15 @@
 
 import copy
 from functools import partial
+from pydoc import locate
 
 import pytest
 import torch
 from torch import nn
 
-from backbones import DynUNet, MultipathAttentionUNet, SegResNet
+from backbones import DynUNet, SegResNet
 from errors import InputError
-from fusion import (
-    DualFusionAttention,
-    EarlyFusion,
-    FeatureTransitionFusion,
-    LateFusion,
-    TriAttentionFusion,
-)
+from fusion import DualFusionAttention, EarlyFusion, LateFusion
 
 BACKBONES = {
     "DynUNet": DynUNet,
@@ -24,9 +19,9 @@ BACKBONES = {
     "DynUNet-group": partial(DynUNet, norm="group"),
     "SegResNet-instance": partial(SegResNet, norm="instance"),
     "SegResNet-group": partial(SegResNet, norm="group"),
-    "MultipathAttentionUNet": MultipathAttentionUNet,
-    "TriAttentionFusion": TriAttentionFusion,
-    "FeatureTransitionFusion": FeatureTransitionFusion,
+    "MultipathAttentionUNet": locate("backbones.MultipathAttentionUNet"),
+    "TriAttentionFusion": locate("fusion.TriAttentionFusion"),
+    "FeatureTransitionFusion": locate("fusion.FeatureTransitionFusion"),
 }
 HEADS = {
     "LateFusion": LateFusion,

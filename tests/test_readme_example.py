@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from pydoc import locate
 
 import pytest
 
@@ -12,6 +13,8 @@ import cli
 from tests import test_network_contract as contract
 from tests.conftest import ROOT, SHRUNKEN
 
+MODULE = "backbones.residual_unet"
+
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
@@ -19,34 +22,36 @@ def example(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text().split("## Add your own method")[1].split("\n## ")[0]
     module, line = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (experiment,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "basic_unet.py").write_text(module)
-    (tmp_path / "basic_unet.yaml").write_text(experiment)
+    (tmp_path / "residual_unet.py").write_text(module)
+    (tmp_path / "residual_unet.yaml").write_text(experiment)
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    yield tmp_path, line.strip()
-    sys.modules.pop("backbones.basic_unet", None)
+    yield tmp_path, line
+    sys.modules.pop(MODULE, None)
 
 
-def test_its_network_keeps_the_contract(example):
+def test_its_line_passes_the_contract(example):
     _, line = example
-    module = importlib.import_module("backbones.basic_unet")
-    name, _, value = line.rstrip(",").partition(": ")
-    network = getattr(module, value)
-    assert name == f'"{value}"'
-    backbone = network(4, 3, size="tiny")
-    image = contract.torch.randn(2, 4, 32, 32, 32)
-    assert backbone.features(image).shape == (2, backbone.feature_channels, 32, 32, 32)
-    contract.assert_every_weight_learns(backbone, backbone(image))
+    added = eval(f"{{{line}}}", {"locate": locate})
+    (network,) = added.values()
+    for test in (
+        contract.test_backbone_shapes,
+        contract.test_backbone_forward_is_head_of_features_and_leaves_the_features_alone,
+        contract.test_backbone_gradient_reaches_every_weight,
+        contract.test_backbone_refuses_other_modalities,
+        contract.test_backbone_state_dict_round_trip,
+    ):
+        test(network(4, 3, size="tiny"))
 
 
-def test_its_experiment_is_trained_tested_and_predicted_with(example, in_workplace, capsys):
+def test_its_experiment_is_trained_tested_and_predicted_with(example, in_workplace):
     folder, _ = example
-    config = ["--config", str(folder / "basic_unet.yaml")]
-    small = ["--config", str(SHRUNKEN), "--data.patch_size", "[48,32,32]", "--data.batch_size", "1"]
-    assert cli.main(["fit", *config, *small, "--trainer.max_epochs", "1"]) == 0
-    (manifest,) = (in_workplace / "runs" / "basic_unet").glob("*/manifest.json")
+    config = ["--config", str(folder / "residual_unet.yaml")]
+    small = ["--config", str(SHRUNKEN), "--trainer.max_epochs", "1"]
+    assert cli.main(["fit", *config, *small]) == 0
+    (manifest,) = (in_workplace / "runs" / "residual_unet").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "finished"
     assert cli.main(["test", *config]) == 0
     assert (manifest.parent / "per_case.csv").is_file()
-    assert cli.main(["predict", *config, "--output", "predictions-basic"]) == 0
-    assert list((in_workplace / "predictions-basic").glob("*_seg.nii.gz"))
+    assert cli.main(["predict", *config, "--output", "predictions-example"]) == 0
+    assert list((in_workplace / "predictions-example").glob("*_seg.nii.gz"))

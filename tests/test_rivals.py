@@ -52,7 +52,9 @@ def test_attention_can_be_looked_at(trained):
     assert apply("predict", "zhou2022", "--maps", "--output", "maps") == 0
     channels = json.loads((trained / "maps" / "maps.json").read_text())
     assert channels["modality_attention"] == ["t1", "t1ce", "t2", "flair"]
-    for mask in sorted((trained / "maps").glob("*_seg.nii.gz")):
+    masks = sorted((trained / "maps").glob("*_seg.nii.gz"))
+    assert len(masks) == 2
+    for mask in masks:
         for name, names in channels.items():
             volume = nib.load(mask.with_name(mask.name.replace(".nii", f"_{name}.nii")))
             assert volume.shape == (*nib.load(mask).shape, len(names))
@@ -92,6 +94,10 @@ def test_postprocessing_is_an_option_of_every_experiment_and_keeps_the_run_s_own
     assert "unprocessed/dice/WT" in with_rules.read_text()
     assert (folder / "per_case.csv").read_bytes() == own
     assert json.loads((folder / "manifest.json").read_text())["test_scores"] == scores
+    rule = ["--model.postprocessing.least_core", "50"]
+    assert apply("test", "zhang2021", *rule) == 0
+    (changed,) = only(trained, "zhang2021").glob("model-*/per_case.csv")
+    assert "unprocessed/dice/WT" in changed.read_text()
     assert apply("test", "zhang2021", "--postprocessing", "off") == 0
     (without,) = only(trained, "zhang2021").glob("postprocessing-off/per_case.csv")
     assert "unprocessed" not in without.read_text()

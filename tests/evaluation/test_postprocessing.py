@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from errors import InputError
 from evaluation.postprocessing import Postprocessing, effect_lines
 
 UNIT = (1.0, 1.0, 1.0)
@@ -74,6 +75,23 @@ def test_its_effect_is_told_score_by_score():
     ]
     (line,) = effect_lines(rows, "unprocessed/")
     assert line.split() == ["dice/WT", "0.5000", "->", "0.6250", "(+0.1250)"]
+
+
+@pytest.mark.parametrize(
+    "rules", [{"component_share": 5}, {"least_core": -1}, {"least_enhancing": float("nan")}]
+)
+def test_rules_that_mean_nothing_are_refused(rules):
+    with pytest.raises(InputError, match=rf"postprocessing\.{next(iter(rules))} is"):
+        Postprocessing(**rules)
+
+
+def test_its_effect_is_that_on_patients_with_both_scores():
+    rows = [
+        {"dice/ET": float("nan"), "unprocessed/dice/ET": 0.0},
+        {"dice/ET": 0.75, "unprocessed/dice/ET": 0.5},
+    ]
+    (line,) = effect_lines(rows, "unprocessed/")
+    assert line.split()[1:] == ["0.5000", "->", "0.7500", "(+0.2500)"]
 
 
 def test_it_says_what_it_does():

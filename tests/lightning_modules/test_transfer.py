@@ -51,6 +51,11 @@ def test_an_experiment_is_trained_by_fit_alone():
         make(DynUNet, "experiments/dynunet.yaml")
 
 
+def test_another_kind_of_file_is_called_what_it_is():
+    with pytest.raises(InputError, match=r"weights\.pth is neither an experiment"):
+        make(DynUNet, "weights.pth")
+
+
 def test_a_rehearsal_takes_the_architecture(backbone_files):
     module = make(DynUNet, json.dumps(spec_of("backbones.DynUNet")))
     assert "an untrained rehearsal" in module.remarks()[0]

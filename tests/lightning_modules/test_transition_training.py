@@ -98,6 +98,16 @@ def test_gradients_of_both_are_clipped(stage_one, batch, monkeypatch):
     assert float(moved.norm()) < 1e-6  # a step of an unclipped gradient is about 1
 
 
+def test_a_step_without_a_trainer_moves_all_four_networks(stage_one, batch):
+    optimizers = stage_one.configure_optimizers()
+    before = copy.deepcopy(stage_one.network.state_dict())
+    stage_one.rehearse_step(batch, optimizers)
+    after = stage_one.network.state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"streams", "translate", "critics"}
+    assert all(weight.grad is None for weight in stage_one.network.parameters())
+
+
 def test_stage_two_takes_over_every_weight_but_the_last_convolutions(stage_one, tmp_path):
     path = write(stage_one, tmp_path / "stage_one.ckpt")
     torch.manual_seed(1)

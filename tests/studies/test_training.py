@@ -1,12 +1,15 @@
 import pytest
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from errors import InputError
-from studies.training import _hand_over_optimisation
+from lightning_modules import FeatureTransitionModule
+from studies.training import _concerns, _hand_over_optimisation
 
 
 class Adversarial(nn.Module):
     gradient_clip_val = None
+    steps_per_batch = 2
 
 
 def test_what_lightning_refuses_goes_to_the_module():
@@ -15,6 +18,35 @@ def test_what_lightning_refuses_goes_to_the_module():
     assert module.gradient_clip_val == 1.0
     assert "gradient_clip_val" not in settings
     assert settings["strategy"] == "ddp_find_unused_parameters_true"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"strategy": "auto", "devices": 2, "accelerator": "cpu"}, True),
+        ({"strategy": "auto", "devices": 1, "num_nodes": 2, "accelerator": "cpu"}, True),
+        ({"strategy": "auto", "devices": "0,1", "accelerator": "gpu"}, True),
+        ({"strategy": "auto", "devices": "auto", "accelerator": "cpu"}, False),
+        ({"strategy": "auto", "devices": 1}, False),
+    ],
+)
+def test_several_devices_wait_for_no_weight_that_was_not_reached(settings, expected):
+    _hand_over_optimisation(Adversarial(), settings)
+    assert (settings["strategy"] == "ddp_find_unused_parameters_true") == expected
+
+
+def test_steps_are_counted_as_batches():
+    settings = {"max_steps": 100, "min_steps": None}
+    _hand_over_optimisation(Adversarial(), settings)
+    assert settings["max_steps"] == 200
+
+
+def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_something_else():
+    stopping, own = EarlyStopping("val/dice/mean", mode="max"), EarlyStopping("val/loss")
+    module = FeatureTransitionModule()
+    assert not _concerns(stopping, module)
+    assert _concerns(own, module)
+    assert _concerns(ModelCheckpoint(), module)
 
 
 @pytest.mark.parametrize(
