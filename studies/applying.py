@@ -167,16 +167,18 @@ class Application:
                 if folder == self.run.folder and self._as_trained(data, model):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)
-                notices = [*model.remarks(), *data.notices]
+                notices, details = [*model.remarks(), *data.notices], []
                 if model.postprocessing is not None:
                     notices.append(
-                        f"post-processing: {model.postprocessing}; means before and after"
+                        f"post-processing: {model.postprocessing}; means before and after:"
                     )
-                    notices += effect_lines(model.test_rows, UNPROCESSED)
+                    lines = effect_lines(model.test_rows, UNPROCESSED)
+                    details += [f"  {line}" for line in lines]
                 if model.reliability:
                     title = f"{self.run.experiment} {self.run.id}"
-                    notices += write_calibration(model.reliability, folder, title)
-                print(test_summary(model.test_rows, folder / "per_case.csv", self.run, notices))
+                    details += write_calibration(model.reliability, folder, title)
+                table = folder / "per_case.csv"
+                print(test_summary(model.test_rows, table, self.run, notices, details))
 
     def _as_trained(self, data: Any, model: Any) -> bool:
         """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""

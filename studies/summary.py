@@ -119,13 +119,24 @@ def validation_summary(cases: dict[str, dict[str, float]], run: Run, per_slice: 
     return _render(_table(rows, title, per_slice=per_slice))
 
 
-def test_summary(rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str]) -> str:
-    """Return the scores of ``test`` as text, with where the per-patient table is."""
+def test_summary(
+    rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str], details: list[str]
+) -> str:
+    """Return the scores of ``test`` as text, with where the per-patient table is.
+
+    Args:
+        rows: of ``per_case.csv``.
+        file: that table.
+        run: what was tested.
+        notices: what a reader has to know, a note each.
+        details: further lines: what post-processing did, calibration.
+    """
     manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
     table = slice_table if manifest.get("per_slice") else score_table
     parts: list[Any] = [table(rows, title=title), _parameters(manifest)]
     parts += _beside(run)
     parts += [f"Note         {notice}" for notice in notices]
+    parts += details
     parts.append(f"Per patient  {_relative(file)}")
     parts += _sync_hint(run)
     parts.append(
