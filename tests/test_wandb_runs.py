@@ -1,7 +1,9 @@
-"""What the runs of the other tests left for Weights & Biases, read back from its own files."""
+"""What runs leave for Weights & Biases, read back from its own files."""
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,32 +11,35 @@ import pytest
 import yaml
 from PIL import Image
 
-import cli
 from evaluation.tables import read_csv
 from studies.dashboard import BOARD, COLUMNS, SYSTEM
-from tests.conftest import SHRUNKEN, SHRUNKEN_SLICES
+from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 
 
 @pytest.fixture(scope="module")
 def folder_of(workplace):
-    """Folder of a tested run: of the tests before this one, or trained now."""
+    """Folder of a tested run, trained by a process of its own as a person would."""
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    own["GLIOFUSE_CACHE"] = str(workplace / "cache")
+
+    def lightning(*words):
+        program = [sys.executable, str(ROOT / "cli.py"), *words, "--runs_dir", "runs-wandb"]
+        result = subprocess.run(
+            program, cwd=workplace, env=own, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def find(name: str, overlay: Path = SHRUNKEN) -> Path:
-        runs = workplace / "runs" / name
-        config = f"experiments/{name}.yaml"
-        before = os.getcwd()
-        os.chdir(workplace)
-        try:
-            if not runs.is_dir():
-                assert cli.main(["fit", "--config", config, "--config", str(overlay)]) == 0
-            folder = sorted(path for path in runs.iterdir() if path.is_dir())[0]
-            manifest = json.loads((folder / "manifest.json").read_text())
-            assert manifest["status"] == "finished"
-            if manifest["validation_cases"] and "test_scores" not in manifest:
-                assert cli.main(["test", "--config", config]) == 0
-        finally:
-            os.chdir(before)
+        runs = workplace / "runs-wandb" / name
+        config = ["--config", f"experiments/{name}.yaml"]
+        if not runs.is_dir():
+            lightning("fit", *config, "--config", str(overlay))
+        (folder,) = (path for path in runs.iterdir() if path.is_dir())
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["status"] == "finished"
+        if manifest["validation_cases"] and "test_scores" not in manifest:
+            lightning("test", *config)
         return folder
 
     return find

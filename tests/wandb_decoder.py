@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,9 +53,19 @@ class Stored:
         return found
 
 
-def stored(run_folder: Path) -> list[Stored]:
-    """Return every offline folder of a run, in the order in which they were begun."""
-    return [decode(folder) for folder in sorted((run_folder / "wandb").glob("offline-run-*"))]
+def stored(run_folder: Path, patience: float = 20.0) -> list[Stored]:
+    """Return every offline folder of a run, in the order in which they were begun.
+
+    W&B's service goes on writing for a moment after a run has finished: what has no end yet is read
+    again, for so many seconds. A run that was killed never has one.
+    """
+    folders = sorted((run_folder / "wandb").glob("offline-run-*"))
+    deadline = time.monotonic() + patience
+    while True:
+        found = [decode(folder) for folder in folders]
+        if all(one.finished for one in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
 
 
 def decode(folder: Path) -> Stored:
