@@ -7,7 +7,7 @@ from pathlib import Path
 from studies.arguments import CommandLine, find_config
 from studies.benchmark_file import integers, read_benchmark
 from studies.benchmark_plan import check_forwarded, make_plan
-from studies.benchmark_tables import show_tables, write_tables
+from studies.benchmark_tables import make_tables, read_scores, show_tables, write_tables
 from studies.command import quiet
 from studies.display import Display, title
 from studies.engine import Engine, study_folder
@@ -42,8 +42,10 @@ def main(words: Sequence[str]) -> int:
             engine = Engine(folder, plan.graph.ordered(), workers, display)
             whole = engine.run()
         results = plan.write_results(folder)
-        files = write_tables(folder)
-    show_tables(folder)
+        scores = read_scores(folder)
+        tables = make_tables(scores)
+        files = write_tables(folder, scores, tables)
+    show_tables(tables)
     print(f"Scores of every patient: {results}")
     if files:
         print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,9 @@ def read_scores(folder: Path) -> BenchmarkScores:
     for cell in cells:
         item = own[cell["folder"]]
         if cell["variant"]:
+            table = Path(cell["per_case"])
             rows = find_tested(cell["per_case"], Path()).rows
-            item = Tested(
-                cell["system"], Path(cell["per_case"]), rows, True, item.manifest, item.split,
-                item.cohort,
-            )  # fmt: skip
+            item = replace(item, name=cell["system"], file=table, rows=rows, named=True)
         tested.append(item)
     return BenchmarkScores(plan, share_patients(tested), cells)
 
@@ -93,18 +91,21 @@ def make_tables(scores: BenchmarkScores) -> list[BenchmarkTable]:
     return tables
 
 
-def write_tables(folder: Path) -> list[Path]:
+def write_tables(
+    folder: Path, scores: BenchmarkScores, tables: Sequence[BenchmarkTable]
+) -> list[Path]:
     """Write every table of a benchmark as Markdown, LaTeX and CSV, and a picture of each.
 
     Args:
         folder: of the benchmark; the files go into ``tables`` in it.
+        scores: what was measured.
+        tables: made of them.
 
     Returns:
         the files; none where nothing was tested yet.
     """
-    scores = read_scores(folder)
     out, files = folder / "tables", []
-    for table in make_tables(scores):
+    for table in tables:
         for suffix, writer in (("md", to_markdown), ("tex", to_latex), ("csv", to_csv)):
             files.append(out / f"{table.key}.{suffix}")
             write_atomically(files[-1], writer(table))
@@ -118,14 +119,14 @@ def write_tables(folder: Path) -> list[Path]:
     return files
 
 
-def show_tables(folder: Path) -> None:
+def show_tables(tables: Sequence[BenchmarkTable]) -> None:
     """Print the tables of a benchmark without their statistics."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=110)
-    for table in make_tables(read_scores(folder)):
+    for table in tables:
         if re.fullmatch(r"table-\d+", table.key):
             console.print(to_terminal(table, console.width))
             console.print()
