@@ -1,13 +1,15 @@
 """A shipped benchmark at the embedded scale, from nothing: time, peak memory, scores.
 
     python -m speed.benchmark experiments/benchmarks/dual_fusion.yaml
-        [--out speed/results/benchmark_dual_fusion.json] [words for the command ...]
+        [--out speed/results/benchmark_dual_fusion.json] [--keep FOLDER] [words for the command ...]
 
 In an empty folder with an empty cache: phantoms are generated, everything is trained and tested.
+With --keep the folder stays, to look at its report.
 The scores are means over the few held-out phantoms; the loss of every training is listed by epoch.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -47,9 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--keep", type=Path, default=None)
     arguments, words = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with contextlib.ExitStack() as places:
+        if arguments.keep is None:
+            folder = Path(places.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            arguments.keep.mkdir(parents=True)
+            folder = arguments.keep.resolve()
         environment = {**os.environ, "GLIOFUSE_CACHE": f"{folder}/cache", "WANDB_MODE": "offline"}
         command = [sys.executable, str(ROOT / "cli.py"), "benchmark", arguments.file, *words]
         began = time.monotonic()
