@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from datamodules.layouts import REGIONS, read_json
-from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table
+from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table, printed
 from evaluation.comparison_figure import comparison_png
 from evaluation.measures import SLICES, ScoreColumn
 from evaluation.provenance import Provenance
 from evaluation.statistics import Row, common_patients, patient_scores, patients_of, summarise
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
+from evaluation.variants_figure import variants_png
 from studies.compared_runs import Tested, find_tested, share_patients
 from studies.provenance import provenance_of
 from studies.runs import write_atomically
@@ -109,6 +110,9 @@ def write_tables(
         for suffix, writer in (("md", to_markdown), ("tex", to_latex), ("csv", to_csv)):
             files.append(out / f"{table.key}.{suffix}")
             write_atomically(files[-1], writer(table))
+    for table in variant_tables(scores, tables):
+        files.append(out / f"{table.key}.png")
+        variants_png(table, files[-1])
     for number, wanted in enumerate(scores.plan["tables"], start=1):
         rows, columns = _selection(scores, wanted)
         if len(rows) > 1 and not wanted.get("variants"):
@@ -117,6 +121,18 @@ def write_tables(
             first = reference if reference in rows else next(iter(rows))
             comparison_png(rows, columns, first, files[-1], wanted["title"])
     return files
+
+
+def variant_tables(
+    scores: BenchmarkScores, tables: Sequence[BenchmarkTable]
+) -> list[BenchmarkTable]:
+    """Return those of a benchmark's tables whose rows are ways of testing."""
+    keys = {
+        f"table-{number}"
+        for number, wanted in enumerate(scores.plan["tables"], start=1)
+        if wanted.get("variants")
+    }
+    return [table for table in tables if table.key in keys and table.columns]
 
 
 def show_tables(tables: Sequence[BenchmarkTable]) -> None:
@@ -231,7 +247,8 @@ def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str)
             }
             ordered = [found.mean for found in means.values() if not np.isnan(found.mean)]
             pick: Any = max if column.measure.higher else min
-            best = pick(ordered) if ordered else None
+            decimals = column.measure.decimals
+            best = printed(pick(ordered), decimals) if ordered else None
             for name in names:
                 found = means.get(name)
                 cells.append(
@@ -242,7 +259,7 @@ def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str)
                         spread=found.sd,
                         low=found.low,
                         high=found.high,
-                        best=found.mean == best and len(names) > 1,
+                        best=printed(found.mean, decimals) == best and len(names) > 1,
                         summary=found,
                     )
                 )

@@ -22,10 +22,11 @@ from evaluation.report import Picture, Report, to_page
 from evaluation.statistics import patients_of
 from evaluation.systems_figure import systems_png
 from evaluation.tables import read_csv
+from evaluation.variants_figure import variants_png
 from evaluation.viewed_case import ViewedCase
 from evaluation.viewer_volumes import packed
 from studies.benchmark_systems import benchmark_systems
-from studies.benchmark_tables import make_tables
+from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
 from studies.environment import versions
 from studies.report_cases import choose_cases, view_cases
@@ -83,11 +84,12 @@ def write_report(
     if folders:
         scores, beside, remarks = benchmark_systems(folders[0])
         title, tables = str(scores.plan["name"]), make_tables(scores)
+        variants = variant_tables(scores, tables)
     else:
         tested = [find_tested(str(source), runs_dir) for source in sources]
-        beside, remarks, tables = side_by_side(tested, reference), [], []
+        beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
         title = _title(list(beside.systems))
-    report = _compose(beside, title, tables, remarks, pictures=pictures)
+    report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
     text = to_page(report)
     if len(text) > MOST_BYTES:
         said = f"The viewer is left out: with it the page would have {len(text) / 1e6:.0f} MB."
@@ -111,6 +113,7 @@ def _compose(
     beside: SideBySide,
     title: str,
     planned: Sequence[BenchmarkTable],
+    variants: Sequence[BenchmarkTable],
     remarks: list[str],
     *,
     pictures: bool,
@@ -121,6 +124,7 @@ def _compose(
         beside: the systems.
         title: of the page.
         planned: tables that a benchmark asks for, with its statistics; none for single runs.
+        variants: those of them whose rows are ways of testing.
         remarks: grows by what is missing.
         pictures: whether patients are segmented again and shown.
     """
@@ -133,7 +137,7 @@ def _compose(
     tables += _further(beside, others)
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
-        distributions = _distributions(beside, columns, studio)
+        distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
         curves = _curves(beside, studio, remarks)
         reliabilities = _reliabilities(beside, remarks)
         calibration = _calibration(reliabilities, studio)
@@ -186,6 +190,15 @@ def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[Benchma
     patients = len(patients_of(beside.rows[beside.reference]))
     short = beside.provenance.sentences(patients)
     return [replace(table, footnotes=short) for table in tables[:-1]] + tables[-1:]
+
+
+def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
+    found = []
+    for table in tables:
+        file = studio / f"{table.key}.png"
+        variants_png(table, file)
+        found.append(Picture.of(file, f"{table.title}: means; bold is the best system of a row."))
+    return found
 
 
 def _distributions(

@@ -139,6 +139,20 @@ def test_a_benchmark_has_its_own_tables_and_names_what_is_open(place, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_ways_of_testing_are_a_table_and_a_picture(place, capsys):
+    wanted = {"title": "Subsets", "metrics": ["dice"], "variants": ["without-t1"]}
+    folder = benchmark(place, tables=[wanted])
+    table = place / "runs" / "fusion" / "bbbbbb000000" / "without-t1" / "per_case.csv"
+    table.parent.mkdir()
+    write_csv(scored(), table)
+    assert report(capsys, str(folder), "--pictures", "false")[0] == 0
+    text = (folder / "report.html").read_text()
+    assert "<th scope=\"row\">without-t1" in text
+    assert "Subsets: means; bold is the best system of a row." in text
+    assert text.count("data:image/png") == 1
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, capsys):
     write_csv(scored(count=6), place / "runs" / "dynunet" / "aaaaaa000000" / "per_case.csv")
     folder = benchmark(place)
