@@ -147,7 +147,7 @@ def test_ways_of_testing_are_a_table_and_a_picture(place, capsys):
     write_csv(scored(), table)
     assert report(capsys, str(folder), "--pictures", "false")[0] == 0
     text = (folder / "report.html").read_text()
-    assert "<th scope=\"row\">without-t1" in text
+    assert '<th scope="row">without-t1' in text
     assert "Subsets: means; bold is the best system of a row." in text
     assert text.count("data:image/png") == 1
 
