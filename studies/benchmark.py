@@ -49,9 +49,10 @@ def main(words: Sequence[str]) -> int:
     print(f"Scores of every patient: {results}")
     if files:
         print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")
+    status = report(engine, whole)
     if any(cell.test.finished() for cell in plan.cells):
         print(f"Page to look at, offline: {write_report([folder])}")
-    return report(engine, whole)
+    return status
 
 
 def report(engine: Engine, whole: bool) -> int:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -97,39 +97,39 @@ class LocalWorkers:
     Args:
         jobs: how many at once.
         threads: of the processor for each.
-        gpus: numbers of the GPUs that are dealt out, one a task; none: all tasks see what there is.
+        gpus: GPUs that are dealt out, one a task, as ``CUDA_VISIBLE_DEVICES`` names them; none:
+            all tasks see what there is.
     """
 
-    def __init__(self, jobs: int, threads: int, gpus: int = 0) -> None:
+    def __init__(self, jobs: int, threads: int, gpus: Sequence[str] = ()) -> None:
         self.jobs = jobs
         self.threads = threads
-        self.free_gpus = list(range(gpus))
-        self.processes: dict[str, tuple[subprocess.Popen[bytes], int | None]] = {}
+        self.gpus = list(gpus)
+        self.processes: dict[str, tuple[subprocess.Popen[bytes], str | None]] = {}
 
     def has_room(self) -> bool:
         """Whether fewer tasks run than may."""
         return len(self.processes) < self.jobs
 
     def start(self, task: Task, threads: int | None) -> None:
-        """Start a task."""
-        gpu = self.free_gpus.pop(0) if self.free_gpus else None
+        """Start a task, on the GPU with the fewest of them."""
+        taken = [gpu for _, gpu in self.processes.values()]
+        gpu = min(self.gpus, key=taken.count, default=None)
         own = {"OMP_NUM_THREADS": str(threads or self.threads)}
         if gpu is not None:
-            own["CUDA_VISIBLE_DEVICES"] = str(gpu)
+            own["CUDA_VISIBLE_DEVICES"] = gpu
         task.environment = {**task.environment, **own}
         self.processes[task.id] = (task.start(), gpu)
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""
         found = {}
-        for name, (process, gpu) in list(self.processes.items()):
+        for name, (process, _) in list(self.processes.items()):
             status = process.poll()
             if status is None:
                 continue
             stop(process)
             del self.processes[name]
-            if gpu is not None:
-                self.free_gpus.append(gpu)
             found[name] = status
         return found
 

@@ -47,10 +47,10 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
 def _local(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
     if wanted is not None and wanted < 1:
         raise InputError(f"--jobs is {wanted}: expected 1 or more.")
-    gpus = 0 if _spread(jobs) else _gpus(jobs)
+    gpus = [] if _spread(jobs) else _gpus(jobs)
     # On two cores two networks side by side do about twice the work of one with both.
-    at_once = wanted or gpus or (1 if _spread(jobs) else min(2, cores()))
-    return LocalWorkers(at_once, max(1, cores() // at_once), gpus if gpus > 1 else 0)
+    at_once = wanted or len(gpus) or (1 if _spread(jobs) else min(2, cores()))
+    return LocalWorkers(at_once, max(1, cores() // at_once), gpus if len(gpus) > 1 else [])
 
 
 def _spread(jobs: Sequence[Job]) -> bool:
@@ -59,15 +59,18 @@ def _spread(jobs: Sequence[Job]) -> bool:
     return bool(devices - {"auto", "1"})
 
 
-def _gpus(jobs: Sequence[Job]) -> int:
+def _gpus(jobs: Sequence[Job]) -> list[str]:
+    """Return the GPUs that the jobs may use, by the names that their processes know them by."""
     from studies.training import choose_device
 
     kinds = {choose_device(job.plan.config["trainer"]["accelerator"]) for job in jobs}
     if "cuda" not in kinds:
-        return 0
+        return []
     import torch
 
-    return torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return named if len(named) == count and all(named) else [str(number) for number in range(count)]
 
 
 def cores() -> int:

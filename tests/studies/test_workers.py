@@ -1,0 +1,50 @@
+"""Workers of one machine: which GPU a task gets."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from studies import working
+from studies.workers import LocalWorkers, Task
+
+
+@pytest.fixture
+def workers(tmp_path):
+    """Workers with a function that starts a task and says which GPU it sees."""
+    made = LocalWorkers(5, 1, ["GPU-a", "GPU-b"])
+
+    def start(name):
+        task = Task(name, [], tmp_path / f"{name}.log", tmp_path)
+        task.start = lambda: subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+        )
+        made.start(task, None)
+        return task.environment["CUDA_VISIBLE_DEVICES"]
+
+    yield made, start
+    made.stop()
+
+
+def test_a_task_gets_the_gpu_with_the_fewest(workers):
+    made, start = workers
+    assert [start(name) for name in "abc"] == ["GPU-a", "GPU-b", "GPU-a"]
+    process, _ = made.processes["b"]
+    process.communicate(b"\n")
+    assert made.ended() == {"b": 0}
+    assert [start(name) for name in "de"] == ["GPU-b", "GPU-b"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "names"),
+    [("", ["0", "1"]), ("4, GPU-7f", ["4", "GPU-7f"]), ("0,1,2", ["0", "1"])],
+)
+def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("studies.training.choose_device", lambda _: "cuda")
+    assert working._gpus([]) == []  # no job, no GPU is asked for
+    job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": {"accelerator": "auto"}}))
+    assert working._gpus([job]) == names
