@@ -1,5 +1,6 @@
 """The ``lightning`` command: a table of subcommands; each is imported only when it is asked for."""
 
+import errno
 import importlib
 import sys
 
@@ -67,6 +68,19 @@ def main(argv: list[str] | None = None) -> int:
         status = getattr(importlib.import_module(module_name), function)(words[1:])
     except InputError as error:
         print(f"lightning {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"lightning {words[0]}: stopped; what is finished is kept.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"lightning {words[0]}: the disk is full{where}: free some space and repeat the "
+            "command; what is finished is kept.",
+            file=sys.stderr,
+        )
         return 2
     return int(status or 0)
 

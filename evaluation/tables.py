@@ -62,16 +62,18 @@ def read_csv(
     Args:
         path: the file.
         text: columns that stay text even where they look like a number.
+
+    Raises:
+        ValueError: naming a row with too few or too many cells, as of a file that was cut off.
     """
     with path.open(newline="", encoding="utf-8") as handle:
-        return [
-            {
-                name: value if name in text else _number(value)
-                for name, value in row.items()
-                if value not in ("", None)
-            }
-            for row in csv.DictReader(handle)
-        ]
+        found = []
+        for number, row in enumerate(csv.DictReader(handle, strict=True), start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} is broken")
+            cells = {name: value for name, value in row.items() if value}
+            found.append({name: v if name in text else _number(v) for name, v in cells.items()})
+        return found
 
 
 def score_table(

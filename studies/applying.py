@@ -1,6 +1,7 @@
 """Using trained models: what happens around ``validate``, ``test`` and ``predict``."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from studies import tracking
 from studies.recall import Recall, check_preparation
 from studies.summary import prediction_summary, test_summary, validation_summary
+
+# Entries of a data identity that change no test, and those that go with another cohort.
+OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
+OF_A_COHORT = ("protocol", "filled", "registration")
 
 
 def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -163,8 +168,14 @@ class Application:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
                 folder = self._results_folder(data, model)
-                write_csv(model.test_rows, folder / "per_case.csv")
-                if folder == self.run.folder and self._as_trained(data, model):
+                calibration: list[str] = []
+                if model.reliability:
+                    title = f"{self.run.experiment} {self.run.id}"
+                    calibration = write_calibration(model.reliability, folder, title)
+                write_csv(
+                    model.test_rows, folder / "per_case.csv"
+                )  # last: with it the test is done
+                if folder == self.run.folder:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)
                 notices, details = [*model.remarks(), *data.notices], []
@@ -174,33 +185,30 @@ class Application:
                     )
                     lines = effect_lines(model.test_rows, UNPROCESSED)
                     details += [f"  {line}" for line in lines]
-                if model.reliability:
-                    title = f"{self.run.experiment} {self.run.id}"
-                    details += write_calibration(model.reliability, folder, title)
-                table = folder / "per_case.csv"
+                table, details = folder / "per_case.csv", [*details, *calibration]
                 print(test_summary(model.test_rows, table, self.run, notices, details))
 
-    def _as_trained(self, data: Any, model: Any) -> bool:
-        """Whether this is the run's own test: its best checkpoint, its settings, all its cases."""
-        card, identity = self.recalled.cards[0], data.identity()
-        stored = {name: value for name, value in card["data"].items() if name != "split"}
-        used = {name: value for name, value in identity.items() if name != "split"}
-        return (
-            not self._changes(data, model)
-            and used == stored
-            and sorted(data.split.test) == sorted(card["split"]["test"])
-        )
-
     def _changes(self, data: Any, model: Any) -> list[str]:
-        """Name what makes this another test than the run's own, as folders of its results."""
+        """Name what makes this another test than the run's own, as folders of its results.
+
+        Its own is that of its best checkpoint with its settings on all its test cases.
+        """
         card, checkpoints, changes = self.recalled.cards[0], self.recalled.checkpoints, []
         if len(checkpoints) > 1:
             members = " ".join(str(card["run"]["id"]) for card in self.recalled.cards)
             changes.append(f"ensemble-{_digest(members)}")
         elif checkpoints[0].resolve() != self.run.best_checkpoint.resolve():
             changes.append(f"checkpoint-{checkpoints[0].stem}")
-        if data.split.protocol == "external":
+        external = data.split.protocol == "external"
+        if external:
             changes.append(f"external-{data.fingerprint()[:8]}")
+        elif sorted(data.split.test) != sorted(card["split"]["test"]):
+            changes.append(f"patients-{_digest(' '.join(sorted(data.split.test)))}")
+        used = data.identity()
+        named = ("split", "drop", *OF_TRAINING, *(OF_A_COHORT if external else ()))
+        other = {name: used[name] for name in used if used[name] != card["data"].get(name)}
+        if settings := {name: value for name, value in other.items() if name not in named}:
+            changes.append(f"data-{_digest(json.dumps(settings, sort_keys=True))}")
         if data.drop != card["data"].get("drop", []):
             changes.append("-".join(["without", *(data.drop or ["none"])]))
         if self.recalled.model_words:

@@ -1,13 +1,21 @@
 """``lightning benchmark FILE``: every system of a file trained and tested under one protocol."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.layouts import read_json
+from errors import InputError
 from studies.arguments import CommandLine, find_config
 from studies.benchmark_file import integers, read_benchmark
-from studies.benchmark_plan import check_forwarded, make_plan
-from studies.benchmark_tables import make_tables, read_scores, show_tables, write_tables
+from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
+from studies.benchmark_tables import (
+    make_tables,
+    read_benchmark_scores,
+    show_tables,
+    write_tables,
+)
 from studies.command import quiet
 from studies.display import Display, title
 from studies.engine import Engine, study_folder
@@ -22,6 +30,8 @@ def main(words: Sequence[str]) -> int:
     quiet()
     benchmark = read_benchmark(options.file)
     if options.folds is not None:
+        if options.folds < 2:
+            raise InputError(f"--folds is {options.folds}: expected 2 or more.")
         benchmark.n_folds, benchmark.folds = options.folds, list(range(options.folds))
     if options.seeds is not None:
         benchmark.seeds = integers(options.seeds, "--seeds")
@@ -37,22 +47,53 @@ def main(words: Sequence[str]) -> int:
         print_estimate(plan.graph.ordered())
         return 0
     with study_folder(folder, "benchmark"), make_workers(options, plan.graph.ordered()) as workers:
+        set_aside_other(folder, plan)
         plan.write(folder, ["lightning", "benchmark", *words])
         with Display() as display:
             engine = Engine(folder, plan.graph.ordered(), workers, display)
             whole = engine.run()
-        results = plan.write_results(folder)
-        scores = read_scores(folder)
-        tables = make_tables(scores)
-        files = write_tables(folder, scores, tables)
+        try:
+            _conclude(folder, plan)
+        finally:  # whatever the tables and the page come to
+            status = report(engine, whole)
+    return status
+
+
+def _conclude(folder: Path, plan: BenchmarkPlan) -> None:
+    """Write scores, tables and page of what is tested, and say where they are."""
+    results = plan.write_results(folder)
+    scores = read_benchmark_scores(folder)
+    tables = make_tables(scores)
+    files = write_tables(folder, scores, tables)
     show_tables(tables)
     print(f"Scores of every patient: {results}")
     if files:
         print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")
-    status = report(engine, whole)
     if any(cell.test.finished() for cell in plan.cells):
         print(f"Page to look at, offline: {write_report([folder])}")
-    return status
+
+
+def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
+    """Move the results of another benchmark that lie in a folder, such as of other data.
+
+    What a plan that grew already has stays: it is in the new one too.
+
+    Args:
+        folder: of the benchmark.
+        plan: what it will hold.
+    """
+    file = folder / "plan.json"
+    if not file.is_file():
+        return
+    there = {cell["per_case"] for cell in read_json(file).get("cells", [])}
+    if there <= {str(cell.test.table) for cell in plan.cells}:
+        return
+    kept = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(file.stat().st_mtime))
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ("plan.json", "state.json", "results.csv", "tables", "report.html"):
+        if (folder / name).exists():
+            (folder / name).replace(kept / name)
+    print(f"{folder} held a benchmark of other runs: its tables and its page are now in {kept}.")
 
 
 def report(engine: Engine, whole: bool) -> int:

@@ -1,6 +1,7 @@
 """A benchmark resolved: which training and which tests every system needs, and what is shared."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     """
     differences = compare_protocols(benchmark, planner.parse, line)
     graph = JobGraph()
-    cells = []
+    cells: list[Cell] = []
     folds: list[int | None] = [*benchmark.folds] or [None]
     for fold in folds:
         for seed in benchmark.seeds:
@@ -139,11 +140,22 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
                 words = _line(benchmark, entry, line, fold=fold, seed=seed)
                 plan = planner.plan(words)
                 training = graph.add_training(plan)
+                _check_once(entry, training, cells)
                 for variant in [None, *benchmark.variants]:
                     test = graph.add_test(plan, variant)
                     name = variant.name if variant else ""
                     cells.append(Cell(entry, fold, seed, name, training, test))
     return BenchmarkPlan(benchmark, graph, cells, differences)
+
+
+def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:
+    """Refuse a system that is another one under another name: nobody compares it with itself."""
+    for cell in cells:
+        if cell.training is training and cell.entry.system != entry.system:
+            raise InputError(
+                f"{cell.entry.system} and {entry.system} are the same training, what distinguishes "
+                "them in the benchmark's file changes nothing in it: leave one of them out."
+            )
 
 
 def compare_protocols(

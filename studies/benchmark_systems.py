@@ -5,7 +5,7 @@ from pathlib import Path
 
 from errors import InputError
 from evaluation.statistics import patients_of
-from studies.benchmark_tables import BenchmarkScores, provenance, read_scores
+from studies.benchmark_tables import BenchmarkScores, provenance, read_benchmark_scores
 from studies.side_by_side import SideBySide, side_by_side
 
 NAMED_AT_MOST = 6
@@ -23,12 +23,10 @@ def benchmark_systems(folder: Path) -> tuple[BenchmarkScores, SideBySide, list[s
     Raises:
         InputError: when nothing is tested yet, or a file is damaged.
     """
-    scores = read_scores(folder)
+    scores = read_benchmark_scores(folder)
     plan = scores.plan
     tested = [
-        replace(item, name=cell["system"], named=True)
-        for cell, item in zip(scores.cells, scores.tested, strict=True)
-        if not cell["variant"]
+        item for cell, item in zip(scores.cells, scores.tested, strict=True) if not cell["variant"]
     ]
     if not tested:
         raise InputError(

@@ -17,7 +17,8 @@ from evaluation.statistics import Row, common_patients, patient_scores, patients
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
 from evaluation.variants_figure import variants_png
-from studies.compared_runs import Tested, find_tested, share_patients
+from studies.compared_runs import Tested, share_patients, tested_by
+from studies.jobs import damage_of
 from studies.provenance import provenance_of
 from studies.runs import write_atomically
 
@@ -53,24 +54,27 @@ class BenchmarkScores:
         )
 
 
-def read_scores(folder: Path) -> BenchmarkScores:
-    """Read the plan of a benchmark and every table of scores that is there.
+def read_benchmark_scores(folder: Path) -> BenchmarkScores:
+    """Read the plan of a benchmark and every whole table of scores that is there.
 
     Args:
         folder: of the benchmark, with ``plan.json``.
     """
     plan = read_json(folder / "plan.json")
-    cells = [cell for cell in plan["cells"] if Path(cell["per_case"]).is_file()]
-    own = {cell["folder"]: find_tested(cell["folder"], Path()) for cell in cells}
-    tested = []
-    for cell in cells:
-        item = own[cell["folder"]]
-        if cell["variant"]:
-            table = Path(cell["per_case"])
-            rows = find_tested(cell["per_case"], Path()).rows
-            item = replace(item, name=cell["system"], file=table, rows=rows, named=True)
-        tested.append(item)
+    cells = [cell for cell in plan["cells"] if _is_whole(Path(cell["per_case"]))]
+    tested = [
+        replace(
+            tested_by(Path(cell["folder"]), Path(cell["per_case"])),
+            name=cell["system"],
+            named=True,
+        )
+        for cell in cells
+    ]
     return BenchmarkScores(plan, share_patients(tested), cells)
+
+
+def _is_whole(table: Path) -> bool:
+    return table.is_file() and not damage_of(table, set())
 
 
 def make_tables(scores: BenchmarkScores) -> list[BenchmarkTable]:
@@ -120,6 +124,8 @@ def write_tables(
             reference = scores.plan["reference"]
             first = reference if reference in rows else next(iter(rows))
             comparison_png(rows, columns, first, files[-1], wanted["title"])
+    for file in set(out.glob("table-*")) - set(files):  # of an earlier state of the file
+        file.unlink()
     return files
 
 

@@ -16,8 +16,14 @@ from studies.comparison import system_name
 from studies.runs import Run, newest_finished
 
 TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout")
-# What decides which slices are scored, and on which grid.
-SLICE_SETTINGS = ("selection", "slices_per_patient", "split_by", "spacing", "patch_size")
+# What decides which slices are scored, and on which grid: setting to its entry in the identity.
+SLICE_SETTINGS = {
+    "selection": "selection",
+    "slices_per_patient": "slices_per_patient",
+    "split_by": "split_by",
+    "spacing": "spacing",
+    "slice_size": "patch_size",
+}
 EXTERNAL = "external-"
 
 
@@ -61,7 +67,7 @@ class Tested:
         }
         if self.manifest.get("per_slice"):
             data = self.manifest.get("determinants", {}).get("data", {})
-            found |= {f"data.{key}": data.get(key) for key in SLICE_SETTINGS}
+            found |= {f"data.{name}": data.get(key) for name, key in SLICE_SETTINGS.items()}
         return found
 
 
@@ -136,14 +142,31 @@ def _of_table(file: Path) -> Tested:
     if file.name != "per_case.csv" or not (run.folder / "manifest.json").is_file():
         name = home.name if file.name == "per_case.csv" else file.stem
         return Tested(name, file, rows)
-    manifest, split = run.manifest(), _split(run)
+    return _of_run_table(run, file, rows, external)
+
+
+def tested_by(folder: Path, file: Path) -> Tested:
+    """Return a table of scores that the checkpoint of a run got, wherever the table lies.
+
+    Args:
+        folder: of the run.
+        file: the table.
+
+    Raises:
+        InputError: when the table or the run's manifest is damaged.
+    """
+    return _of_run_table(_run_at(folder), file, read_scores(file))
+
+
+def _of_run_table(run: Run, file: Path, rows: list[dict[str, Any]], cohort: str = "") -> Tested:
+    manifest = run.manifest()
     return Tested(
         name=system_name({"experiment": run.experiment, **manifest}),
         file=file,
         rows=rows,
         manifest=manifest,
-        split=split,
-        cohort=external or str(manifest.get("cohort", "")),
+        split=_split(run),
+        cohort=cohort or str(manifest.get("cohort", "")),
     )
 
 

@@ -19,6 +19,8 @@ from studies.workers import Task, Workers
 ENDED = ("finished", "failed", "blocked")
 ELSEWHERE = "is trained by another process"
 FULL_DISK = os.strerror(errno.ENOSPC)
+REFUSED = 2  # exit status of a command that was refused its input, or the lock of its run
+SEEN_WITHIN = 5.0  # seconds
 NO_ROOM = 2**20  # bytes; torch does not say why it could not write a checkpoint
 
 
@@ -51,7 +53,7 @@ class Engine:
             if job.finished():
                 self._set(job, "finished", seconds=0.0, message="was done before")
             elif damage := job.damage():
-                self.display.note(f"{job.table} {damage}: it is tested again")
+                self.display.note(f"{damage} It is tested again now.")
         self._save()
         try:
             while any(entry["status"] not in ENDED for entry in self.state.values()):
@@ -123,23 +125,34 @@ class Engine:
         ended = self.workers.ended()
         for name, status in ended.items():
             job, task = self.jobs[name], self.tasks.pop(name)
-            if job.finished():
+            if self._has_result(job, status):
                 self._end(job, "finished", "")
-            elif job.kind == "fit" and job.run.is_locked():
+            elif job.kind == "fit" and status == REFUSED and job.run.is_locked():
                 self._set(job, "waiting", message=ELSEWHERE)
                 self._save()
             else:
                 self._end(job, "failed", self._reason(job, task, status))
         return bool(ended)
 
+    @staticmethod
+    def _has_result(job: Job, status: int) -> bool:
+        """Whether it left one; what another machine wrote may be seen here some seconds later."""
+        last = time.monotonic() + (0 if status else SEEN_WITHIN)
+        while not job.finished():
+            if time.monotonic() >= last:
+                return False
+            time.sleep(0.5)
+        return True
+
     def _reason(self, job: Job, task: Task, status: int) -> str:
         last = task.last_line()
-        room = shutil.disk_usage(self.folder).free
+        runs = job.run.folder.parents[1]
+        room = min(shutil.disk_usage(place).free for place in (self.folder, runs) if place.exists())
         if FULL_DISK in last or room < NO_ROOM:
             self.disk_full = True
         what = f"it stopped with status {status}" if status else "it left no whole result"
         if damage := job.damage():
-            what = f"{job.table} {damage}"
+            what = damage
         return f"{what} ({last})"
 
     # -- state -------------------------------------------------------------------------------------

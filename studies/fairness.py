@@ -9,7 +9,7 @@ from studies.stages import PROTOCOL
 Settings = Mapping[str, Any]
 
 NEUTRAL = ("data.num_workers", "data.cache_dir", "data.images")  # they change no result
-PATIENTS = (  # settings that decide who is tested: systems share them, whatever their files say
+PATIENTS = (  # settings that decide who and what is tested, whatever the systems' files say
     "data.class_path",
     "data.root",
     "data.protocol",
@@ -22,6 +22,9 @@ PATIENTS = (  # settings that decide who is tested: systems share them, whatever
     "data.phantom_seed",
     "data.phantom_spacing",
     "data.drop",
+    "data.selection",  # of slices
+    "data.slices_per_patient",
+    "data.slice_size",
 )
 
 

@@ -1,6 +1,5 @@
 """Jobs of a study: one training or one test each, every one of them once, in the order of need."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,9 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.slice_split import by_case, is_by_slice
+from errors import InputError
 from studies.benchmark_file import Variant
+from studies.compared_runs import read_scores
 from studies.runs import Run
 from studies.stages import Plan
+
+# Options of a training that its tests need too; what else they need its checkpoint knows.
+PLACES = (
+    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
+    *("data.root", "data.layout", "data.cache_dir", "data.num_workers"),
+)
 
 
 @dataclass
@@ -26,6 +33,7 @@ class Job:
         needs: ids of the jobs that have to be finished before.
         plan: the resolved training.
         variant: name of the test, empty for the run's own.
+        options: of a variant, the last of its words.
         results: folder of ``per_case.csv``.
         threads: of the processor, where it must not be the engine's choice.
     """
@@ -37,6 +45,7 @@ class Job:
     needs: list[str]
     plan: Plan
     variant: str = ""
+    options: Sequence[str] = ()
     results: Path = field(default_factory=Path)
     threads: int | None = None
 
@@ -59,14 +68,14 @@ class Job:
         return bool(self.variant) or "test_scores" in self.run.manifest()
 
     def damage(self) -> str:
-        """Say what is wrong with a table of scores that is there; empty where nothing is."""
+        """Say in a sentence what is wrong with a table of scores that is there, if anything is."""
         if self.kind == "fit" or not self.table.is_file():
             return ""
         return damage_of(self.table, self.patients())
 
     def patients(self) -> set[str]:
         """Case ids that its own test scores; none where the test is of another cohort."""
-        if any(word.startswith(("--data.root", "--data.split")) for word in self.words):
+        if any(word.startswith(("--data.root", "--data.split")) for word in self.options):
             return set()
         split = self.plan.data.split
         by_slice = is_by_slice(split.test, self.plan.data.case_hashes())
@@ -88,40 +97,19 @@ class Job:
 
 
 def damage_of(table: Path, patients: set[str]) -> str:
-    """Say what is wrong with a ``per_case.csv``; empty where nothing is.
+    """Say in a sentence what is wrong with a ``per_case.csv``; empty where nothing is.
 
     Args:
         table: the file.
         patients: case ids it should hold; empty: any.
     """
     try:
-        with table.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return f"cannot be read ({error})"
-    if "case_id" not in columns or not any(
-        name.startswith("dice/") or "/dice/" in name for name in columns
-    ):
-        return "has no columns case_id and dice"
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            return f"has a broken row {number}"
-        for name, value in row.items():
-            if "/" in name and value and not _is_number(value):
-                return f"has {value!r} for {name} in row {number}"
-    found = [row["case_id"] for row in rows]
-    if not rows or len(set(found)) < len(found) or (patients and set(found) != patients):
-        return f"holds {len(found)} rows for {len(patients) or 'its'} patients"
+        found = [row["case_id"] for row in read_scores(table)]
+    except InputError as error:
+        return str(error)
+    if patients and sorted(found) != sorted(patients):
+        return f"{table} holds {len(found)} rows for {len(patients)} patients."
     return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 class JobGraph:
@@ -154,7 +142,7 @@ class JobGraph:
         name = f"{training.id}.test" + (f"-{folder.name}" if variant else "")
         if name not in self.jobs:
             words = ["test", "--ckpt_path", str(run.best_checkpoint), *_runs_dir(run)]
-            words += _devices(plan)
+            words += _places(plan)
             if variant:
                 words += [f"--results_dir={folder}", *options]
             self.jobs[name] = Job(
@@ -165,6 +153,7 @@ class JobGraph:
                 [training.id],
                 plan,
                 variant.name if variant else "",
+                options,
                 folder,
             )
         return self.jobs[name]
@@ -191,12 +180,6 @@ def _without(words: Sequence[str], name: str) -> list[str]:
     return kept
 
 
-def _devices(plan: Plan) -> list[str]:
-    """Return the words of a training that say where it runs: a test takes only the data along."""
-    names = ("accelerator", "devices", "strategy", "num_nodes")
-    return [
-        word
-        for name, words in plan.line.options
-        if name in [f"trainer.{setting}" for setting in names]
-        for word in words
-    ]
+def _places(plan: Plan) -> list[str]:
+    """Return the words of a training that say where it runs and where its data are now."""
+    return [word for name, words in plan.line.options if name in PLACES for word in words]

@@ -1,5 +1,8 @@
 """A wrong input is one clear sentence and status 2, before anything is trained."""
 
+import errno
+import os
+
 import pytest
 import torch
 
@@ -22,6 +25,21 @@ def fit(*words):
 
 def test_unknown_command(capsys):
     assert "no command 'trian'" in refused(capsys, "trian")
+
+
+def test_a_full_disk_and_a_stop_are_told_in_one_sentence(capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "cache/p1.npy")
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.compare.main", full)
+    said = refused(capsys, "compare")
+    assert said.startswith("lightning compare: the disk is full (cache/p1.npy): free some space")
+    monkeypatch.setattr("studies.compare.main", stopped)
+    assert cli.main(["compare"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_no_experiment(in_workplace, capsys):

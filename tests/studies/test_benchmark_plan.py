@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.splits import Split
+from errors import InputError
 from studies.arguments import CommandLine
+from studies.benchmark import set_aside_other
 from studies.benchmark_file import Benchmark, Entry, Variant
 from studies.benchmark_plan import make_plan
 from studies.jobs import damage_of
@@ -112,6 +114,49 @@ def test_the_command_of_a_job_can_be_typed(planner, tmp_path):
     assert test.words[-2:] == ["--trainer.accelerator", "cpu"]  # where it runs, nothing else
 
 
+def test_a_test_goes_where_the_data_are_now_and_is_still_counted(planner):
+    variants = [Variant("elsewhere", ("--data.root=/other",))]
+    line = CommandLine.parse(["--data.root", "/new", "--data.batch_size", "2"])
+    plan = make_plan(benchmark(variants=variants), planner, line)
+    own, elsewhere = (cell.test for cell in plan.cells[:2])
+    assert own.words[-2:] == ["--data.root", "/new"]
+    assert own.patients() == {"p3", "p4"}
+    assert elsewhere.words[-1] == "--data.root=/other"  # the last of two wins
+    assert elsewhere.patients() == set()
+
+
+def test_one_training_under_two_names_is_refused(planner):
+    entries = [Entry("a", "late.yaml"), Entry("b", "late.yaml", options=("--data.split_seed=1",))]
+    twins = Benchmark("b", Path("b.yaml"), entries, "a", allow_different=["data.split_seed"])
+    make_plan(twins, planner, CommandLine())
+    twins.entries = [Entry("a", "late.yaml"), Entry("b", "late.yaml")]
+    with pytest.raises(InputError, match="a and b are the same training"):
+        make_plan(twins, planner, CommandLine())
+
+
+def test_results_of_other_runs_are_set_aside_and_kept(planner, tmp_path, capsys):
+    folder = tmp_path / "benchmarks" / "b"
+
+    def hold(plan):
+        set_aside_other(folder, plan)
+        plan.write(folder, [])
+
+    small = make_plan(benchmark(), planner, CommandLine())
+    hold(small)
+    (folder / "results.csv").write_text("of the small")
+    entries = [*benchmark().entries, Entry("segresnet", "segresnet.yaml")]
+    grown = Benchmark("b", Path("b.yaml"), entries, "fusion")
+    hold(make_plan(grown, planner, CommandLine()))
+    assert (folder / "results.csv").read_text() == "of the small"
+    assert not (folder / "earlier").exists()
+    hold(make_plan(benchmark(), planner, CommandLine.parse(["--data.root=/large"])))
+    (kept,) = (folder / "earlier").iterdir()
+    assert (kept / "results.csv").read_text() == "of the small"
+    assert len(json.loads((kept / "plan.json").read_text())["systems"]) == 4
+    assert not (folder / "results.csv").exists()
+    assert f"now in {kept}" in capsys.readouterr().out
+
+
 GOOD = "case_id,dice/WT,empty_rule\np3,0.5,brats\np4,nan,brats\n"
 
 
@@ -119,14 +164,15 @@ GOOD = "case_id,dice/WT,empty_rule\np3,0.5,brats\np4,nan,brats\n"
     ("text", "damage"),
     [
         (GOOD, ""),
-        ("", "no columns"),
-        ("case_id,hd95/WT\np3,1\np4,2\n", "no columns"),
-        (GOOD[:-8], "broken row 3"),
-        (GOOD.replace("0.5", "0.5x"), "'0.5x' for dice/WT in row 2"),
-        (GOOD.replace("p4", "p3"), "2 rows for 2 patients"),
+        ("", "no table of scores"),
+        ("case_id,empty_rule\np3,brats\np4,brats\n", "no column with scores"),
+        (GOOD[:-8], "row 3 is broken"),
+        (GOOD.replace("0.5", "0.5x"), "'0.5x' in dice/WT of p3"),
+        (GOOD.replace("0.5", "85"), "a share between 0 and 1"),
+        (GOOD.replace("p4", "p3"), "the patient p3 twice"),
         (GOOD + "p5,0.5,brats\n", "3 rows for 2 patients"),
         (GOOD.replace("p4,nan,brats\n", ""), "1 rows for 2 patients"),
-        ("\x00" + GOOD, "no columns"),
+        ("\x00" + GOOD, "per_case.csv is "),
     ],
 )
 def test_a_table_of_scores_is_whole_or_named(text, damage, tmp_path):

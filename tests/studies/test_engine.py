@@ -1,8 +1,10 @@
 """The engine on jobs that cost nothing."""
 
 import errno
+import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,7 +127,8 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(training):
     assert mended.order == ["a", "c", "d"]
 
 
-def test_leaving_nothing_is_a_failure_too(training):
+def test_leaving_nothing_is_a_failure_too(training, monkeypatch):
+    monkeypatch.setattr(engine_module, "SEEN_WITHIN", 0.0)
     engine = Engine(Path("study"), [training("a")], Hands(a=fail("all is well", 0)), Quiet())
     assert not engine.run()
     assert engine.failures()[0][1] == "it left no whole result (all is well)"
@@ -168,14 +171,36 @@ def test_a_run_that_another_process_trains_is_waited_for(training):
 
     job.run.folder.mkdir(parents=True)
     held = (job.run.folder / ".lock").open("w")
-    import fcntl
-
     fcntl.flock(held, fcntl.LOCK_EX)
     hands, display = Hands(), Patient()
     assert Engine(Path("study"), jobs, hands, display).run()
     assert hands.order == []
     assert display.endings == [("a", "finished")]
     assert display.notes == ["runs/a/1 is trained by another process: it is waited for"]
+
+
+def test_a_training_that_crashes_while_its_lock_is_held_is_not_tried_for_ever(training):
+    def crash(task):
+        task.run.folder.mkdir(parents=True)
+        held.append((task.run.folder / ".lock").open("w"))  # as by data loaders that outlive it
+        fcntl.flock(held[0], fcntl.LOCK_EX)
+        return -9
+
+    held = []
+    hands = Hands(a=crash)
+    engine = Engine(Path("study"), [training("a")], hands, Quiet())
+    assert not engine.run()
+    assert hands.order == ["a"]
+    assert engine.failures()[0][1] == "it stopped with status -9 (it said nothing)"
+    held[0].close()
+
+
+def test_what_another_machine_wrote_may_be_seen_later(training):
+    def late(task):
+        threading.Timer(0.3, finish, [task]).start()
+        return 0
+
+    assert Engine(Path("study"), [training("a")], Hands(a=late), Quiet()).run()
 
 
 def test_a_second_process_on_one_folder_gets_one_sentence(tmp_path):

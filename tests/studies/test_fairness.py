@@ -57,6 +57,12 @@ def test_given_to_one_what_its_rival_has_by_itself_is_fair():
     assert check({"a": config(batch_size=4), "b": config(batch_size=4)}, plain) == {}
 
 
+def test_recipes_may_not_choose_their_slices():
+    both = {"a": config(selection="largest"), "b": config(selection="all_tumour")}
+    with pytest.raises(InputError, match=r"not tested on the same patients, data\.selection"):
+        check(both, both)
+
+
 def test_the_recipes_of_their_own_files_may_differ_and_are_reported():
     systems = {"a": config(8), "b": config(3)}
     assert check(systems, systems) == {"trainer.max_epochs": {"a": 8, "b": 3}}

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from evaluation.tables import write_csv
-from studies.benchmark_tables import make_tables, read_scores, write_tables
+from studies.benchmark_tables import make_tables, read_benchmark_scores, write_tables
 from tests.studies.test_compare import run, scored
 
 TABLES = [
@@ -52,7 +52,7 @@ def benchmark(tmp_path):
 
 
 def test_seeds_are_averaged_within_a_patient(benchmark):
-    main = make_tables(read_scores(benchmark))[0]
+    main = make_tables(read_benchmark_scores(benchmark))[0]
     rows = dict(main.rows)
     assert set(rows) == {"fusion", "dynunet"}
     keys = [column.key for column in main.columns]
@@ -66,18 +66,18 @@ def test_seeds_are_averaged_within_a_patient(benchmark):
 
 
 def test_differences_that_were_allowed_are_under_the_table(benchmark):
-    main = make_tables(read_scores(benchmark))[0]
+    main = make_tables(read_benchmark_scores(benchmark))[0]
     assert any("data.split_by (fusion: slice, dynunet: patient)" in note for note in main.footnotes)
 
 
 def test_the_reference_is_tested_against(benchmark):
-    statistics = make_tables(read_scores(benchmark))[1]
+    statistics = make_tables(read_benchmark_scores(benchmark))[1]
     assert statistics.key == "table-1-dice"
     assert any("against fusion" in note for note in statistics.footnotes)
 
 
 def test_a_way_of_testing_is_a_row_and_the_best_of_the_row_is_bold(benchmark):
-    table = make_tables(read_scores(benchmark))[-1]
+    table = make_tables(read_benchmark_scores(benchmark))[-1]
     assert [name for name, _ in table.rows] == ["as trained", "without-t1"]
     assert [column.header for column in table.columns] == ["fusion", "dynunet"]
     trained, without = (cells for _, cells in table.rows)
@@ -89,21 +89,43 @@ def test_a_way_of_testing_is_a_row_and_the_best_of_the_row_is_bold(benchmark):
 def test_systems_that_print_alike_are_best_together(benchmark, tmp_path):
     table = tmp_path / "runs" / "dynunet" / "d0" / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(-0.1000004), table)
-    _, (_, without) = make_tables(read_scores(benchmark))[-1].rows
+    _, (_, without) = make_tables(read_benchmark_scores(benchmark))[-1].rows
     assert [one.best for one in without] == [True, True]
 
 
 def test_patients_that_not_all_were_tested_on_are_left_out_and_counted(benchmark, tmp_path):
     table = tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv"
     write_csv(scored()[:6], table)
-    main = make_tables(read_scores(benchmark))[0]
+    main = make_tables(read_benchmark_scores(benchmark))[0]
     assert any("all were tested on; 2 left out" in note for note in main.footnotes)
     keys = [column.key for column in main.columns]
     assert dict(main.rows)["fusion"][keys.index("dice/WT")].summary.n == 6
 
 
+def test_what_is_lost_or_damaged_leaves_the_rest(benchmark, tmp_path):
+    (tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv").unlink()
+    again = tmp_path / "runs" / "fusion" / "f1" / "per_case.csv"
+    again.write_text(again.read_text()[:-5])
+    scores = read_benchmark_scores(benchmark)
+    assert {(cell["system"], cell["seed"], cell["variant"]) for cell in scores.cells} == {
+        ("fusion", 0, ""),
+        ("fusion", 0, "without-t1"),
+        ("dynunet", 0, "without-t1"),  # its own test is not needed for this one
+    }
+    names = [name for name, _ in make_tables(scores)[0].rows]
+    assert names == ["fusion"]
+
+
+def test_tables_of_an_earlier_state_of_the_file_are_removed(benchmark):
+    scores = read_benchmark_scores(benchmark)
+    (benchmark / "tables").mkdir()
+    (benchmark / "tables" / "table-9.md").touch()
+    write_tables(benchmark, scores, make_tables(scores))
+    assert not (benchmark / "tables" / "table-9.md").exists()
+
+
 def test_every_table_is_written_three_times_with_a_picture(benchmark):
-    scores = read_scores(benchmark)
+    scores = read_benchmark_scores(benchmark)
     files = write_tables(benchmark, scores, make_tables(scores))
     names = {file.name for file in files}
     assert {"table-1.md", "table-1.tex", "table-1.csv", "table-1.png"} <= names
