@@ -50,6 +50,16 @@ def is_by_slice(test: Iterable[str], hashes: Mapping[str, str]) -> bool:
     return any(match is not None and match[1] in hashes for match in found)
 
 
+def cases_of(test: Sequence[str], hashes: Mapping[str, str]) -> set[str]:
+    """The cases that the tested units of a split belong to, whether they are slices or cases.
+
+    Args:
+        test: Its tested units.
+        hashes: Its content hashes.
+    """
+    return set(by_case(test) if is_by_slice(test, hashes) else test)
+
+
 def draw_slices(
     cases: Sequence[SliceCase],
     selected: Mapping[str, Sequence[int]],

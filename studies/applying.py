@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
+from datamodules.slice_split import cases_of
 from errors import InputError
 from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing, effect_lines
@@ -204,6 +205,8 @@ class Application:
             changes.append(f"external-{data.fingerprint()[:8]}")
         elif sorted(data.split.test) != sorted(card["split"]["test"]):
             changes.append(f"patients-{_digest(' '.join(sorted(data.split.test)))}")
+        if len(model.test_rows) < len(cases_of(data.split.test, data.case_hashes())):
+            changes.append("partial")  # as under trainer.limit_test_batches
         used = data.identity()
         named = ("split", "drop", *OF_TRAINING, *(OF_A_COHORT if external else ()))
         other = {name: used[name] for name in used if used[name] != card["data"].get(name)}

@@ -11,11 +11,14 @@ from studies.side_by_side import SideBySide, side_by_side
 NAMED_AT_MOST = 6
 
 
-def benchmark_systems(folder: Path) -> tuple[BenchmarkScores, SideBySide, list[str]]:
+def benchmark_systems(
+    folder: Path, reference: str | None = None
+) -> tuple[BenchmarkScores, SideBySide, list[str]]:
     """Read a benchmark's folder and put what is tested side by side.
 
     Args:
         folder: with ``plan.json``.
+        reference: system the others are compared with; None: the benchmark's.
 
     Returns:
         What it measured, its systems as trained, and what is missing, a sentence each.
@@ -35,10 +38,10 @@ def benchmark_systems(folder: Path) -> tuple[BenchmarkScores, SideBySide, list[s
         )
     patients = {name: patients_of(rows) for name, rows in scores.rows().items()}
     uneven = len({frozenset(found) for found in patients.values()}) > 1
-    reference = plan.get("reference")
+    planned = plan.get("reference")
     beside = side_by_side(
         tested,
-        reference if reference in patients else None,
+        reference or (planned if planned in patients else None),
         different_patients=uneven,
         different=plan.get("allow_different", []),
     )
@@ -47,19 +50,22 @@ def benchmark_systems(folder: Path) -> tuple[BenchmarkScores, SideBySide, list[s
         shared = set.intersection(*patients.values())
         remarks.append(f"Compared are the {len(shared)} patients that all systems were tested on.")
     remarks += _open(scores)
-    return scores, replace(beside, provenance=provenance(scores)), remarks
+    own = provenance(scores)
+    added = [said for said in beside.provenance.remarks if said not in own.remarks]
+    own = replace(own, remarks=[*added, *own.remarks])
+    return scores, replace(beside, provenance=own), remarks
 
 
 def _open(scores: BenchmarkScores) -> list[str]:
-    """Name the tests that the plan has and nobody finished."""
-    done = {cell["per_case"] for cell in scores.cells}
+    """Name the tests that the plan has and nobody finished, and what is wrong with others."""
+    damaged = [f"Left out: {said}" for said in scores.damaged]
     lacking = []
     for cell in scores.plan["cells"]:
-        if cell["per_case"] not in done:
+        if not Path(cell["per_case"]).is_file():
             fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']}"
             details = filter(None, [fold, f"seed {cell['seed']}", cell["variant"]])
             lacking.append(f"{cell['system']} ({', '.join(details)})")
     if not lacking:
-        return []
+        return damaged
     more = " and others" if len(lacking) > NAMED_AT_MOST else ""
-    return [f"Not tested, so left out: {', '.join(lacking[:NAMED_AT_MOST])}{more}."]
+    return [f"Not tested, so left out: {', '.join(lacking[:NAMED_AT_MOST])}{more}.", *damaged]

@@ -1,6 +1,7 @@
 """The tables of a benchmark: what its file asks for, from the scores that are there."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.layouts import REGIONS, read_json
+from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table, printed
 from evaluation.comparison_figure import comparison_png
 from evaluation.measures import SLICES, ScoreColumn
@@ -21,6 +23,9 @@ from studies.compared_runs import Tested, share_patients, tested_by
 from studies.jobs import damage_of
 from studies.provenance import provenance_of
 from studies.runs import write_atomically
+from studies.side_by_side import unequal_runs
+
+AS_TRAINED = "as trained"
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,13 @@ class BenchmarkScores:
         plan: the content of ``plan.json``.
         tested: one a finished table of scores, with the patients of its cases.
         cells: of ``plan.json``, in the same order.
+        damaged: what is wrong with tables that are there and left out, a sentence each.
     """
 
     plan: Mapping[str, Any]
     tested: Sequence[Tested]
     cells: Sequence[Mapping[str, Any]]
+    damaged: Sequence[str] = ()
 
     def rows(self, variant: str = "") -> dict[str, list[Row]]:
         """Return the rows of every system tested this way, over all folds and seeds."""
@@ -61,37 +68,46 @@ def read_benchmark_scores(folder: Path) -> BenchmarkScores:
         folder: of the benchmark, with ``plan.json``.
     """
     plan = read_json(folder / "plan.json")
-    cells = [cell for cell in plan["cells"] if _is_whole(Path(cell["per_case"]))]
-    tested = [
-        replace(
-            tested_by(Path(cell["folder"]), Path(cell["per_case"])),
-            name=cell["system"],
-            named=True,
-        )
-        for cell in cells
-    ]
-    return BenchmarkScores(plan, share_patients(tested), cells)
+    cells, tested, damaged = [], [], []
+    for cell in plan["cells"]:
+        table = Path(cell["per_case"])
+        if not table.is_file():
+            continue
+        if said := damage_of(table, set()):
+            damaged.append(said)
+            continue
+        cells.append(cell)
+        item = tested_by(Path(cell["folder"]), table)
+        tested.append(replace(item, name=cell["system"], named=True))
+    return BenchmarkScores(plan, share_patients(tested), cells, damaged)
 
 
-def _is_whole(table: Path) -> bool:
-    return table.is_file() and not damage_of(table, set())
+def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[BenchmarkTable]:
+    """Return the tables that the benchmark's file asks for; each with its statistics.
 
+    A table whose systems share no patient has no rows, and says so under it.
 
-def make_tables(scores: BenchmarkScores) -> list[BenchmarkTable]:
-    """Return the tables that the benchmark's file asks for; each with its statistics."""
+    Args:
+        scores: what was measured.
+        reference: system the others are tested against; None: the file's.
+    """
     tables = []
+    chosen = reference or scores.plan["reference"]
     for number, wanted in enumerate(scores.plan["tables"], start=1):
         key = f"table-{number}"
         if wanted.get("variants"):
             tables.append(_variant_table(scores, wanted, key))
             continue
-        rows, columns = _selection(scores, wanted)
-        if not rows:
+        try:
+            rows, columns = _selection(scores, wanted)
+        except InputError as error:
+            tables.append(BenchmarkTable(wanted["title"], [], [], [str(error)], key=key))
+            continue
+        if not rows or not columns:
             continue
         tables.append(_main_table(scores, wanted, rows, columns, key))
-        reference = scores.plan["reference"]
-        if reference in rows and len(rows) > 1:
-            for table in statistics_tables(rows, columns, reference):
+        if chosen in rows and len(rows) > 1:
+            for table in statistics_tables(rows, columns, chosen):
                 tables.append(_renamed(table, f"{wanted['title']}: {table.title}", key))
     return tables
 
@@ -117,9 +133,12 @@ def write_tables(
     for table in variant_tables(scores, tables):
         files.append(out / f"{table.key}.png")
         variants_png(table, files[-1])
+    made = {table.key for table in tables if table.rows}
     for number, wanted in enumerate(scores.plan["tables"], start=1):
+        if wanted.get("variants") or f"table-{number}" not in made:
+            continue
         rows, columns = _selection(scores, wanted)
-        if len(rows) > 1 and not wanted.get("variants"):
+        if len(rows) > 1:
             files.append(out / f"table-{number}.png")
             reference = scores.plan["reference"]
             first = reference if reference in rows else next(iter(rows))
@@ -185,10 +204,14 @@ def _selection(
 
 
 def _left_out(scores: BenchmarkScores, rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Say how many patients not all systems of a table were tested on."""
+    """Say how many runs stand behind the systems of a table, and whom not all were tested on."""
+    behind = Counter(cell["system"] for cell in scores.cells if not cell["variant"])
+    said = unequal_runs({name: behind[name] for name in rows})
     everyone = set().union(*(patients_of(scores.rows()[name]) for name in rows))
     number = len(everyone) - len(patients_of(next(iter(rows.values()))))
-    return [f"only the patients that all were tested on; {number} left out"] if number else []
+    if number:
+        said.append(f"only the patients that all were tested on; {number} left out")
+    return said
 
 
 def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
@@ -242,15 +265,17 @@ def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str)
         for column in columns
         for name in names
     ]
-    lines = []
+    everyone = set().union(*(patients_of(rows) for rows in by_variant[""].values()))
+    lines, fewer = [], []
     for variant in variants:
+        there = {name: by_variant[variant][name] for name in names if name in by_variant[variant]}
+        rows = _shared(there)
+        shared = patients_of(next(iter(rows.values()))) if rows else set()
+        if shared != everyone:
+            fewer.append(f"{variant or AS_TRAINED} {len(shared)}")
         cells = []
         for column in columns:
-            means = {
-                name: summarise(patient_scores(by_variant[variant][name], column))
-                for name in names
-                if name in by_variant[variant]
-            }
+            means = {name: summarise(patient_scores(found, column)) for name, found in rows.items()}
             ordered = [found.mean for found in means.values() if not np.isnan(found.mean)]
             pick: Any = max if column.measure.higher else min
             decimals = column.measure.decimals
@@ -269,14 +294,22 @@ def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str)
                         summary=found,
                     )
                 )
-        lines.append((variant or "as trained", cells))
-    patients = len(set().union(*(patients_of(rows) for rows in by_variant[""].values())))
+        lines.append((variant or AS_TRAINED, cells))
+    partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
     notes = [
-        *provenance(scores, names).sentences(patients),
+        *provenance(scores, names, [partly] if fewer else []).sentences(len(everyone)),
         "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
         "system of the row in this score",
     ]
     return BenchmarkTable(wanted["title"], shown, lines, notes, corner="Tested", key=key)
+
+
+def _shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the rows of the patients that all systems have; nothing where there is none."""
+    try:
+        return common_patients(rows) if rows else {}
+    except InputError:
+        return {}
 
 
 def _renamed(table: BenchmarkTable, title: str, key: str) -> BenchmarkTable:

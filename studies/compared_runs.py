@@ -8,14 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from datamodules.layouts import read_json
+from datamodules.layouts import patient_of, read_json
 from errors import InputError
 from evaluation.measures import ScoreColumn
 from evaluation.tables import read_csv
 from studies.comparison import system_name
 from studies.runs import Run, newest_finished
 
-TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout")
+TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout", "system", "run")
 # What decides which slices are scored, and on which grid: setting to its entry in the identity.
 SLICE_SETTINGS = {
     "selection": "selection",
@@ -24,7 +24,10 @@ SLICE_SETTINGS = {
     "spacing": "spacing",
     "slice_size": "patch_size",
 }
-EXTERNAL = "external-"
+# How the folders begin that `lightning test` makes inside a run.
+EXTERNAL, OTHER_PATIENTS, OTHER_SETTINGS = "external-", ("patients-", "partial"), "data-"
+VARIANTS = "variants"  # where a benchmark keeps its further tests
+DEEPEST = 6  # folders between a run and a table of one of its tests, at most
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Tested:
         manifest: of the run, empty for a table from elsewhere.
         split: of the run, empty likewise.
         cohort: fingerprint of the tested data, empty where it is unknown.
+        test: how it was tested where that was not its own way, such as ``without-t1``.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Tested:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     cohort: str = ""
+    test: str = ""
 
     @property
     def empty_rule(self) -> str:
@@ -68,6 +73,8 @@ class Tested:
         if self.manifest.get("per_slice"):
             data = self.manifest.get("determinants", {}).get("data", {})
             found |= {f"data.{name}": data.get(key) for name, key in SLICE_SETTINGS.items()}
+        settings = [part for part in self.test.split(", ") if part.startswith(OTHER_SETTINGS)]
+        found["data settings of the test"] = " ".join(settings) or "those it was trained with"
         return found
 
 
@@ -102,8 +109,10 @@ def _find(target: str, runs_dir: Path) -> Tested:
             return _of_run(_run_at(folder))
         if (folder / "per_case.csv").is_file():
             return _of_table(folder / "per_case.csv")
-    place = path.resolve() if path.is_dir() else runs_dir / target  # an experiment's folder or name
-    found = newest_finished(place.parent, place.name, [])
+    # an experiment by its name, though a folder here may be called so, or by its folder
+    found = newest_finished(runs_dir, target, [])
+    if found is None and path.is_dir():
+        found = newest_finished(path.resolve().parent, path.resolve().name, [])
     if found is None:
         known = sorted({file.parents[1].name for file in runs_dir.glob("*/*/manifest.json")})
         raise InputError(
@@ -135,14 +144,14 @@ def _of_run(run: Run) -> Tested:
 
 
 def _of_table(file: Path) -> Tested:
-    """Read a table and what is known of its run: its own test, or an external one inside it."""
+    """Read a table and what is known of its run: its own test, or another one inside it."""
     rows, home = read_scores(file), file.resolve().parent
-    external = home.name if home.name.startswith(EXTERNAL) else ""
-    run = _run_at(file.parent / ".." if external else file.parent)
-    if file.name != "per_case.csv" or not (run.folder / "manifest.json").is_file():
-        name = home.name if file.name == "per_case.csv" else file.stem
-        return Tested(name, file, rows)
-    return _of_run_table(run, file, rows, external)
+    if file.name != "per_case.csv":
+        return Tested(file.stem, file, rows)
+    for folder in [home, *home.parents][:DEEPEST]:
+        if (folder / "manifest.json").is_file():
+            return _of_run_table(_run_at(folder), file, rows)
+    return Tested(home.name, file, rows)
 
 
 def tested_by(folder: Path, file: Path) -> Tested:
@@ -158,15 +167,19 @@ def tested_by(folder: Path, file: Path) -> Tested:
     return _of_run_table(_run_at(folder), file, read_scores(file))
 
 
-def _of_run_table(run: Run, file: Path, rows: list[dict[str, Any]], cohort: str = "") -> Tested:
-    manifest = run.manifest()
+def _of_run_table(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
+    manifest, home, whole = run.manifest(), file.resolve().parent, run.folder.resolve()
+    parts = home.relative_to(whole).parts if home.is_relative_to(whole) else ()
+    external = next((part for part in parts if part.startswith(EXTERNAL)), "")
+    others = [part for part in parts if part.startswith(OTHER_PATIENTS)]
     return Tested(
         name=system_name({"experiment": run.experiment, **manifest}),
         file=file,
         rows=rows,
         manifest=manifest,
         split=_split(run),
-        cohort=cohort or str(manifest.get("cohort", "")),
+        cohort=" ".join([external or str(manifest.get("cohort", "")), *others]).strip(),
+        test=", ".join(part for part in parts if part not in (external, VARIANTS)),
     )
 
 
@@ -188,6 +201,11 @@ def read_scores(file: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{file} is no table of scores: expected a line a patient with the column case_id, as "
             "`lightning test` and `lightning evaluate` write it."
+        )
+    if len({str(row.get("system", "")) for row in rows}) > 1:
+        raise InputError(
+            f"{file} holds several systems, as a benchmark's results.csv does: give the folder of "
+            "the benchmark to `lightning report`, or the folders of its runs."
         )
     once: set[tuple[str, ...]] = set()
     for row in rows:
@@ -222,14 +240,17 @@ def _check_score(value: Any, column: ScoreColumn, what: str) -> None:
 
 
 def share_patients(tested: Sequence[Tested]) -> list[Tested]:
-    """Return the tables with the patients of their cases, where any run knows whose they are."""
+    """Return the tables with the patients of their cases: as any run knows them, or by name."""
     known: dict[str, str] = {}
     for item in tested:
         known |= item.split.get("patients", {})
 
     def completed(item: Tested) -> Tested:
-        rows = [{"patient": known.get(row["case_id"], row["case_id"]), **row} for row in item.rows]
+        rows = [{"patient": whose(str(row["case_id"])), **row} for row in item.rows]
         return replace(item, rows=rows)
+
+    def whose(case_id: str) -> str:
+        return known.get(case_id) or patient_of(case_id)
 
     return [completed(item) for item in tested]
 
@@ -288,7 +309,7 @@ def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:
     """Return name to runs: the same name given twice is one system with several runs.
 
     Overlays that lie over all runs distinguish none and leave their names; names that still
-    coincide, and were not given, are told apart by the runs' ids.
+    coincide, and were not given, are told apart by the runs' ids, or else by their folders.
 
     Raises:
         InputError: when a table is named twice.
@@ -302,14 +323,23 @@ def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:
     names = [
         item.name
         if item.named or not item.manifest
-        else system_name({"experiment": item.name, **item.manifest}, shared)
+        else ", ".join(
+            filter(
+                None, [system_name({"experiment": item.name, **item.manifest}, shared), item.test]
+            )
+        )
         for item in tested
     ]
+    ids = [str(item.manifest.get("id", "")) for item in tested]
     systems: dict[str, list[Tested]] = {}
-    for item, name in zip(tested, names, strict=True):
+    for item, name, run_id in zip(tested, names, ids, strict=True):
+        own = name
         if not item.named and names.count(name) > 1:
-            name = f"{name} {item.manifest.get('id', item.file.parent.name)[:6]}"
-        systems.setdefault(name, []).append(item)
+            alike = list(zip(names, ids, strict=True)).count((name, run_id))
+            own = (
+                f"{name} {run_id[:6]}" if run_id and alike == 1 else f"{name} ({item.file.parent})"
+            )
+        systems.setdefault(own, []).append(item)
     return systems
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.slice_split import by_case, is_by_slice
+from datamodules.slice_split import cases_of
 from errors import InputError
 from studies.benchmark_file import Variant
 from studies.compared_runs import read_scores
@@ -77,9 +77,7 @@ class Job:
         """Case ids that its own test scores; none where the test is of another cohort."""
         if any(word.startswith(("--data.root", "--data.split")) for word in self.options):
             return set()
-        split = self.plan.data.split
-        by_slice = is_by_slice(split.test, self.plan.data.case_hashes())
-        return set(by_case(split.test) if by_slice else split.test)
+        return cases_of(self.plan.data.split.test, self.plan.data.case_hashes())
 
     def describe(self) -> dict[str, Any]:
         """Return the job for ``plan.json``."""

@@ -116,7 +116,7 @@ def side_by_side(
     rows: dict[str, list[Row]] = {
         name: [row for run in runs for row in run.rows] for name, runs in systems.items()
     }
-    said = [*remarks, *_unequal_runs(systems)]
+    said = [*remarks, *unequal_runs({name: len(runs) for name, runs in systems.items()})]
     if different_patients:
         everyone = set().union(*(patients_of(found) for found in rows.values()))
         rows = common_patients(rows)
@@ -127,9 +127,8 @@ def side_by_side(
     return SideBySide(systems, rows, chosen, provenance_of(tested, said))
 
 
-def _unequal_runs(systems: Mapping[str, Sequence[Tested]]) -> list[str]:
+def unequal_runs(counts: Mapping[str, int]) -> list[str]:
     """Say how many runs stand behind each system, where there are several."""
-    counts = {name: len(runs) for name, runs in systems.items()}
     if max(counts.values()) == 1:
         return []
     named = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -32,8 +32,16 @@ def folder_of(data=None, model=None, **arguments):
             drop=settings.get("drop", []),
             identity=lambda: settings,
             fingerprint=lambda: "0123456789",
+            case_hashes=dict,
         ),
-        SimpleNamespace(**{"postprocessing": None, "empty_rule": BRATS, **(model or {})}),
+        SimpleNamespace(
+            **{
+                "postprocessing": None,
+                "empty_rule": BRATS,
+                "test_rows": [{"case_id": case_id} for case_id in split.test],
+                **(model or {}),
+            }
+        ),
     )
     return found.relative_to(run.folder).as_posix()
 
@@ -63,6 +71,10 @@ def test_other_data_do_not_write_over_its_scores(data, named):
     assert found.startswith(named)
     assert "/" not in found
     assert folder_of({**data, "spacing": 2.0}) not in (found, ".")
+
+
+def test_a_part_of_its_patients_is_not_its_test():
+    assert folder_of(model={"test_rows": [{"case_id": "p3"}]}) == "partial"
 
 
 def test_another_rule_and_postprocessing_lie_one_in_the_other():

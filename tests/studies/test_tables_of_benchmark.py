@@ -114,6 +114,47 @@ def test_what_is_lost_or_damaged_leaves_the_rest(benchmark, tmp_path):
     }
     names = [name for name, _ in make_tables(scores)[0].rows]
     assert names == ["fusion"]
+    (said,) = scores.damaged
+    assert "f1/per_case.csv is damaged" in said
+
+
+def test_a_table_without_common_patients_says_so_and_the_others_are_made(benchmark, tmp_path):
+    rows = [{**row, "case_id": f"q{number}"} for number, row in enumerate(scored())]
+    write_csv(rows, tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv")
+    plan = json.loads((benchmark / "plan.json").read_text())
+    alone = {"title": "Alone", "metrics": ["dice"], "experiments": ["fusion"]}
+    (benchmark / "plan.json").write_text(json.dumps({**plan, "tables": [*TABLES, alone]}))
+    scores = read_benchmark_scores(benchmark)
+    first, subsets, last = make_tables(scores)
+    assert first.rows == []
+    assert "No patient was tested by all of fusion, dynunet" in first.footnotes[0]
+    assert [name for name, _ in last.rows] == ["fusion"]
+    trained, without = (cells for _, cells in subsets.rows)
+    assert [cell.value for cell in trained] == [None, None]
+    assert without[0].value is not None
+    assert all(file.is_file() for file in write_tables(benchmark, scores, [first, subsets, last]))
+
+
+def test_a_row_of_ways_of_testing_is_over_the_patients_that_all_its_systems_have(
+    benchmark, tmp_path
+):
+    table = tmp_path / "runs" / "dynunet" / "d0" / "variants" / "without-t1" / "per_case.csv"
+    write_csv(scored(-0.05)[4:], table)
+    subsets = make_tables(read_benchmark_scores(benchmark))[-1]
+    _, without = (cells for _, cells in subsets.rows)
+    assert without[0].value == pytest.approx(0.5 + 0.03 * 5.5 - 0.1)
+    assert without[0].summary.n == without[1].summary.n == 4
+    assert any("fewer: without-t1 4" in note for note in subsets.footnotes)
+
+
+def test_how_many_runs_stand_behind_each_system_is_under_the_table(benchmark):
+    main = make_tables(read_benchmark_scores(benchmark))[0]
+    assert any("runs averaged within a patient: fusion 2, dynunet 1" in n for n in main.footnotes)
+
+
+def test_another_reference_can_be_named(benchmark):
+    statistics = make_tables(read_benchmark_scores(benchmark), "dynunet")[1]
+    assert any("against dynunet" in note for note in statistics.footnotes)
 
 
 def test_tables_of_an_earlier_state_of_the_file_are_removed(benchmark):
