@@ -171,7 +171,10 @@ def _threads(original: Run, job: Run) -> int | None:
 
 def _print_differences(found: list[Difference]) -> None:
     if not found:
-        print("Nothing is different: data, settings, versions, hardware, revision.", flush=True)
+        print(
+            "Nothing is different: data, settings, versions, hardware, devices, revision.",
+            flush=True,
+        )
         return
     from rich import box
     from rich.console import Console

@@ -61,3 +61,24 @@ def test_what_is_for_a_cluster_is_refused_without_one(words):
         working.make_workers(parser.parse_args(words), []),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted", "at_once", "threads", "gpus"),
+    [
+        ("auto", None, 2, 4, ["0", "1"]),  # a GPU each
+        (1, 1, 1, 8, ["0", "1"]),  # a reproduction: one of them
+        (2, 1, 1, 8, []),  # both, dealt out by the trainer
+    ],
+)
+def test_a_training_that_leaves_its_devices_open_gets_one_gpu(
+    monkeypatch, devices, wanted, at_once, threads, gpus
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("studies.training.choose_device", lambda _: "cuda")
+    monkeypatch.setattr(working, "cores", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    trainer = {"accelerator": "auto", "devices": devices}
+    job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": trainer}))
+    made = working.local_workers(wanted, [job])
+    assert (made.jobs, made.threads, made.gpus) == (at_once, threads, gpus)
