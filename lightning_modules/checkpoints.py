@@ -6,7 +6,10 @@ selected on, and the settings of its data. Everything stored is tensors and plai
 file is read with ``weights_only=True``: opening a stranger's checkpoint runs no code of his.
 """
 
+import io
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,49 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from errors import InputError
 
 KEY = "gliofuse"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it: whoever is killed leaves the old one.
+
+    Lightning writes it to the folder for temporary files; where that is another file system, what
+    follows is no rename but a copy over the old one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a file whole, or leave what is there."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written = io.BytesIO()  # torch itself does not say that a disk is full
+        torch.save(checkpoint, written)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(written.getbuffer())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the halves of checkpoints that killed processes left in a folder."""
+    for half in folder.glob(".*.ckpt.*"):
+        half.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint was written to its end, where a zip file, which it is, has its index."""
+    try:
+        with zipfile.ZipFile(path):
+            return True
+    except (zipfile.BadZipFile, FileNotFoundError):
+        return False
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

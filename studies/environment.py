@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 PACKAGES = ("torch", "lightning", "monai", "torchmetrics", "numpy", "nibabel", "scipy", "gliofuse")
+PREPARING = ("simpleitk",)  # registers raw exams: without it the data were registered elsewhere
 
 
 def is_main_process() -> bool:
@@ -27,6 +29,9 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "absent"
+    for package in PREPARING:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     return found
 
 
@@ -44,6 +49,13 @@ def git_revision() -> dict[str, Any]:
         return {}
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
     """Return processor, cores, threads and accelerators of this machine."""
     import psutil
@@ -52,9 +64,7 @@ def hardware() -> dict[str, Any]:
     cuda = range(torch.cuda.device_count())
     return {
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in cuda],

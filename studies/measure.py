@@ -66,7 +66,7 @@ def measure(
     return {
         "step": step,
         "forward": forward,
-        "memory_gb": memory.get("cuda:0", memory["process"]),
+        "memory_gb": memory["cuda:0" if device == "cuda" else "process"],
         "checkpoint_gb": (2 * _kept(module, before) + states) / 1e9,
         "parameters": module.parameter_counts(),
     }

@@ -2,12 +2,14 @@
 
 import logging
 import os
+import socket
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from errors import InputError
 from studies.arguments import ROOT
-from studies.workers import Task, stop
+from studies.workers import Task, jobs_at_once, stop
 
 RETRIES = 5  # of a task whose node died
 PATIENCE = 60.0  # seconds for what a dead node left running to notice it
@@ -18,7 +20,15 @@ def do(task: Task) -> int:
 
     Ray calls it again, elsewhere, when the node dies: a training that was begun then goes on from
     its last epoch.
+
+    Raises:
+        InputError: when this node does not see the files of the study.
     """
+    if not task.folder.is_dir():
+        raise InputError(
+            f"The node {socket.gethostname()} does not see the folder {task.folder}: mount it "
+            "there at the same place, or keep the node out of the cluster."
+        )
     deadline = time.monotonic() + PATIENCE
     while task.run is not None and task.run.is_locked() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -29,19 +39,43 @@ def do(task: Task) -> int:
         stop(process)
 
 
+def cores_of_a_job(nodes: Sequence[Mapping[str, float]], gpus: float, *, spread: bool) -> int:
+    """Return the cores that a job would get without Ray on the smallest node that can do it.
+
+    Args:
+        nodes: resources of each, as Ray names them.
+        gpus: GPUs of a job.
+        spread: whether a job takes several devices by itself.
+    """
+    found = []
+    for node in nodes:
+        cores, there = int(node.get("CPU", 0)), node.get("GPU", 0)
+        if cores and there >= gpus:
+            at_once = jobs_at_once(cores, int(there // gpus) if gpus else 0, spread=spread)
+            found.append(max(1, cores // at_once))
+    return min(found, default=1)
+
+
 class RayWorkers:
     """Tasks on a Ray cluster; Ray decides where and when.
 
     Args:
         address: of the cluster: ``auto``, ``host:port``, ``ray://host:port``; ``local`` starts one.
-        cpus: processor cores of a task, and its threads.
+        cpus: processor cores of a task, and its threads; None: those it would get without Ray.
         gpus: GPUs of a task; None: one, where the cluster has any.
+        spread: whether a task takes several devices by itself.
 
     Raises:
         InputError: when Ray is not installed, or the cluster cannot be reached or is too small.
     """
 
-    def __init__(self, address: str, cpus: int, gpus: float | None) -> None:
+    def __init__(
+        self, address: str, cpus: int | None, gpus: float | None, *, spread: bool = False
+    ) -> None:
+        if (cpus is not None and cpus < 1) or (gpus is not None and gpus < 0):
+            raise InputError(
+                f"--cpus_per_job is {cpus} and --gpus_per_job {gpus}: expected at least 1 and 0."
+            )
         try:
             import ray
         except ImportError as error:
@@ -49,7 +83,6 @@ class RayWorkers:
                 "--ray needs Ray, which is absent: pip install -c constraints.txt -e '.[ray]'."
             ) from error
         self.ray = ray
-        self.cpus = cpus
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
             ray.init(
@@ -63,17 +96,19 @@ class RayWorkers:
                 f"There is no Ray cluster at {address} ({' '.join(str(error).split())}): start one "
                 "with `ray start --head`, or give its address."
             ) from error
-        there = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus is None:  # Ray hides the GPUs from a task that asks for none
-            gpus = 1.0 if there.get("GPU", 0) else 0.0
-        if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:
+            gpus = 1.0 if any(node.get("GPU", 0) for node in nodes) else 0.0
+        self.cpus = cpus or cores_of_a_job(nodes, gpus, spread=spread)
+        if not any(
+            node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= gpus for node in nodes
+        ):
             raise InputError(
-                f"The Ray cluster at {address} has {there.get('CPU', 0):g} cores and "
-                f"{there.get('GPU', 0):g} GPUs, and a job wants {cpus} and {gpus:g}: start more "
-                "nodes, or lower --cpus_per_job and --gpus_per_job."
+                f"The Ray cluster at {address} has no node with {self.cpus} cores and {gpus:g} "
+                "GPUs, which a job wants: start one, or lower --cpus_per_job and --gpus_per_job."
             )
-        self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(do)
-        self.references: dict[str, Any] = {}
+        self.remote = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=RETRIES)(do)
+        self.references: dict[str, tuple[Any, Task]] = {}
 
     def has_room(self) -> bool:
         """Ray keeps what it cannot begin yet."""
@@ -84,25 +119,29 @@ class RayWorkers:
         own = {k: v for k, v in os.environ.items() if k.startswith(("GLIOFUSE_", "WANDB_"))}
         own["OMP_NUM_THREADS"] = str(threads or self.cpus)
         task.environment = {**own, **task.environment}
-        self.references[task.id] = self.remote.remote(task)
+        self.references[task.id] = (self.remote.remote(task), task)
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""
         found = {}
-        for name, reference in list(self.references.items()):
+        for name, (reference, task) in list(self.references.items()):
             if not self.ray.wait([reference], timeout=0)[0]:
                 continue
             del self.references[name]
             try:
                 found[name] = int(self.ray.get(reference))
-            except self.ray.exceptions.RayError:
-                found[name] = 70  # its nodes died more often than it may be repeated
+            except self.ray.exceptions.RayError as error:
+                # it could not begin, or its nodes died more often than it may be repeated
+                task.log.parent.mkdir(parents=True, exist_ok=True)
+                with task.log.open("a") as log:
+                    log.write(f"{str(error).strip()}\n")
+                found[name] = 70
         return found
 
     def stop(self) -> None:
         """Take back what is running, and leave the cluster."""
         if self.ray.is_initialized():
-            for reference in self.references.values():
+            for reference, _ in self.references.values():
                 self.ray.cancel(reference, force=True)
             self.references.clear()
             self.ray.shutdown()

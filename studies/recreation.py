@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from errors import InputError
+from lightning_modules.inference import choose_execution
 from studies.arguments import CommandLine
-from studies.environment import git_revision, hardware, versions
+from studies.environment import cores, git_revision, hardware, versions
 from studies.runs import Run, newest_finished, write_atomically
 from studies.stages import Parse, Plan, replace_strings
+from studies.training import choose_device, device_count
 
 NOT_TRAINING = ("runs_dir", "resume", "overwrite", "ckpt_path", "weights_only")
 
@@ -57,6 +59,8 @@ def find_run(name: str, runs_dir: Path) -> Run:
 def recreate(run: Run, folder: Path) -> Path:
     """Write a configuration file that trains a run again, and those of its stages beside it.
 
+    It trains on as many devices as the run did where this machine has them, else on one.
+
     Args:
         run: a finished run.
         folder: of the files.
@@ -70,9 +74,22 @@ def recreate(run: Run, folder: Path) -> Path:
     config = {k: v for k, v in yaml.safe_load(stored.read_text()).items() if k not in NOT_TRAINING}
     files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
     config["model"] = replace_strings(config["model"], lambda text: files.get(text, text))
+    config["trainer"] |= _devices(run, config["trainer"])
     file = folder / run.id / f"{run.experiment}.yaml"
     write_atomically(file, yaml.safe_dump(config, sort_keys=False))
     return file.resolve()
+
+
+def _devices(run: Run, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a trainer that ask for as many devices as a run was trained on."""
+    then = run.manifest().get("execution", {})
+    if "devices" not in then:
+        return {}
+    kind = choose_device(trainer["accelerator"])
+    there = device_count({**trainer, "devices": "auto", "num_nodes": 1})
+    if kind == then["inference"]["device"] == "cpu":  # a processor is as many as it has cores
+        there = cores()
+    return {"devices": then["devices"] if then["devices"] <= there else "auto", "num_nodes": 1}
 
 
 def stages_of(run: Run) -> dict[str, Run]:
@@ -112,21 +129,60 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
         found.append(Difference(name, _short(one), _short(other)))
     sections: list[tuple[str, Any, Any]] = [
         ("data fingerprint", manifest.get("cohort"), plan.data.fingerprint()),
+        *_surroundings(manifest, plan),
+        ("experiment files", *_files(run, parse)),
+    ]
+    return found + _named(sections)
+
+
+def outdated(plan: Plan) -> list[Difference]:
+    """Return in what an earlier training of this identity was made otherwise than it would be now.
+
+    Its identity knows nothing of versions, revision, machine and devices; a reproduction that was
+    begun with others says nothing about these.
+    """
+    manifest = plan.run.manifest()
+    found = _named(_surroundings(manifest, plan)) if manifest else []
+    return [difference for difference in found if difference.what != "hardware memory_gb"]
+
+
+def _surroundings(manifest: Mapping[str, Any], plan: Plan) -> list[tuple[str, Any, Any]]:
+    """Return what a training was made with, then and now, by sections."""
+    return [
         ("git", manifest.get("git"), git_revision()),
         ("version", manifest.get("versions"), versions()),
         ("hardware", _machine(manifest.get("hardware", {})), _machine(hardware())),
-        ("experiment files", *_files(run, parse)),
+        ("execution", _computed(manifest.get("execution", {})), _computed(_execution(plan))),
     ]
-    for section, one, other in sections:
-        for name, before, here in _changed(one, other):
-            what = f"{section} {name}".strip()
-            found.append(Difference(what, _short(before), _short(here)))
-    return found
 
 
 def _machine(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return a machine without its threads: every job is given those of its run."""
     return {name: value for name, value in described.items() if name != "threads"}
+
+
+def _computed(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an execution decides the result; training's precision is in the identity."""
+    inference = execution.get("inference", {})
+    chosen = {f"inference {name}": inference.get(name) for name in ("precision", "channels_last")}
+    return {"devices": execution.get("devices"), **chosen}
+
+
+def _execution(plan: Plan) -> dict[str, Any]:
+    """Return how a training will be computed; a job that leaves its devices open is given one."""
+    trainer = plan.config["trainer"]
+    devices = 1 if trainer["devices"] == "auto" else device_count(trainer)
+    inference = choose_execution(choose_device(trainer["accelerator"])).to_dict()
+    return {"inference": inference, "devices": devices}
+
+
+def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
+    """Return every leaf in which the sections differ."""
+    return [
+        Difference(f"{section} {name}".strip(), _short(before), _short(here))
+        for section, one, other in sections
+        for name, before, here in _changed(one, other)
+    ]
 
 
 def _files(run: Run, parse: Parse) -> tuple[Any, Any]:

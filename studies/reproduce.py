@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
 from studies.engine import Engine, study_folder
-from studies.jobs import JobGraph
-from studies.recreation import Difference, differences, find_run, recreate
+from studies.environment import cores
+from studies.jobs import Job, JobGraph
+from studies.recreation import Difference, differences, find_run, outdated, recreate
 from studies.resolving import make_planner
 from studies.runs import Run, write_atomically
-from studies.workers import LocalWorkers
-from studies.working import cores
+from studies.working import local_workers
 
 Scores = dict[tuple[str, str], float]
 
@@ -37,7 +38,7 @@ def main(words: Sequence[str]) -> int:
             "A run is trained again as it was: only --data.* and --trainer.* can be given, for "
             "where its data and devices are now."
         )
-    study = options.runs_dir / "studies" / f"{run.experiment}-{run.id}"
+    study = options.out or options.runs_dir / "studies" / f"{run.experiment}-{run.id}"
     with study_folder(study, "reproduction"):
         file = recreate(run, study / "configs")
         planner = make_planner(options.runs_dir)
@@ -51,15 +52,17 @@ def main(words: Sequence[str]) -> int:
         tested = "test_scores" in run.manifest()
         if tested:
             graph.add_test(plan)
-        for job in graph.ordered():
+        jobs = graph.ordered()
+        for job in jobs:
             job.threads = _threads(run, job.run)
+        move_outdated(jobs)
         with Display() as display:
-            engine = Engine(study, graph.ordered(), LocalWorkers(1, cores()), display)
+            engine = Engine(study, jobs, local_workers(1, jobs), display)
             if not engine.run():
                 return report(engine, whole=False)
         compared = compare(run, plan.run)
         verdict = max(compared.values(), default=0.0) <= options.tolerance
-        record = {
+        record: dict[str, Any] = {
             "run": str(run.folder),
             "reproduction": str(plan.run.folder),
             "same_identity": run.id == plan.run.id,
@@ -69,9 +72,37 @@ def main(words: Sequence[str]) -> int:
             "tolerance": options.tolerance,
             "reproduced": verdict,
         }
-        write_atomically(study / "reproduction.json", json.dumps(record, indent=2) + "\n")
+        write_record(study / "reproduction.json", record)
     _print_comparison(record, tested=tested)
     return 0 if verdict else 1
+
+
+def move_outdated(jobs: Sequence[Job]) -> None:
+    """Move earlier reproductions aside that were made with other versions or on another machine.
+
+    Raises:
+        InputError: when another process is training one of them.
+    """
+    for job in jobs:
+        found = outdated(job.plan) if job.kind == "fit" else []
+        if found:
+            changes = ", ".join(f"{one.what} {one.then} then, {one.now} now" for one in found)
+            print(
+                f"Note: {job.run.folder} was trained with something else ({changes}): it is moved "
+                "aside and trained again.",
+                flush=True,
+            )
+            job.run.discard()
+
+
+def write_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Write a reproduction as JSON; an infinite difference, which JSON does not know, is null."""
+    largest = {
+        name: value if math.isfinite(value) else None
+        for name, value in record["largest_difference"].items()
+    }
+    text = json.dumps({**record, "largest_difference": largest}, indent=2, allow_nan=False)
+    write_atomically(file, f"{text}\n")
 
 
 def compare(run: Run, again: Run) -> dict[str, float]:
@@ -140,7 +171,10 @@ def _threads(original: Run, job: Run) -> int | None:
 
 def _print_differences(found: list[Difference]) -> None:
     if not found:
-        print("Nothing is different: data, settings, versions, hardware, revision.", flush=True)
+        print(
+            "Nothing is different: data, settings, versions, hardware, devices, revision.",
+            flush=True,
+        )
         return
     from rich import box
     from rich.console import Console
@@ -184,6 +218,11 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         type=Path,
         default=Path("reproductions"),
         help="where it is trained (default: reproductions)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the comparison and its logs (default: RUNS_DIR/studies/EXPERIMENT-ID)",
     )
     parser.add_argument(
         "--tolerance",

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from errors import InputError
 
+MOMENT = 0.2  # seconds
 SCHEMA = 1  # part of the identity: raised when the same settings come to mean another computation
 
 
@@ -46,13 +47,22 @@ def locked(file: Path, sentence: str) -> Iterator[None]:
         InputError: with the sentence, when another process holds it.
     """
     with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise InputError(sentence) from error
+        if not _takes(handle, fcntl.LOCK_EX):
+            time.sleep(MOMENT)  # longer than anybody asks whether it is held
+            if not _takes(handle, fcntl.LOCK_EX):
+                raise InputError(sentence)
         yield
+
+
+def _takes(handle: TextIO, kind: int) -> bool:
+    """Take a lock of a kind on an open file if nobody is in the way; say whether it was taken."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -147,18 +157,26 @@ class Run:
             yield
 
     def is_locked(self) -> bool:
-        """Whether another process is training this run."""
-        if not (self.folder / ".lock").is_file():
+        """Whether another process is training this run; asking keeps nobody from beginning."""
+        file = self.folder / ".lock"
+        if not file.is_file():
             return False
-        try:
-            with self.lock():
-                return False
-        except InputError:
-            return True
+        with file.open() as handle:
+            return not _takes(handle, fcntl.LOCK_SH)
 
     def discard(self) -> None:
-        """Move what an earlier attempt left aside, so that nothing computed is lost."""
-        if self.folder.exists():
+        """Move what an earlier attempt left aside, so that nothing computed is lost.
+
+        Raises:
+            InputError: when another process is training this run.
+        """
+        if not self.folder.exists():
+            return
+        sentence = (
+            f"{self.folder} is being trained by another process, so it cannot be moved aside: wait "
+            "for it to end, or stop it, and repeat the command."
+        )
+        with locked(self.folder / ".lock", sentence):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             self.folder.rename(self.folder.with_name(f"{self.id}.replaced-{stamp}"))
 

@@ -18,7 +18,7 @@ from errors import InputError
 from lightning_modules.checkpoints import read_card
 from lightning_modules.progress import make_progress
 from studies.arguments import ROOT, CommandLine
-from studies.environment import is_main_process
+from studies.environment import cores, is_main_process
 from studies.runs import Run, identity_hash
 from studies.workers import FOREIGN, stop
 
@@ -237,8 +237,7 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
             print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
     if not pending:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = max(1, (cores or 1) // len(plan.stages))  # the same when only one of them is left
+    share = max(1, cores() // len(plan.stages))  # the same when only one of them is left
     groups = [pending] if side_by_side else [[stage] for stage in pending]
     for group in groups:
         _train_group(group, threads=share if side_by_side else None)

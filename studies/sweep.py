@@ -119,7 +119,10 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
     parser.add_argument("--seed", type=int, default=0, help="of random trials (default: 0)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the jobs and what they will cost, and leave"
+        "--dry-run",
+        action="store_true",
+        help="print the jobs and what they will cost, and leave; prepares the data, which may take "
+        "long for raw exams",
     )
     add_options(parser)
     return parser.parse_known_args(list(words))

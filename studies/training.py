@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from errors import InputError
 from evaluation.curves import training_curves_png
@@ -20,7 +21,13 @@ from lightning_modules.callbacks import (
     read_metrics,
     running_as_stage,
 )
-from lightning_modules.checkpoints import KEY, read_checkpoint
+from lightning_modules.checkpoints import (
+    KEY,
+    WholeCheckpoints,
+    is_whole,
+    read_checkpoint,
+    remove_leftovers,
+)
 from lightning_modules.inference import choose_execution
 from lightning_modules.progress import RunProgress
 from lightning_modules.run_logger import wandb_run
@@ -150,6 +157,7 @@ class Training:
             )
             last = ModelCheckpoint(filename="last", **common)
             callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last]
+            settings["plugins"] = _with_whole_checkpoints(settings.get("plugins"))
         if not model.automatic_optimization:
             _hand_over_optimisation(model, settings)
         settings.update(
@@ -214,8 +222,7 @@ class Training:
             if getattr(model, "has_nothing_to_train", False):
                 self._validate_once(trainer, model, data)
             else:
-                resume = self.resume and run.last_checkpoint.is_file()
-                path = str(run.last_checkpoint) if resume else None
+                path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
                 trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
             if trainer.is_global_zero:
                 run.update_manifest(
@@ -235,8 +242,27 @@ class Training:
                     training_curves_png(rows, run.folder / "curves.png", run.experiment)
                 print(training_summary(run))
 
+    def _resumed_checkpoint(self, *, is_main: bool) -> str | None:
+        """Return the checkpoint to go on from; one that cannot be read is moved aside."""
+        last = self.run.last_checkpoint
+        if not self.resume or not last.is_file():
+            return None
+        if is_whole(last):
+            return str(last)
+        if is_main:
+            aside = last.with_name("last.damaged")
+            with suppress(FileNotFoundError):
+                last.replace(aside)
+            print(
+                f"Note: {last} is damaged and nothing can go on from it: it is kept as "
+                f"{aside.name}, and this training begins again with its first epoch.",
+                flush=True,
+            )
+        return None
+
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
+        remove_leftovers(run.checkpoints)
         for notice in [*model.remarks(), *plan.data.notices]:
             print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
@@ -292,6 +318,14 @@ def _concerns(callback: Any, model: Any) -> bool:
     return not watches or model.monitor == TrainingModule.monitor
 
 
+def _with_whole_checkpoints(plugins: Any) -> list[Any]:
+    """Return a trainer's plugins with the writer of checkpoints, unless it has another one."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    if any(isinstance(plugin, CheckpointIO) for plugin in given):
+        return given
+    return [*given, WholeCheckpoints()]
+
+
 def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
     """Give a module that steps its own optimisers what Lightning refuses to do for it.
 
@@ -314,12 +348,12 @@ def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
             f"{type(model).__name__} clips by norm."
         )
     chosen = settings.get("strategy", "auto")
-    if chosen == "ddp" or (chosen == "auto" and _device_count(settings) > 1):
+    if chosen == "ddp" or (chosen == "auto" and device_count(settings) > 1):
         # each backward pass reaches half of the networks
         settings["strategy"] = "ddp_find_unused_parameters_true"
 
 
-def _device_count(settings: dict[str, Any]) -> int:
+def device_count(settings: dict[str, Any]) -> int:
     """Return on how many devices a trainer of these settings trains, over all nodes."""
     devices = settings.get("devices", "auto")
     if devices in ("auto", -1, "-1"):

@@ -75,6 +75,19 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
         process.stdin.close()
 
 
+def jobs_at_once(cores: int, gpus: int, *, spread: bool) -> int:
+    """Return how many jobs a machine does at once, where nobody says.
+
+    On two cores two networks side by side do about twice the work of one with both.
+
+    Args:
+        cores: of the machine.
+        gpus: that the jobs use.
+        spread: whether a job takes several devices by itself.
+    """
+    return gpus or (1 if spread else min(2, cores))
+
+
 class Workers(Protocol):
     """Where tasks are done."""
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from errors import InputError
+from studies.environment import cores
 from studies.jobs import Job
-from studies.workers import LocalWorkers, Workers
+from studies.workers import LocalWorkers, Workers, jobs_at_once
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, help="jobs at once on this machine (default: by its GPUs or cores)")
     add("--ray", metavar="ADDRESS", help="run the jobs on this Ray cluster, such as auto")
     add("--gpus_per_job", type=float, help="of a Ray cluster (default: 1 where it has GPUs)")
-    add("--cpus_per_job", type=int, default=1, help="of a Ray cluster (default: 1)")
+    add(
+        "--cpus_per_job",
+        type=int,
+        help="of a Ray cluster, and threads of a job; on processors results are the same to the "
+        "last bit only for equal threads (default: as many as a job gets without Ray on the "
+        "smallest of its nodes)",
+    )
 
 
 @contextmanager
@@ -35,21 +42,36 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
     if options.ray is not None:
         from studies.ray_workers import RayWorkers
 
-        workers: Workers = RayWorkers(options.ray, options.cpus_per_job, options.gpus_per_job)
+        wanted = options.cpus_per_job, options.gpus_per_job
+        workers: Workers = RayWorkers(options.ray, *wanted, spread=_spread(jobs))
     else:
-        workers = _local(options.jobs, jobs)
+        for name in ("cpus_per_job", "gpus_per_job"):
+            if getattr(options, name) is not None:
+                raise InputError(
+                    f"--{name} is for jobs on a Ray cluster: add --ray ADDRESS, or leave it out."
+                )
+        workers = local_workers(options.jobs, jobs)
     try:
         yield workers
     finally:
         workers.stop()
 
 
-def _local(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
+def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
+    """Return workers of this machine; trainings that leave their devices open get one GPU each.
+
+    Args:
+        wanted: jobs at once; None: by its GPUs or cores.
+        jobs: what they will do.
+
+    Raises:
+        InputError: when none are wanted.
+    """
     if wanted is not None and wanted < 1:
         raise InputError(f"--jobs is {wanted}: expected 1 or more.")
-    gpus = [] if _spread(jobs) else _gpus(jobs)
-    # On two cores two networks side by side do about twice the work of one with both.
-    at_once = wanted or len(gpus) or (1 if _spread(jobs) else min(2, cores()))
+    spread = _spread(jobs)
+    gpus = [] if spread else _gpus(jobs)
+    at_once = wanted or jobs_at_once(cores(), len(gpus), spread=spread)
     return LocalWorkers(at_once, max(1, cores() // at_once), gpus if len(gpus) > 1 else [])
 
 
@@ -71,10 +93,3 @@ def _gpus(jobs: Sequence[Job]) -> list[str]:
     count = torch.cuda.device_count()
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return named if len(named) == count and all(named) else [str(number) for number in range(count)]
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import cli
+from studies.runs import Run
 from tests.conftest import ROOT, SHRUNKEN
 
 BROKEN = """\
@@ -198,6 +199,14 @@ def test_a_run_is_trained_again_to_the_last_bit(place, monkeypatch, capsys):
     assert "begins" not in out
     for named in ("NOT reproduced", "version torch", "data fingerprint"):
         assert named in out
+
+    told = Run("dynunet", again.name, again)
+    told.update_manifest(versions={**told.manifest()["versions"], "torch": "0.9"})
+    with told.lock():  # it would be moved aside and trained again
+        assert cli.main(["reproduce", str(run)]) == 2
+    said = capsys.readouterr()
+    assert "version torch 0.9 then" in said.out
+    assert "cannot be moved aside" in said.err
 
 
 def test_a_test_without_a_modality_leaves_the_runs_own_scores_alone(place, monkeypatch):

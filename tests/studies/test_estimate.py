@@ -77,6 +77,13 @@ def test_a_step_is_measured():
     assert cost["checkpoint_gb"] * 1e9 == pytest.approx(4 * weights, rel=0.02)
 
 
+def test_memory_is_that_of_the_device_of_the_run(monkeypatch):
+    peak = {"process": 1.5, "cuda:0": 0.0}  # a GPU is there, and not used
+    monkeypatch.setattr("studies.measure.peak_memory_gb", lambda: peak)
+    monkeypatch.setattr("studies.measure.fastest", lambda *_: 1.0)
+    assert measure(MODEL, [16, 16, 16], 1, "32-true", "cpu")["memory_gb"] == 1.5
+
+
 def test_what_cannot_be_measured_says_so():
     asked = question(job("fit", [16, 16, 16], []).plan)
     assert asked["model"] == MODEL

@@ -1,8 +1,10 @@
 """Jobs on a real Ray cluster of two nodes, one of which dies in the middle of its job."""
 
 import json
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -12,7 +14,7 @@ from errors import InputError
 from lightning_modules.checkpoints import read_checkpoint
 from studies.engine import Engine
 from studies.jobs import JobGraph
-from studies.ray_workers import RayWorkers
+from studies.ray_workers import RayWorkers, cores_of_a_job, do
 from studies.resolving import make_planner
 from studies.workers import Task
 from tests.conftest import SHRUNKEN
@@ -23,6 +25,49 @@ def test_without_ray_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install .*\[ray\]"):
         RayWorkers("auto", 1, 0)
+
+
+def test_a_node_that_does_not_see_the_folder_is_named(tmp_path):
+    task = Task("a", ["fit"], tmp_path / "log", tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{socket.gethostname()} does not see .*elsewhere: mount"):
+        do(task)
+
+
+def test_what_ray_says_of_a_task_that_could_not_begin_is_kept(tmp_path):
+    class RayError(Exception):
+        pass
+
+    def get(_):
+        raise RayError("The remote function failed to import:\nNo module named 'studies'\n")
+
+    workers = RayWorkers.__new__(RayWorkers)
+    workers.ray = SimpleNamespace(
+        wait=lambda references, timeout: (references, []),
+        get=get,
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    task = Task("a", ["fit"], tmp_path / "logs" / "a.log", tmp_path)
+    workers.references = {"a": (object(), task)}
+    assert workers.ended() == {"a": 70}
+    assert workers.references == {}
+    assert task.last_line() == "No module named 'studies'"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "spread", "cores"),
+    [
+        ([{"CPU": 16}], 0, False, 8),  # two at once, as on one machine
+        ([{"CPU": 16}], 0, True, 16),
+        ([{"CPU": 16}, {"CPU": 4}, {"GPU": 1}], 0, False, 2),  # the smallest that has any
+        ([{"CPU": 16}, {"CPU": 32, "GPU": 4}], 1, False, 8),  # a GPU each
+        ([{"CPU": 32, "GPU": 4}], 0.5, False, 4),
+        ([{"CPU": 32, "GPU": 4}], 4, True, 32),
+        ([{"CPU": 1}], 0, False, 1),
+        ([], 0, False, 1),
+    ],
+)
+def test_a_job_gets_the_cores_that_it_would_have_without_ray(nodes, gpus, spread, cores):
+    assert cores_of_a_job(nodes, gpus, spread=spread) == cores
 
 
 def node_of(runs_dir, nodes):

@@ -1,15 +1,20 @@
 """What a reproduction compares and names; a whole one runs in test_benchmark_run.py."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
+import yaml
 
 import cli
 from errors import InputError
 from evaluation.tables import write_csv
 from studies import recreation
-from studies.recreation import _changed, find_run, stages_of
-from studies.reproduce import compare
+from studies.environment import git_revision, hardware, versions
+from studies.recreation import _changed, find_run, outdated, recreate, stages_of
+from studies.reproduce import compare, move_outdated, write_record
 from studies.runs import Run
 
 
@@ -94,3 +99,110 @@ def test_the_network_cannot_be_changed_on_the_way(run, tmp_path, capsys):
     made = run("abc")
     assert cli.main(["reproduce", str(made.folder), "--model.size", "base"]) == 2
     assert "only --data.* and --trainer.* can be given" in capsys.readouterr().err
+
+
+INFERENCE = {"device": "cpu", "precision": "fp32", "channels_last": True, "reason": "told"}
+
+
+@pytest.fixture
+def plan(run, monkeypatch):
+    """A training of now, reproduced before with what the test says."""
+    execution = SimpleNamespace(to_dict=lambda: {**INFERENCE, "reason": "asked"})
+    monkeypatch.setattr(recreation, "choose_execution", lambda _: execution)
+
+    def make(devices="auto", **manifest):
+        made = {
+            "versions": versions(),
+            "git": git_revision(),
+            "hardware": {**hardware(), "threads": 99, "memory_gb": 0.1},
+            "execution": {"training": "32-true", "inference": INFERENCE, "devices": 1},
+        }
+        trainer = {"accelerator": "cpu", "devices": devices, "num_nodes": 1}
+        again = run("again", **{**made, **manifest})
+        return SimpleNamespace(run=again, config={"trainer": trainer})
+
+    return make
+
+
+BF16 = {"inference": {**INFERENCE, "precision": "bf16"}, "devices": 1}
+
+
+@pytest.mark.parametrize(
+    ("made", "changed"),
+    [
+        ({}, []),
+        ({"versions": {**versions(), "torch": "1.0"}}, ["version torch"]),
+        ({"git": {**git_revision(), "commit": "a"}}, ["git commit"]),
+        ({"hardware": {**hardware(), "processor": "another"}}, ["hardware processor"]),
+        ({"devices": 2}, ["execution devices"]),
+        ({"execution": BF16}, ["execution inference precision"]),
+    ],
+)
+def test_a_reproduction_is_good_until_something_changes(plan, made, changed):
+    assert [difference.what for difference in outdated(plan(**made))] == changed
+
+
+def test_a_reproduction_that_was_never_begun_is_not_outdated(tmp_path):
+    assert outdated(SimpleNamespace(run=Run("fusion", "never", tmp_path / "never"))) == []
+
+
+def test_what_another_version_reproduced_is_moved_aside(plan, capsys):
+    old, test = plan(versions={**versions(), "torch": "1.0"}), SimpleNamespace(kind="test")
+    job = SimpleNamespace(kind="fit", plan=old, run=old.run)
+    with old.run.lock(), pytest.raises(InputError, match="cannot be moved aside"):
+        move_outdated([job])
+    move_outdated([test, job])
+    said = capsys.readouterr().out
+    assert f"version torch 1.0 then, {versions()['torch']} now" in said
+    assert not old.run.folder.exists()
+    (kept,) = old.run.folder.parent.glob("again.replaced-*")
+    assert (kept / "per_case.csv").is_file()
+    move_outdated([job])  # nothing is there any more
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("then", "gpus", "cores", "devices"),
+    [
+        ({"devices": 1, "inference": {"device": "cuda"}}, 8, 2, 1),
+        ({"devices": 4, "inference": {"device": "cuda"}}, 8, 2, 4),
+        ({"devices": 8, "inference": {"device": "cuda"}}, 4, 16, "auto"),
+        ({"devices": 4, "inference": {"device": "cuda"}}, 0, 16, "auto"),
+        ({"devices": 2, "inference": {"device": "cpu"}}, 0, 4, 2),
+        ({"devices": 8, "inference": {"device": "cpu"}}, 0, 4, "auto"),
+    ],
+)
+def test_as_many_devices_as_the_run_had_or_one(
+    run, tmp_path, monkeypatch, then, gpus, cores, devices
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(recreation, "cores", lambda: cores)
+    made = run("abc", execution=then)
+    trainer = {"accelerator": "auto", "devices": "auto", "num_nodes": 2}
+    made.write_config({"model": {}, "trainer": trainer})
+    file = recreate(made, tmp_path / "configs")
+    asked = yaml.safe_load(file.read_text())["trainer"]
+    assert (asked["devices"], asked["num_nodes"]) == (devices, 1)
+
+
+def test_an_infinite_difference_is_null_in_json(tmp_path):
+    file = tmp_path / "reproduction.json"
+    write_record(file, {"largest_difference": {"a": math.inf, "b": 0.5}, "reproduced": False})
+    text = file.read_text()
+    assert "Infinity" not in text
+    assert json.loads(text)["largest_difference"] == {"a": None, "b": 0.5}
+
+
+def test_the_folder_that_its_lock_speaks_of_can_be_given(run, tmp_path, capsys):
+    made = run("abc")
+    made.write_config({"model": {}, "trainer": {}})
+    words = ["reproduce", str(made.folder), "--out", str(tmp_path / "other")]
+    words += ["--runs_dir", str(tmp_path / "again")]
+    (tmp_path / "other").mkdir()
+    held = Run("other", "other", tmp_path / "other")
+    with held.lock():
+        assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'other'} is worked on by another reproduction" in said
+    assert "--out" in said

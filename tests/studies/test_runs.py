@@ -1,9 +1,11 @@
+import fcntl
 import json
 import multiprocessing
 
 import pytest
 
 from errors import InputError
+from studies import runs
 from studies.runs import Run, identity_hash, newest_finished, write_atomically
 
 
@@ -81,9 +83,28 @@ def test_second_process_is_kept_out_and_the_lock_goes_with_a_killed_one(tmp_path
     process = context.Process(target=_hold, args=(run, ready, release))
     process.start()
     assert ready.wait(20)
+    assert run.is_locked()
     with pytest.raises(InputError, match="trained by another process"), run.lock():
         pass
+    with pytest.raises(InputError, match="trained by another process, so it cannot be moved"):
+        run.discard()
+    assert run.finished
     process.kill()
     process.join()
+    assert not run.is_locked()
     with run.lock():
         pass
+
+
+def test_asking_for_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    assert not run.is_locked()
+    assert not (run.folder / ".lock").exists()
+    with run.lock():
+        pass
+    asked = (run.folder / ".lock").open()
+    fcntl.flock(asked, fcntl.LOCK_SH)
+    assert not run.is_locked()  # two may ask at once
+    monkeypatch.setattr(runs.time, "sleep", lambda _: asked.close())
+    with run.lock():  # begun in the moment in which somebody asks
+        assert asked.closed

@@ -1,10 +1,22 @@
+import lightning as L  # noqa: N812, the name its own documentation uses
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins import TorchSyncBatchNorm
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+import cli
 from errors import InputError
 from lightning_modules import FeatureTransitionModule
-from studies.training import _concerns, _hand_over_optimisation
+from lightning_modules.checkpoints import WholeCheckpoints, is_whole
+from studies.runs import Run
+from studies.training import (
+    Training,
+    _concerns,
+    _hand_over_optimisation,
+    _with_whole_checkpoints,
+)
+from tests.conftest import SHRUNKEN
 
 
 class Adversarial(nn.Module):
@@ -59,3 +71,53 @@ def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_somethin
 def test_what_it_cannot_do_is_refused(setting, words):
     with pytest.raises(InputError, match=words):
         _hand_over_optimisation(Adversarial(), setting)
+
+
+def test_checkpoints_are_written_whole_unless_another_plugin_writes_them():
+    own, other = TorchCheckpointIO(), TorchSyncBatchNorm()
+    for given, expected in [(None, []), (other, [other]), ([other], [other])]:
+        *before, last = _with_whole_checkpoints(given)
+        assert before == expected
+        assert isinstance(last, WholeCheckpoints)
+    assert _with_whole_checkpoints([own]) == [own]
+
+
+def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeypatch, capsys):
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    short = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "2"]
+    words = ["fit", *configs, *short, "--runs_dir", "runs-damaged"]
+    writers = []
+
+    def end(trainer, *_, **__):
+        writers.append(trainer.strategy.checkpoint_io)
+        raise InputError("stopped in its first epoch")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(L.Trainer, "fit", end)
+        assert cli.main(words) == 2
+    assert [type(writer) for writer in writers] == [WholeCheckpoints]
+    (folder,) = (in_workplace / "runs-damaged" / "dynunet").iterdir()
+    run = Run("dynunet", folder.name, folder)
+    run.checkpoints.mkdir(exist_ok=True)
+    run.last_checkpoint.write_bytes(b"half of it")
+    half = run.checkpoints / ".last.ckpt.4711"
+    half.touch()
+    assert cli.main([*words, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "last.ckpt is damaged and nothing can go on from it: it is kept as last.damaged" in out
+    assert run.finished
+    assert is_whole(run.last_checkpoint)
+    assert (run.checkpoints / "last.damaged").read_bytes() == b"half of it"
+    assert not half.exists()
+
+
+def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
+    run = Run("dynunet", "abc", tmp_path / "dynunet" / "abc")
+    run.update_manifest(status="running")
+    session = Training.__new__(Training)
+    session.run, session.overwrite = run, True
+    with run.lock():  # noqa: SIM117 - the second is refused
+        with pytest.raises(InputError, match="cannot be moved aside"):
+            session._check_started()
+    session._check_started()
+    assert not run.folder.exists()

@@ -1,5 +1,6 @@
 """Workers of one machine: which GPU a task gets."""
 
+import argparse
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from errors import InputError
 from studies import working
 from studies.workers import LocalWorkers, Task
 
@@ -48,3 +50,35 @@ def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names
     assert working._gpus([]) == []  # no job, no GPU is asked for
     job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": {"accelerator": "auto"}}))
     assert working._gpus([job]) == names
+
+
+@pytest.mark.parametrize("words", [["--cpus_per_job", "4"], ["--gpus_per_job", "0.5"]])
+def test_what_is_for_a_cluster_is_refused_without_one(words):
+    parser = argparse.ArgumentParser()
+    working.add_options(parser)
+    with (
+        pytest.raises(InputError, match=f"{words[0]} is for jobs on a Ray cluster"),
+        working.make_workers(parser.parse_args(words), []),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted", "at_once", "threads", "gpus"),
+    [
+        ("auto", None, 2, 4, ["0", "1"]),  # a GPU each
+        (1, 1, 1, 8, ["0", "1"]),  # a reproduction: one of them
+        (2, 1, 1, 8, []),  # both, dealt out by the trainer
+    ],
+)
+def test_a_training_that_leaves_its_devices_open_gets_one_gpu(
+    monkeypatch, devices, wanted, at_once, threads, gpus
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("studies.training.choose_device", lambda _: "cuda")
+    monkeypatch.setattr(working, "cores", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    trainer = {"accelerator": "auto", "devices": devices}
+    job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": trainer}))
+    made = working.local_workers(wanted, [job])
+    assert (made.jobs, made.threads, made.gpus) == (at_once, threads, gpus)
