@@ -120,7 +120,10 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--folds", type=int, help="folds of cross-validation instead of the file's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the jobs and what they will cost, and leave"
+        "--dry-run",
+        action="store_true",
+        help="print the jobs and what they will cost, and leave; prepares the data, which may "
+        "take long for raw exams",
     )
     add_options(parser)
     return parser.parse_known_args(list(words))
