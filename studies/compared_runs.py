@@ -13,7 +13,7 @@ from errors import InputError
 from evaluation.measures import ScoreColumn
 from evaluation.tables import read_csv
 from studies.comparison import system_name
-from studies.runs import Run, newest_finished
+from studies.runs import Run, run_named
 
 TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout", "system", "run")
 # What decides which slices are scored, and on which grid: setting to its entry in the identity.
@@ -102,17 +102,12 @@ def find_tested(word: str, runs_dir: Path) -> Tested:
 
 def _find(target: str, runs_dir: Path) -> Tested:
     path = Path(target).expanduser()
-    if path.is_file():
+    if path.is_file() and path.suffix != ".yaml":
         return _of_table(path)
     for folder in (path, runs_dir / target):
-        if (folder / "manifest.json").is_file():
-            return _of_run(_run_at(folder))
-        if (folder / "per_case.csv").is_file():
+        if (folder / "per_case.csv").is_file() and not (folder / "manifest.json").is_file():
             return _of_table(folder / "per_case.csv")
-    # an experiment by its name, though a folder here may be called so, or by its folder
-    found = newest_finished(runs_dir, target, [])
-    if found is None and path.is_dir():
-        found = newest_finished(path.resolve().parent, path.resolve().name, [])
+    found = run_named(target, runs_dir)
     if found is None:
         known = sorted({file.parents[1].name for file in runs_dir.glob("*/*/manifest.json")})
         raise InputError(

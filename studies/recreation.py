@@ -12,7 +12,7 @@ from errors import InputError
 from lightning_modules.inference import choose_execution
 from studies.arguments import CommandLine
 from studies.environment import cores, git_revision, hardware, versions
-from studies.runs import Run, newest_finished, write_atomically
+from studies.runs import Run, run_named, write_atomically
 from studies.stages import Parse, Plan, replace_strings
 from studies.training import choose_device, device_count
 
@@ -40,20 +40,15 @@ def find_run(name: str, runs_dir: Path) -> Run:
     Raises:
         InputError: when there is none, or it never finished.
     """
-    for folder in (Path(name), runs_dir / name):
-        if (folder / "manifest.json").is_file():
-            whole = folder.resolve()
-            run = Run(whole.parent.name, whole.name, folder)
-            if not run.finished:
-                raise InputError(f"The run {folder} never finished: finish it with --resume first.")
-            return run
-    newest = newest_finished(runs_dir, Path(name).stem, [])
-    if newest is None:
+    run = run_named(name, runs_dir)
+    if run is None:
         raise InputError(
             f"There is no finished run {name}: give its folder, experiment/id, or an experiment "
             f"with a finished run below {runs_dir}."
         )
-    return newest
+    if not run.finished:
+        raise InputError(f"The run {run.folder} never finished: finish it with --resume first.")
+    return run
 
 
 def recreate(run: Run, folder: Path) -> Path:

@@ -35,7 +35,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it: readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
@@ -179,6 +179,26 @@ class Run:
         with locked(self.folder / ".lock", sentence):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             self.folder.rename(self.folder.with_name(f"{self.id}.replaced-{stamp}"))
+
+
+def run_named(word: str, runs_dir: Path) -> Run | None:
+    """Return the run that a person means, finished or not; None where there is none.
+
+    Args:
+        word: a run's folder, ``experiment/id``, or for its newest finished run an experiment by
+            its name, its file, or the folder of its runs.
+        runs_dir: folder of all runs.
+    """
+    path = Path(word).expanduser()
+    for folder in (path, runs_dir / word):
+        if (folder / "manifest.json").is_file():
+            whole = folder.resolve()
+            return Run(whole.parent.name, whole.name, folder)
+    # a folder of the same name, such as that of the source, is asked last
+    found = newest_finished(runs_dir, path.stem if path.suffix == ".yaml" else word, [])
+    if found is None and path.is_dir():
+        found = newest_finished(path.resolve().parent, path.resolve().name, [])
+    return found
 
 
 def newest_finished(runs_dir: Path, experiment: str, overlays: list[str]) -> Run | None:
