@@ -31,7 +31,7 @@ DIGITS = 12
 METHODS = (
     f"intervals: {CONFIDENCE:.0%} bootstrap over patients (BCa, {RESAMPLES} resamples, fixed seed)",
     "tests: paired Wilcoxon signed-rank, two-sided, equal pairs ranked and not counted (Pratt), "
-    f"exact to {EXACT_PAIRS} pairs; Holm over all systems and regions of one metric",
+    f"exact to {EXACT_PAIRS} pairs; Holm over all systems and regions of one metric in this table",
 )
 
 
@@ -194,15 +194,33 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
     return min(1.0, 2 * float(tail)), effect
 
 
-def power_note(patients: int) -> list[str]:
-    """Return the sentence that a table of so few patients needs, none where there are enough."""
+def power_note(patients: int, tests: int) -> list[str]:
+    """Return the sentence that so few patients need, none where there are enough.
+
+    Args:
+        patients: that are paired.
+        tests: corrected together; after Holm the smallest p is that many times larger.
+    """
     smallest = 2.0 ** (1 - patients)
-    if not patients or smallest < ALPHA:
+    corrected = min(1.0, smallest * tests)
+    if not patients or corrected < ALPHA:
         return []
     counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    if tests == 1:
+        return [f"with {counted} no difference can be significant: the smallest p is {smallest:g}"]
     return [
-        f"with {counted} no difference can be significant: the smallest possible p is {smallest:g}"
+        f"with {counted} and {tests} tests corrected together no difference can be significant: "
+        f"the smallest p is {smallest:g}, after Holm {corrected:g}"
     ]
+
+
+def power_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the sentences of :func:`power_note` for every family of comparisons."""
+    notes: list[str] = []
+    for family in dict.fromkeys(item.column.family for item in comparisons):
+        tested = [item.n for item in comparisons if item.column.family == family and item.n]
+        notes += power_note(max(tested, default=0), len(tested))
+    return list(dict.fromkeys(notes))
 
 
 def check_patients(systems: Systems) -> None:

@@ -1,4 +1,4 @@
-"""Scores of patients as files and tables: CSV, terminal, Markdown."""
+"""Scores of patients as files and tables: CSV and terminal."""
 
 import csv
 import math
@@ -127,13 +127,13 @@ def slice_table(
             selected slices, ``dice/WT`` and ``hd95/WT`` those of his volume; either may be absent.
         title: above the table.
         note: below it.
-        rule: for empty volumes, named below the table; None takes it from the rows.
+        rule: for empty slices and volumes, named below the table; None takes it from the rows.
     """
     rule = rule or rule_of(rows)
     volumes = any("dice/WT" in row for row in rows)
     notes = [
         f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
-        "slices " + BRATS.sentence(largest="the slice's diagonal"),
+        f"slices {rule.of_slices()}",
         *([f"volumes {rule}"] if volumes else []),
         *([note] if note else []),
     ]
@@ -210,16 +210,6 @@ def _percent_cells(values: Sequence[float]) -> list[str]:
         return ["n/a", "n/a"]
     spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     return [f"{fmean(values):.2f}{spread}", f"{median(values):.2f}"]
-
-
-def markdown_table(
-    rows: Sequence[Row], note: str | None = None, rule: EmptyRule | None = None
-) -> str:
-    """Return the table of :func:`score_table` as Markdown."""
-    headers, lines = _lines(rows)
-    ruler = [":--", *["--:"] * (len(headers) - 1)]
-    table = [f"| {' | '.join(cells)} |" for cells in (headers, ruler, *lines)]
-    return "\n".join([*table, "", *(f"{text}  " for text in _footnotes(rows, note, rule))]) + "\n"
 
 
 def _lines(rows: Sequence[Row]) -> tuple[Sequence[str], list[list[str]]]:

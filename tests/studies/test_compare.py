@@ -5,9 +5,12 @@ import json
 import re
 
 import pytest
+import yaml
 
 import cli
 from evaluation.tables import write_csv
+from studies.compared_runs import tested_by
+from studies.provenance import is_as_published, provenance_of
 
 COHORT = "ab12" * 16
 
@@ -25,8 +28,10 @@ def scored(shift=0.0, count=8, **more):
     ]
 
 
-def run(folder, experiment, run_id, rows, when="2026-01-01", split=None, **manifest):
-    """Write a tested run as `lightning test` leaves it."""
+def run(
+    folder, experiment, run_id, rows, when="2026-01-01", split=None, data="phantom", **manifest
+):
+    """Write a tested run as `lightning test` leaves it; data is its folder, phantom for none."""
     home = folder / "runs" / experiment / run_id
     (home / "checkpoints").mkdir(parents=True)
     (home / "checkpoints" / "best.ckpt").write_bytes(b"x")
@@ -42,6 +47,10 @@ def run(folder, experiment, run_id, rows, when="2026-01-01", split=None, **manif
         "versions": {"torch": "2.13.0"},
     }
     (home / "manifest.json").write_text(json.dumps(known | manifest))
+    if data is not None:
+        root = None if data == "phantom" else str(data)
+        config = {"data": {"class_path": "X", "init_args": {"root": root}}}
+        (home / "config.yaml").write_text(yaml.safe_dump(config))
     tested = [row.get("case_id") for row in rows or []]
     stored = {
         "train": ["t"],
@@ -235,6 +244,97 @@ def test_an_external_test_inside_a_run(place, capsys):
     assert status == 0
     assert "cohort external-12345678" in out
     assert "protocol is external" in refused(capsys, words[0], "fusion")
+
+
+@pytest.mark.parametrize(
+    ("data", "command", "said", "synthetic"),
+    [
+        ("phantom", [], "embedded phantom (SYNTHETIC), ab12", True),
+        ("cohorts/BraTS2018", [], "BraTS2018 (brats2018), ab12", False),  # of a YAML, or an option
+        ("cohorts/simulated", [], "simulated (brats2018, SYNTHETIC), ab12", True),
+        (None, ["--data.init_args.root", "cohorts/own"], "own (brats2018), ab12", False),
+        (None, ["--data.root=cohorts/own"], "own (brats2018), ab12", False),
+        (None, [], "folder not recorded, ab12", False),
+    ],
+)
+def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said, synthetic):
+    if data == "cohorts/simulated":
+        data = tmp_path / data
+        data.mkdir(parents=True)
+        (data / "SYNTHETIC.txt").touch()
+    home = run(
+        tmp_path,
+        "fusion",
+        "f0",
+        scored(),
+        data=data,
+        split={"layouts": ["brats2018"]},
+        command=["lightning", "fit", "--config", "x.yaml", *command],
+    )
+    inside = home / "variants" / "without-t1" / "per_case.csv"
+    write_csv(scored(), inside)
+    for table in (home / "per_case.csv", inside):
+        found = provenance_of([tested_by(home, table)])
+        assert found.cohort.startswith(said)
+        assert found.synthetic is synthetic
+
+
+@pytest.mark.parametrize(
+    ("words", "overlays", "cited"),
+    [
+        ([], [], True),
+        (["--config", "experiments/scale/brats3d.yaml"], ["brats3d"], True),
+        (["--config", "experiments/scale/slices2d.yaml", "--data.fold", "1"], ["slices2d"], True),
+        (["--model.init_args.size=base", "--model.optimizer.init_args.lr", "1"], [], True),
+        (["--config", "experiments/scale/dice_ce.yaml"], ["dice_ce"], False),
+        (["--model.head.init_args.heads", "2"], [], False),
+        (["--model.class_path", "mine.Model"], [], False),
+        (["--config", "mine.yaml"], ["mine"], False),
+        (["--config", "lost.yaml"], ["lost"], False),
+        (None, ["unknown"], False),
+    ],
+)
+def test_a_papers_numbers_belong_to_its_own_system(tmp_path, monkeypatch, words, overlays, cited):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("model: {init_args: {head: {class_path: mine.Head}}}\n")
+    command = ["lightning", "fit", "--config", "experiments/fusion.yaml", *(words or [])]
+    manifest = {"overlays": overlays, **({} if words is None else {"command": command})}
+    assert is_as_published(manifest) is cited
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_renamed_ablation_has_no_published_numbers(place, capsys):
+    words = ["lightning", "fit", "--config", "fusion.yaml", "--model.head.init_args.heads=2"]
+    run(place, "segresnet", "eeeeee000000", scored(), command=words)
+    _, out, _ = compare(capsys, "fusion", "ours=segresnet", "--format", "csv")
+    fusion, ours = csv.DictReader(out.partition("\n\n")[0].splitlines())
+    assert fusion["published/dice/WT"] == "0.90267"
+    assert ours["published/dice/WT"] == ""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_other_examinations_of_the_same_patients_are_said(place, capsys):
+    patients = {"p1": "p0", "p3": "p2", **{case: case for case in ("p0", "p2")}}
+    run(place, "segresnet", "ffffff000000", scored(count=4), split={"patients": patients})
+    write_csv([row for row in scored(0.1, count=4) if row["case_id"] != "p3"], place / "theirs.csv")
+    status, out, _ = compare(capsys, "segresnet", "theirs.csv")
+    assert status == 0
+    assert "cases that not all have: segresnet 1" in " ".join(out.split())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tables_of_slices_name_the_rule_of_slices_and_each_its_data_once(place, capsys):
+    rows = [{"case_id": f"p{i}", "slices/dice/WT": 0.5, "slices/hd95/WT": 9.0} for i in range(8)]
+    for name in ("transunet", "swin_unet"):
+        run(place, name, "dddddd000000", rows, per_slice=True)
+    assert compare(capsys, "transunet", "swin_unet", "--format", "csv")[0] == 0
+    folder = place / "comparisons" / "transunet-vs-swin_unet"
+    for name in ("comparison.csv", "statistics-slices-dice.csv"):
+        notes = [line["notes"] for line in csv.DictReader((folder / name).open())]
+        assert all("empty regions: slices empty in both: Dice 1" in note for note in notes)
+        assert all("the slice's diagonal (rule brats)" in note for note in notes)
+        assert "373.13" not in notes[0]
+        assert notes[0].count("data: embedded phantom") == 1
 
 
 @pytest.mark.parametrize(
