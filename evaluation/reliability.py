@@ -48,7 +48,8 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
         curve.vlines(
             expected, np.minimum(expected, observed), np.maximum(expected, observed), FAINT
         )
-        curve.plot(expected, observed, color=colour, marker="o", markersize=5, linewidth=1.8)
+        look = {"color": colour, "marker": "o", "markersize": 5, "linewidth": 1.8}
+        curve.plot(expected, observed, clip_on=False, **look)  # whole points at 0 and 1
         error = "no voxel" if np.isnan(counts.ece) else f"ECE {counts.ece:.3f}"
         curve.set_title(f"{REGION_NAMES.get(region, region)}, {error}", color=INK, fontsize=11)
         curve.set_ylim(0, 1)

@@ -1,5 +1,7 @@
 """Calibration against torchmetrics and scikit-learn, by hand, and added up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -91,7 +93,7 @@ def test_ticks_of_the_counts_do_not_lie_on_each_other(tmp_path, monkeypatch):
     bars = figure.axes[1]
     boxes = [label.get_window_extent() for label in bars.get_yticklabels()]
     assert [tick > 0 for tick in bars.get_yticks()] == [False, True, True, True, True]
-    assert all(below.y1 < above.y0 for below, above in zip(boxes, boxes[1:], strict=False))
+    assert all(below.y1 < above.y0 for below, above in pairwise(boxes))
 
 
 def test_a_table_of_errors_says_where_it_is_from():

@@ -9,7 +9,7 @@ import yaml
 
 import cli
 from evaluation.tables import write_csv
-from studies.compared_runs import tested_by
+from studies import compared_runs
 from studies.provenance import is_as_published, provenance_of
 
 COHORT = "ab12" * 16
@@ -102,6 +102,7 @@ def test_newest_runs_side_by_side_with_files(place, capsys):
     assert "0.705" in out  # the newer fusion: 0.605 + 0.1
     for words in ("70/10/20, seed 0", "rule brats", "torch 2.13.0", "8 patients", "published"):
         assert words in out
+    assert out.count("torch 2.13.0") == 1  # in the terminal below the first table alone
     folder = place / "comparisons" / "dynunet-vs-fusion"
     assert sorted(file.name for file in folder.iterdir()) == [
         "comparison.csv",
@@ -274,7 +275,7 @@ def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said,
     inside = home / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(), inside)
     for table in (home / "per_case.csv", inside):
-        found = provenance_of([tested_by(home, table)])
+        found = provenance_of([compared_runs.tested_by(home, table)])
         assert found.cohort.startswith(said)
         assert found.synthetic is synthetic
 
