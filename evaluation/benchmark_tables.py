@@ -18,6 +18,7 @@ from evaluation.statistics import (
     patient_scores,
     patients_of,
     power_notes,
+    ranking_means,
     summarise,
 )
 
@@ -131,7 +132,10 @@ def benchmark_table(
         name: {key: summarise(values) for key, values in found.items()}
         for name, found in scores.items()
     }
-    ranked = _ranked(scores, columns)
+    ranked = {
+        column.key: ranking_means({name: own[column.key] for name, own in scores.items()})
+        for column in columns
+    }
     best = _best(ranked, columns) if len(systems) > 1 else {}
     comparisons = compare(systems, columns, best)
     against_best = {(item.system, item.column.key): item for item in comparisons}
@@ -195,30 +199,6 @@ def _group(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:
     """Name the region, and the scope where the table has both."""
     several = len({other.slices for other in columns}) > 1
     return f"{column.region}, {column.scope}" if several or column.slices else column.region
-
-
-def _ranked(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]], columns: Sequence[ScoreColumn]
-) -> dict[str, dict[str, float]]:
-    """Return the column's key to the means by which its systems are ranked.
-
-    They are over the patients for whom all systems of the column have a score: one that has none
-    for the hard patients must not win by that. Systems without any score are not ranked.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for column in columns:
-        counted = {
-            name: {p: score for p, score in own[column.key].items() if not math.isnan(score)}
-            for name, own in scores.items()
-        }
-        counted = {name: own for name, own in counted.items() if own}
-        shared = set.intersection(*map(set, counted.values())) if counted else set()
-        found[column.key] = {
-            name: math.fsum(own[patient] for patient in shared) / len(shared)
-            for name, own in counted.items()
-            if shared
-        }
-    return found
 
 
 def _best(

@@ -137,6 +137,28 @@ def summarise(scores: Mapping[str, float]) -> Summary:
     return Summary(values.size, missing, mean, sd, float(np.median(values)), low, high)
 
 
+def ranking_means(systems: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the means by which systems are ranked: of the patients whom all have a score for.
+
+    A system that has none for the hard patients must not win by that. One without any score is not
+    ranked, and where no patient is left nobody is.
+
+    Args:
+        systems: name to the scores of patients, as :func:`patient_scores` gives them.
+    """
+    counted = {
+        name: {patient: score for patient, score in scores.items() if not math.isnan(score)}
+        for name, scores in systems.items()
+    }
+    counted = {name: scores for name, scores in counted.items() if scores}
+    shared = set.intersection(*map(set, counted.values())) if counted else set()
+    return {
+        name: math.fsum(scores[patient] for patient in shared) / len(shared)
+        for name, scores in counted.items()
+        if shared
+    }
+
+
 @lru_cache(maxsize=4096)
 def _interval(values: tuple[float, ...]) -> tuple[float, float]:
     """Return the bootstrap interval of the mean of at least two finite values.
