@@ -229,12 +229,12 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
     labels = ((BETTER, "better"), (WORSE, "worse"), (EQUAL, "equal")) if paired else ()
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for colour, label in labels]
     meaning = (
-        "a line joins his two scores; p after Holm over the systems and regions of one metric in "
-        "this picture, bold below 0.05"
+        "a line joins his two scores;\n"
+        "p after Holm over systems and regions of one metric in this picture, bold below 0.05"
     )
     mean = Line2D([], [], color=PAPER, marker="D", markeredgecolor=INK, linestyle="", label="mean")
     handles.append(mean)
-    figure.legend(
+    legend = figure.legend(
         handles=handles,
         loc="outside lower center",
         ncols=4,
@@ -244,6 +244,7 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
         title="a point is a patient" + (f", {meaning}" if paired else ""),
         title_fontproperties={"size": 8},
     )
+    legend.get_title().set_multialignment("center")
 
 
 def colour_of(place: int) -> str:
