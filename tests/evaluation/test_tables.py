@@ -144,6 +144,8 @@ def test_slice_table_keeps_slices_and_volumes_apart():
     assert "slices empty in both: Dice none" in other
     assert "(rule brats)" not in other
     assert "diagonal" not in other
+    left_out = [{**SLICED[0], "slices/hd95/WT": float("nan")}, SLICED[1]]
+    assert "patients counted: 1 in slices/hd95/WT" in render(slice_table(left_out))
 
 
 def test_means_are_taken_over_patients():
