@@ -91,21 +91,25 @@ def read_convention(described: dict[str, Any], description: Path) -> LabelConven
     """The meaning of label values that a description gives under its key ``labels``.
 
     Raises:
-        InputError: A class has no value, or two have the same.
+        InputError: A class has no value, or two have the same, background among them.
     """
-    labels = described.get("labels") or {}
+    given = described.get("labels")
+    labels = given if isinstance(given, dict) else {}
     classes = ("necrosis", "oedema", "enhancing")
-    values = [labels.get(key) for key in classes]
-    if not all(type(v) is int and 0 < v < 256 for v in values) or len(set(values)) < len(values):
+    background = labels.get("background") or []
+    background = background if isinstance(background, list) else [None]
+    values = [*(labels.get(key) for key in classes), *background]
+    whole = all(type(v) is int and 0 <= v < 256 for v in values)
+    if not whole or 0 in values[:3] or len(set(values)) < len(values):
         raise InputError(
             f"{description} needs the key labels with three different whole numbers for "
-            "necrosis, oedema and enhancing, such as labels: {necrosis: 1, oedema: 2, "
-            "enhancing: 4}."
+            "necrosis, oedema and enhancing and, if need be, a list of others for background, "
+            "such as labels: {necrosis: 1, oedema: 2, enhancing: 4, background: [3]}."
         )
     return LabelConvention(
         str(described.get("name", description.stem)),
         **{key: int(labels[key]) for key in classes},
-        background=tuple(int(v) for v in labels.get("background", ())),
+        background=tuple(background),
     )
 
 

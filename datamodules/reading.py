@@ -5,6 +5,7 @@ fast as nibabel's stream, and a truncated or damaged file cannot pass for a shor
 """
 
 import io
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from errors import InputError
+
+# What nibabel raises of a header that is cut off or makes no sense.
+_BROKEN = (HeaderDataError, WrapStructError, nib.spatialimages.ImageDataError)
 
 
 class Volume:
@@ -61,11 +66,13 @@ def read_volume(path: Path) -> Volume:
         slope, intercept = header.get_slope_inter()
         affine = np.asarray(header.get_best_affine(), np.float64)
         offset = int(header.get_data_offset())
-    except (HeaderDataError, nib.spatialimages.ImageDataError, ValueError, KeyError) as error:
+        if not shape or min(shape) < 1 or offset < 0:
+            raise HeaderDataError(f"its header says shape {shape} from byte {offset}")
+    except (*_BROKEN, ValueError, KeyError, OverflowError) as error:
         raise InputError(
             f"{path} is not a NIfTI image ({error}): expected .nii or .nii.gz, export it again."
         ) from error
-    needed = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    needed = offset + math.prod(map(int, shape)) * dtype.itemsize
     if len(raw) < needed:
         raise InputError(
             f"{path} is truncated ({len(raw)} of {needed} bytes): copy or download it again."

@@ -17,7 +17,8 @@ from evaluation.statistics import (
     compare,
     patient_scores,
     patients_of,
-    power_note,
+    power_notes,
+    ranking_means,
     summarise,
 )
 
@@ -108,7 +109,6 @@ def benchmark_table(
     title: str = "",
     parameters: Mapping[str, Mapping[str, int]] | None = None,
     experiments: Mapping[str, str] | None = None,
-    literature: Sequence[str] = (),
     provenance: Provenance | None = None,
 ) -> BenchmarkTable:
     """Return systems side by side: mean and spread over patients, a group of columns a region.
@@ -122,7 +122,6 @@ def benchmark_table(
         title: above the table.
         parameters: name to ``all`` and ``trained``; None leaves the columns out.
         experiments: name to experiment, whose published numbers stand beside; None for none.
-        literature: experiments that are only known from papers, a row each.
         provenance: for the footnotes.
     """
     scores = {
@@ -133,11 +132,14 @@ def benchmark_table(
         name: {key: summarise(values) for key, values in found.items()}
         for name, found in scores.items()
     }
-    best = _best(summaries, columns)
-    against_best = {
-        (item.system, item.column.key): item for item in compare(systems, columns, best)
+    ranked = {
+        column.key: ranking_means({name: own[column.key] for name, own in scores.items()})
+        for column in columns
     }
-    cited = {**(experiments or {}), **{PUBLISHED[name].system: name for name in literature}}
+    best = _best(ranked, columns) if len(systems) > 1 else {}
+    comparisons = compare(systems, columns, best)
+    against_best = {(item.system, item.column.key): item for item in comparisons}
+    cited = experiments or {}
     other = _published_columns(cited, columns, with_parameters=parameters is not None)
     counts = [Column(f"parameters/{name}", name, "parameters", None) for name in ("all", "trained")]
     groups = {column.key: _group(column, columns) for column in columns}
@@ -153,38 +155,43 @@ def benchmark_table(
         *other,
     ]
     rows: list[tuple[str, list[Cell]]] = []
-    for name in [*systems, *(PUBLISHED[entry].system for entry in literature)]:
+    for name in systems:
         cells = []
         for column in shown:
             if column.group == OTHER_DATA:
                 cells.append(_published_cell(cited.get(name, ""), column))
             elif column.group == "parameters":
                 cells.append(Cell((parameters or {}).get(name, {}).get(column.header)))
-            elif name in summaries:
-                cells.append(_score_cell(name, column, summaries, best, against_best))
             else:
-                cells.append(Cell())
+                cells.append(
+                    _score_cell(
+                        column,
+                        summaries[name][column.key],
+                        ranked[column.key].get(name),
+                        ranked[column.key].get(best.get(column.key, "")),
+                        against_best.get((name, column.key)),
+                    )
+                )
         rows.append((name, cells))
     patients = len(set().union(*(patients_of(found) for found in systems.values())))
-    notes = (provenance or Provenance()).sentences(patients)
+    notes = (provenance or Provenance()).sentences(patients, columns)
     notes += _missing_notes(summaries, ordered)
     spread = "mean ± standard deviation over patients, seeds averaged within a patient"
     if len(systems) == 1:
         notes.append(spread)
     else:
-        notes += _ranking_notes(spread, patients)
+        notes += _ranking_notes(spread)
+        notes += [*power_notes(comparisons), METHODS[1]]
     if other:
         notes += [f"{OTHER_DATA}: {source}" for source in citations(cited.values())]
     return BenchmarkTable(title, shown, rows, notes)
 
 
-def _ranking_notes(spread: str, patients: int) -> list[str]:
+def _ranking_notes(spread: str) -> list[str]:
     return [
         f"{spread}; bold: best of its column, all that print alike",
         f"†: not significantly worse than the best (Holm-corrected p ≥ {ALPHA:g}, or better in "
         "most patients)",
-        *power_note(patients),
-        METHODS[1],
     ]
 
 
@@ -195,13 +202,12 @@ def _group(column: ScoreColumn, columns: Sequence[ScoreColumn]) -> str:
 
 
 def _best(
-    summaries: Mapping[str, Mapping[str, Summary]], columns: Sequence[ScoreColumn]
+    ranked: Mapping[str, Mapping[str, float]], columns: Sequence[ScoreColumn]
 ) -> dict[str, str]:
     """Return the column's key to the system with the best mean; the first of equal ones."""
     found: dict[str, str] = {}
     for column in columns:
-        means = {name: item[column.key].mean for name, item in summaries.items()}
-        means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+        means = ranked[column.key]
         if means:
             pick: Any = max if column.measure.higher else min
             found[column.key] = pick(means, key=means.__getitem__)
@@ -209,18 +215,28 @@ def _best(
 
 
 def _score_cell(
-    name: str,
     column: Column,
-    summaries: Mapping[str, Mapping[str, Summary]],
-    best: Mapping[str, str],
-    against_best: Mapping[tuple[str, str], Comparison],
+    summary: Summary,
+    ranked: float | None,
+    top: float | None,
+    against: Comparison | None,
 ) -> Cell:
-    summary = summaries[name][column.key]
+    """Return a mean with its marks.
+
+    Args:
+        column: of the table.
+        summary: of all patients that have a score.
+        ranked: mean by which the system is ranked; None where it is not.
+        top: that of the best system.
+        against: comparison with the best system; None of that system itself.
+    """
     if not summary.n:
         return Cell(math.nan, summary=summary)
-    top = summaries[best[column.key]][column.key].mean
-    is_best = printed(summary.mean, column.decimals) == printed(top, column.decimals)
-    against = against_best.get((name, column.key))
+    is_best = (
+        ranked is not None
+        and top is not None
+        and printed(ranked, column.decimals) == printed(top, column.decimals)
+    )
     # A mean can be best for a few patients while most are better served by another system.
     behind = against is not None and against.significant and against.effect < 0
     return Cell(
@@ -228,7 +244,7 @@ def _score_cell(
         spread=None if math.isnan(summary.sd) else summary.sd,
         low=summary.low,
         high=summary.high,
-        best=is_best and len(summaries) > 1,
+        best=is_best,
         tied=not (is_best or behind) and against is not None and against.n > 0,
         summary=summary,
     )
@@ -269,8 +285,9 @@ def _published_cell(experiment: str, column: Column) -> Cell:
 def _missing_notes(
     summaries: Mapping[str, Mapping[str, Summary]], columns: Sequence[ScoreColumn]
 ) -> list[str]:
-    """Name the means that leave patients out."""
+    """Name the means that leave patients out, and over which patients they are ranked."""
     notes = []
+    ranking = "; bold goes by the patients for whom all have one" if len(summaries) > 1 else ""
     for column in columns:
         lacking = {
             name: item[column.key].missing
@@ -279,5 +296,5 @@ def _missing_notes(
         }
         if lacking:
             named = ", ".join(f"{name} {count}" for name, count in lacking.items())
-            notes.append(f"{column.key}: patients without a score, left out: {named}")
+            notes.append(f"{column.key}: patients without a score, left out: {named}{ranking}")
     return notes

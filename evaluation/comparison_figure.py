@@ -36,7 +36,6 @@ def comparison_png(
     reference: str,
     path: Path,
     title: str = "",
-    comparisons: Sequence[Comparison] | None = None,
 ) -> None:
     """Write box plots with the patients as points, and below lines between their paired scores.
 
@@ -46,11 +45,10 @@ def comparison_png(
         reference: name of the system the others are paired with.
         path: the file, written under a temporary name and renamed.
         title: above the panels.
-        comparisons: against the reference, where they were made before.
     """
     from matplotlib.figure import Figure
 
-    found = compare(systems, columns, reference) if comparisons is None else comparisons
+    found = compare(systems, columns, reference)
     families = list(dict.fromkeys(column.family for column in columns))
     strips = [[column for column in columns if column.family == family] for family in families]
     one_region = all(len(strip) == 1 for strip in strips)
@@ -230,19 +228,23 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
 
     labels = ((BETTER, "better"), (WORSE, "worse"), (EQUAL, "equal")) if paired else ()
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for colour, label in labels]
-    meaning = "a line joins his two scores; p after Holm, bold below 0.05" if paired else ""
+    meaning = (
+        "a line joins his two scores;\n"
+        "p after Holm over systems and regions of one metric in this picture, bold below 0.05"
+    )
     mean = Line2D([], [], color=PAPER, marker="D", markeredgecolor=INK, linestyle="", label="mean")
     handles.append(mean)
-    figure.legend(
+    legend = figure.legend(
         handles=handles,
         loc="outside lower center",
         ncols=4,
         frameon=False,
         fontsize=8,
         labelcolor=INK,
-        title=", ".join(filter(None, ["a point is a patient", meaning])),
+        title="a point is a patient" + (f", {meaning}" if paired else ""),
         title_fontproperties={"size": 8},
     )
+    legend.get_title().set_multialignment("center")
 
 
 def colour_of(place: int) -> str:

@@ -55,14 +55,13 @@ def training_curves_png(rows: Sequence[Mapping[str, Any]], path: Path, title: st
 
 
 def systems_curves_png(
-    systems: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path, title: str = ""
+    systems: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
 ) -> None:
     """Write the validation Dice of every region by epoch, a line a run, a colour a system.
 
     Args:
         systems: name to the rows of ``metrics.csv`` of each of its runs.
         path: the file, written under a temporary name and renamed.
-        title: above the curves.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -105,7 +104,6 @@ def systems_curves_png(
         fontsize=8,
         labelcolor=comparison_figure.INK,
     )
-    figure.suptitle(title, color=comparison_figure.INK, fontsize=12, fontweight="bold")
     save_png(figure, path)
 
 

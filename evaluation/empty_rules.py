@@ -79,11 +79,10 @@ class EmptyRule:
         """Return the rule as a sentence, Dice and HD95 for all.
 
         Args:
-            largest: words for the HD95 of a region that is empty in one mask, where it has no
-                single number.
+            largest: words for the largest HD95, where it has no single number.
         """
         both, reference, prediction = (
-            f"Dice {_number(dice)}, HD95 {(largest if one else '') or _number(hd95, ' mm')}"
+            f"Dice {_number(dice)}, HD95 {_distance(hd95, largest if one else '')}"
             for dice, hd95, one in zip(self.dice, self.hd95, (False, True, True), strict=True)
         )
         one = f"in one: {reference}"
@@ -91,9 +90,17 @@ class EmptyRule:
             one = f"in the reference: {reference}; in the prediction: {prediction}"
         return f"empty in both: {both}; {one} (rule {self.name})"
 
+    def of_slices(self) -> str:
+        """Return the rule as it holds for slices, whose largest distance is their own."""
+        return self.sentence(largest="the slice's diagonal")
+
 
 def _number(value: float, unit: str = "") -> str:
     return "none" if math.isnan(value) else f"{value:g}{unit}"
+
+
+def _distance(hd95: float, largest: str) -> str:
+    return largest if largest and not math.isnan(hd95) else _number(hd95, " mm")
 
 
 # 373.13 mm is the diagonal of the challenge's 240 x 240 x 155 mm volumes.

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evaluation.measures import ScoreColumn
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -13,8 +15,10 @@ class Provenance:
         split: how patients were divided, and the protocol.
         seeds: of the trainings.
         versions: package to version.
-        empty_rule: what empty regions score.
+        empty_rule: what empty regions of volumes score.
+        slice_rule: what empty regions of slices score; empty where no slice was scored.
         selected: whether the tested patients also selected the checkpoints.
+        synthetic: whether the patients are phantoms.
         remarks: anything else, a sentence each.
     """
 
@@ -23,11 +27,18 @@ class Provenance:
     seeds: Sequence[int] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     empty_rule: str = ""
+    slice_rule: str = ""
     selected: bool = False
+    synthetic: bool = False
     remarks: Sequence[str] = ()
 
-    def sentences(self, patients: int) -> list[str]:
-        """Return the footnotes of a table of so many patients."""
+    def sentences(self, patients: int, columns: Sequence[ScoreColumn] = ()) -> list[str]:
+        """Return the footnotes of a table of so many patients.
+
+        Args:
+            patients: how many.
+            columns: the scores of the table; none where it may hold slices and volumes alike.
+        """
         counted = f"{patients} patient{'' if patients == 1 else 's'}"
         parts = [f"data: {self.cohort or 'not recorded'}, {counted}"]
         if self.split:
@@ -38,8 +49,17 @@ class Provenance:
         notes = ["; ".join(parts)]
         if self.selected:
             notes.append("selected on these patients: they also chose the checkpoints")
-        notes.append(f"empty regions: {self.empty_rule or 'rule not recorded'}")
+        notes.append(f"empty regions: {self.empty_rules(columns)}")
         if self.versions:
             named = (f"{package} {version}" for package, version in self.versions.items())
             notes.append(f"versions: {', '.join(named)}")
         return [*notes, *self.remarks]
+
+    def empty_rules(self, columns: Sequence[ScoreColumn] = ()) -> str:
+        """Return what empty regions score in these columns: a slice ends nearer than a volume."""
+        volumes = self.empty_rule or "rule not recorded"
+        scopes = {column.slices for column in columns} or {True, False}
+        if not self.slice_rule or scopes == {False}:
+            return volumes
+        slices = f"slices {self.slice_rule}"
+        return slices if scopes == {True} else f"{slices}; volumes {volumes}"

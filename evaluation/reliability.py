@@ -1,5 +1,6 @@
 """The reliability diagram: how often a voxel with a given probability is tumour, by region."""
 
+import math
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
@@ -9,10 +10,13 @@ import numpy as np
 
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column
 from evaluation.calibration import DOMAIN_FROM, EDGES, Reliability
-from evaluation.curves import darken
-from evaluation.figures import COLOURS, FAINT, INK, PAPER, REGION_NAMES, save_png
+from evaluation.comparison_figure import FAINT, INK, PAPER, colour_of, plain_axes
+from evaluation.figures import REGION_NAMES, save_png
 from evaluation.means import counted, nan_mean
+from evaluation.provenance import Provenance
 from evaluation.tables import write_csv
+
+MOST_TICKS = 4  # of the counts, beside 0
 
 
 def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title: str = "") -> None:
@@ -26,6 +30,7 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
         title: above the panels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     figure = Figure(
         figsize=(3.9 * len(reliabilities), 5.2), dpi=120, facecolor=PAPER, layout="constrained"
@@ -33,8 +38,8 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
     panels = figure.subplots(
         2, len(reliabilities), squeeze=False, sharex=True, height_ratios=(3, 1)
     )
-    for (region, counts), curve, bars in zip(reliabilities.items(), *panels, strict=True):
-        colour = COLOURS.get(region, INK)
+    for place, (region, counts) in enumerate(reliabilities.items()):
+        (curve, bars), colour = panels[:, place], colour_of(place)
         voxels = counts.voxels[1:]
         filled = voxels > 0
         expected = counts.probability[1:][filled] / voxels[filled]
@@ -43,23 +48,34 @@ def reliability_png(reliabilities: Mapping[str, Reliability], path: Path, title:
         curve.vlines(
             expected, np.minimum(expected, observed), np.maximum(expected, observed), FAINT
         )
-        curve.plot(expected, observed, color=colour, marker="o", markersize=5, linewidth=1.8)
+        look = {"color": colour, "marker": "o", "markersize": 5, "linewidth": 1.8}
+        curve.plot(expected, observed, clip_on=False, **look)  # whole points at 0 and 1
         error = "no voxel" if np.isnan(counts.ece) else f"ECE {counts.ece:.3f}"
         curve.set_title(f"{REGION_NAMES.get(region, region)}, {error}", color=INK, fontsize=11)
         curve.set_ylim(0, 1)
         curve.set_xlim(0, 1)
         bars.bar(EDGES[1:-1], voxels, np.diff(EDGES[1:]), align="edge", color=colour, alpha=0.75)
-        bars.set_yscale("symlog")
-        bars.set_ylim(0, 3 * max(1, int(voxels.max())))
+        most = max(1, int(voxels.max()))
+        bars.set_yscale("symlog", linthresh=1)
+        bars.set_ylim(0, 3 * most)
+        bars.set_yticks(_count_ticks(most))
+        bars.yaxis.set_minor_locator(NullLocator())
         bars.set_xlabel("predicted probability", color=FAINT)
         for axes in (curve, bars):
-            darken(axes)
+            plain_axes(axes)
     panels[0, 0].set_ylabel("share that is tumour", color=FAINT)
     panels[1, 0].set_ylabel("voxels", color=FAINT)
     domain = f"voxels with a probability of at least {DOMAIN_FROM:.0%}"
     comma = ", " if len(reliabilities) > 1 else ",\n"  # one panel is narrow
     figure.suptitle(f"{title}{comma}{domain}" if title else domain, color=INK, fontsize=12)
     save_png(figure, path)
+
+
+def _count_ticks(most: int) -> list[int]:
+    """Return 0 and powers of ten up to the largest count, evenly apart; 1 would lie on the 0."""
+    highest = int(math.log10(most))
+    step = -(-highest // MOST_TICKS) or 1
+    return [0, *(10**power for power in range(highest, 0, -step)[::-1])]
 
 
 def write_calibration(
@@ -99,11 +115,18 @@ def write_calibration(
     return lines
 
 
-def calibration_table(systems: Mapping[str, Mapping[str, Reliability]]) -> BenchmarkTable:
+def calibration_table(
+    systems: Mapping[str, Mapping[str, Reliability]],
+    *,
+    provenance: Provenance | None = None,
+    patients: int = 0,
+) -> BenchmarkTable:
     """Return the expected calibration error of every system and region, over all voxels.
 
     Args:
         systems: name to region to counts, of all patients together.
+        provenance: for the footnotes.
+        patients: how many, for the footnotes.
     """
     regions = list(dict.fromkeys(region for counts in systems.values() for region in counts))
     columns = [
@@ -127,7 +150,8 @@ def calibration_table(systems: Mapping[str, Mapping[str, Reliability]]) -> Bench
         for name, counts in systems.items()
     ]
     notes = [
+        *(provenance.sentences(patients) if provenance else []),
         f"ECE: expected calibration error over voxels with a probability of at least "
-        f"{DOMAIN_FROM:.0%}; given up: share of the region that got less"
+        f"{DOMAIN_FROM:.0%}; given up: share of the region that got less",
     ]
     return BenchmarkTable("Expected calibration error", columns, rows, notes, key="calibration")

@@ -67,7 +67,7 @@ class Report:
         calibration_table: of every system; None where nothing was measured.
         calibration: reliability diagrams.
         columns: of the table of patients.
-        rows: system to the rows of ``per_case.csv``.
+        rows: system to the rows of ``per_case.csv``; of several runs each with its ``run``.
         cases: worst, median and best with their pictures.
         ranking: by what they were chosen.
         viewed: the same patients as ``viewer_volumes.packed`` gives them.
@@ -130,10 +130,12 @@ def to_page(report: Report) -> str:
             )
             for family in families
         ],
+        several=any(_run_of(row) for found in report.rows.values() for row in found),
         rows=[
             {
                 "case_id": row["case_id"],
                 "system": name,
+                "run": _run_of(row),
                 "cells": Markup("".join(_cell(row, column) for column in report.columns)),
             }
             for name, found in report.rows.items()
@@ -157,6 +159,15 @@ def _sections(report: Report) -> list[tuple[str, str]]:
         ("viewer", "Viewer", bool(report.viewed)),
     ]
     return [(anchor, name) for anchor, name, there in every if there]
+
+
+def _run_of(row: Mapping[str, Any]) -> str:
+    """Name the run of a row, where a system has several."""
+    named = {key: row[key] for key in ("run", "seed") if key in row}
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else str(value)
+        for key, value in named.items()
+    )
 
 
 def _cell(row: Mapping[str, Any], column: ScoreColumn) -> str:

@@ -31,7 +31,7 @@ DIGITS = 12
 METHODS = (
     f"intervals: {CONFIDENCE:.0%} bootstrap over patients (BCa, {RESAMPLES} resamples, fixed seed)",
     "tests: paired Wilcoxon signed-rank, two-sided, equal pairs ranked and not counted (Pratt), "
-    f"exact to {EXACT_PAIRS} pairs; Holm over all systems and regions of one metric",
+    f"exact to {EXACT_PAIRS} pairs; Holm over all systems and regions of one metric in this table",
 )
 
 
@@ -137,6 +137,28 @@ def summarise(scores: Mapping[str, float]) -> Summary:
     return Summary(values.size, missing, mean, sd, float(np.median(values)), low, high)
 
 
+def ranking_means(systems: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the means by which systems are ranked: of the patients whom all have a score for.
+
+    A system that has none for the hard patients must not win by that. One without any score is not
+    ranked, and where no patient is left nobody is.
+
+    Args:
+        systems: name to the scores of patients, as :func:`patient_scores` gives them.
+    """
+    counted = {
+        name: {patient: score for patient, score in scores.items() if not math.isnan(score)}
+        for name, scores in systems.items()
+    }
+    counted = {name: scores for name, scores in counted.items() if scores}
+    shared = set.intersection(*map(set, counted.values())) if counted else set()
+    return {
+        name: math.fsum(scores[patient] for patient in shared) / len(shared)
+        for name, scores in counted.items()
+        if shared
+    }
+
+
 @lru_cache(maxsize=4096)
 def _interval(values: tuple[float, ...]) -> tuple[float, float]:
     """Return the bootstrap interval of the mean of at least two finite values.
@@ -194,15 +216,33 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
     return min(1.0, 2 * float(tail)), effect
 
 
-def power_note(patients: int) -> list[str]:
-    """Return the sentence that a table of so few patients needs, none where there are enough."""
+def power_note(patients: int, tests: int) -> list[str]:
+    """Return the sentence that so few patients need, none where there are enough.
+
+    Args:
+        patients: that are paired.
+        tests: corrected together; after Holm the smallest p is that many times larger.
+    """
     smallest = 2.0 ** (1 - patients)
-    if not patients or smallest < ALPHA:
+    corrected = min(1.0, smallest * tests)
+    if not patients or corrected < ALPHA:
         return []
     counted = f"{patients} patient{'' if patients == 1 else 's'}"
+    if tests == 1:
+        return [f"with {counted} no difference can be significant: the smallest p is {smallest:g}"]
     return [
-        f"with {counted} no difference can be significant: the smallest possible p is {smallest:g}"
+        f"with {counted} and {tests} tests corrected together no difference can be significant: "
+        f"the smallest p is {smallest:g}, after Holm {corrected:g}"
     ]
+
+
+def power_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the sentences of :func:`power_note` for every family of comparisons."""
+    notes: list[str] = []
+    for family in dict.fromkeys(item.column.family for item in comparisons):
+        tested = [item.n for item in comparisons if item.column.family == family and item.n]
+        notes += power_note(max(tested, default=0), len(tested))
+    return list(dict.fromkeys(notes))
 
 
 def check_patients(systems: Systems) -> None:

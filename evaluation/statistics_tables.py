@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 from evaluation.measures import ScoreColumn
+from evaluation.provenance import Provenance
 from evaluation.statistics import (
     METHODS,
     Comparison,
@@ -13,7 +14,7 @@ from evaluation.statistics import (
     compare,
     patient_scores,
     patients_of,
-    power_note,
+    power_notes,
     summarise,
 )
 
@@ -21,7 +22,11 @@ DESCRIBING = 4  # columns that describe one system
 
 
 def statistics_tables(
-    systems: Systems, columns: Sequence[ScoreColumn], reference: str
+    systems: Systems,
+    columns: Sequence[ScoreColumn],
+    reference: str,
+    *,
+    provenance: Provenance | None = None,
 ) -> list[BenchmarkTable]:
     """Return one table a measure: medians and intervals, and each system against the reference.
 
@@ -29,7 +34,9 @@ def statistics_tables(
         systems: name to rows, of the same patients; one alone is compared with nothing.
         columns: the scores.
         reference: name of the system the others are compared with.
+        provenance: for the footnotes.
     """
+    patients = len(patients_of(systems[reference]))
     found = {(item.system, item.column.key): item for item in compare(systems, columns, reference)}
     alone = len(systems) == 1
     tables = []
@@ -61,9 +68,10 @@ def statistics_tables(
             f"difference, effect and p against {reference} over the same patients; effect: "
             "matched-pairs rank-biserial, positive where the system is better",
         ]
-        notes = [METHODS[0]] if alone else [*against, *METHODS]
-        notes += [] if alone else power_note(len(patients_of(systems[reference])))
-        dropped = sum(item.dropped for (_, key), item in found.items() if key.startswith(family))
+        tests = [item for item in found.values() if item.column.family == family]
+        notes = provenance.sentences(patients, members) if provenance else []
+        notes += [METHODS[0]] if alone else [*against, *METHODS, *power_notes(tests)]
+        dropped = sum(item.dropped for item in tests)
         if dropped:
             notes.append(f"{dropped} pairs without a score on one side were left out")
         title = f"{measure.heading}, {scope}" + ("" if alone else f", against {reference}")

@@ -76,19 +76,12 @@ def to_markdown(table: BenchmarkTable) -> str:
     return f"{title}{body}\n" + (f"\n{notes}" if notes else "")
 
 
-def to_latex(table: BenchmarkTable, label: str = "") -> str:
-    """Return a LaTeX table for the packages booktabs and graphicx, all text escaped.
-
-    Args:
-        table: to be written.
-        label: to refer to it by; none when empty.
-    """
+def to_latex(table: BenchmarkTable) -> str:
+    """Return a LaTeX table for the packages booktabs and graphicx, all text escaped."""
     width = len(table.columns)
     lines = [r"\begin{table}", r"\centering"]
     if table.title:
         lines.append(rf"\caption{{{latex(table.title)}}}")
-    if label:
-        lines.append(rf"\label{{{label}}}")
     lines += [
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * width}}}",

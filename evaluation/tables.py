@@ -1,4 +1,4 @@
-"""Scores of patients as files and tables: CSV, terminal, Markdown."""
+"""Scores of patients as files and tables: CSV and terminal."""
 
 import csv
 import math
@@ -76,9 +76,7 @@ def read_csv(
         return found
 
 
-def score_table(
-    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule | None = None
-) -> RenderableType:
+def score_table(rows: Sequence[Row], title: str = "", note: str | None = None) -> RenderableType:
     """Return the scores of patients, a line a region, for the terminal.
 
     What only a test measures stands in a second part, so that both fit 80 columns.
@@ -87,14 +85,13 @@ def score_table(
         rows: one a patient, ``dice/WT`` or ``WT`` alone, and what else was measured.
         title: above the table.
         note: below it, what a reader has to know: "selected on these patients".
-        rule: for empty regions, named below the table; None takes it from the rows.
     """
     headers, lines = _lines(rows)
     first = min(len(HEADERS), len(headers))
     places = [list(range(first))]
     if len(headers) > first:
         places.append([0, *range(first, len(headers))])
-    caption = "\n".join(_footnotes(rows, note, rule))
+    caption = "\n".join(_footnotes(rows, note))
     parts = []
     for index, columns in enumerate(places):
         table = Table(
@@ -117,25 +114,23 @@ def score_table(
 SCOPES = {"slices/": "selected slices", "": "whole volumes"}
 
 
-def slice_table(
-    rows: Sequence[Row], title: str = "", note: str | None = None, rule: EmptyRule | None = None
-) -> Table:
+def slice_table(rows: Sequence[Row], title: str = "") -> Table:
     """Return the scores of the 2D study: whole tumour on selected slices and on whole volumes.
 
     Args:
         rows: one a patient: ``slices/dice/WT`` and ``slices/hd95/WT`` are means over the patient's
             selected slices, ``dice/WT`` and ``hd95/WT`` those of his volume; either may be absent.
         title: above the table.
-        note: below it.
-        rule: for empty volumes, named below the table; None takes it from the rows.
     """
-    rule = rule or rule_of(rows)
+    rule = rule_of(rows)
+    measured = [f"{prefix}{metric}/WT" for prefix in SCOPES for metric in ("dice", "hd95")]
+    shown = [{name: row[name] for name in measured if name in row} for row in rows]
     volumes = any("dice/WT" in row for row in rows)
     notes = [
         f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
-        "slices " + BRATS.sentence(largest="the slice's diagonal"),
+        f"slices {rule.of_slices()}",
         *([f"volumes {rule}"] if volumes else []),
-        *([note] if note else []),
+        *_uncounted(shown),
     ]
     table = Table(
         title=title or None,
@@ -212,16 +207,6 @@ def _percent_cells(values: Sequence[float]) -> list[str]:
     return [f"{fmean(values):.2f}{spread}", f"{median(values):.2f}"]
 
 
-def markdown_table(
-    rows: Sequence[Row], note: str | None = None, rule: EmptyRule | None = None
-) -> str:
-    """Return the table of :func:`score_table` as Markdown."""
-    headers, lines = _lines(rows)
-    ruler = [":--", *["--:"] * (len(headers) - 1)]
-    table = [f"| {' | '.join(cells)} |" for cells in (headers, ruler, *lines)]
-    return "\n".join([*table, "", *(f"{text}  " for text in _footnotes(rows, note, rule))]) + "\n"
-
-
 def _lines(rows: Sequence[Row]) -> tuple[Sequence[str], list[list[str]]]:
     """Return the headers and the cells of every region and of the mean over the regions."""
     measured = {name.partition("/")[0] for name in _names(rows)}
@@ -272,8 +257,8 @@ def _dice_cells(values: Sequence[float]) -> list[str]:
     return [f"{fmean(values):.3f}{spread}", f"{median(values):.3f}"]
 
 
-def _footnotes(rows: Sequence[Row], note: str | None, rule: EmptyRule | None) -> list[str]:
-    notes = [f"{len(rows)} patient{'' if len(rows) == 1 else 's'}", str(rule or rule_of(rows))]
+def _footnotes(rows: Sequence[Row], note: str | None) -> list[str]:
+    notes = [f"{len(rows)} patient{'' if len(rows) == 1 else 's'}", str(rule_of(rows))]
     if any(name.partition("/")[0] in FURTHER for name in _names(rows)):
         notes.append(EXPLAINED)
     return [*notes, *_uncounted(rows), *([note] if note else [])]

@@ -76,7 +76,7 @@ def _conclude(folder: Path, plan: BenchmarkPlan) -> None:
 def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
     """Move the results of another benchmark that lie in a folder, such as of other data.
 
-    What a plan that grew already has stays: it is in the new one too.
+    A file that grew or shrank is the same benchmark still.
 
     Args:
         folder: of the benchmark.
@@ -86,7 +86,7 @@ def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
     if not file.is_file():
         return
     there = {cell["per_case"] for cell in read_json(file).get("cells", [])}
-    if there <= {str(cell.test.table) for cell in plan.cells}:
+    if not there or there & {str(cell.test.table) for cell in plan.cells}:
         return
     kept = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(file.stat().st_mtime))
     kept.mkdir(parents=True, exist_ok=True)

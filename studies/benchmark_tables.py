@@ -7,21 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.layouts import REGIONS, read_json
 from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table, printed
 from evaluation.comparison_figure import comparison_png
 from evaluation.measures import SLICES, ScoreColumn
 from evaluation.provenance import Provenance
-from evaluation.statistics import Row, common_patients, patient_scores, patients_of, summarise
+from evaluation.statistics import (
+    Row,
+    common_patients,
+    patient_scores,
+    patients_of,
+    ranking_means,
+    summarise,
+)
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
 from evaluation.variants_figure import variants_png
 from studies.compared_runs import Tested, share_patients, tested_by
 from studies.jobs import damage_of
-from studies.provenance import provenance_of
+from studies.provenance import is_as_published, provenance_of
 from studies.runs import write_atomically
 from studies.side_by_side import unequal_runs
 
@@ -107,7 +112,8 @@ def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[B
             continue
         tables.append(_main_table(scores, wanted, rows, columns, key))
         if chosen in rows and len(rows) > 1:
-            for table in statistics_tables(rows, columns, chosen):
+            told = provenance(scores, list(rows), _left_out(scores, rows))
+            for table in statistics_tables(rows, columns, chosen, provenance=told):
                 tables.append(_renamed(table, f"{wanted['title']}: {table.title}", key))
     return tables
 
@@ -237,7 +243,11 @@ def _main_table(
     key: str,
 ) -> BenchmarkTable:
     manifests = {name: scores.first(name).manifest for name in rows}
-    cited = {name: str(manifest["experiment"]) for name, manifest in manifests.items()}
+    cited = {
+        name: str(manifest["experiment"])
+        for name, manifest in manifests.items()
+        if is_as_published(manifest)
+    }
     table = benchmark_table(
         rows,
         columns,
@@ -273,35 +283,38 @@ def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str)
         shared = patients_of(next(iter(rows.values()))) if rows else set()
         if shared != everyone:
             fewer.append(f"{variant or AS_TRAINED} {len(shared)}")
-        cells = []
-        for column in columns:
-            means = {name: summarise(patient_scores(found, column)) for name, found in rows.items()}
-            ordered = [found.mean for found in means.values() if not np.isnan(found.mean)]
-            pick: Any = max if column.measure.higher else min
-            decimals = column.measure.decimals
-            best = printed(pick(ordered), decimals) if ordered else None
-            for name in names:
-                found = means.get(name)
-                cells.append(
-                    Cell()
-                    if found is None
-                    else Cell(
-                        found.mean,
-                        spread=found.sd,
-                        low=found.low,
-                        high=found.high,
-                        best=printed(found.mean, decimals) == best and len(names) > 1,
-                        summary=found,
-                    )
-                )
-        lines.append((variant or AS_TRAINED, cells))
+        cells = [_score_cells(rows, column) for column in columns]
+        filled = [found.get(name, Cell()) for found in cells for name in names]
+        lines.append((variant or AS_TRAINED, filled))
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
+    told = provenance(scores, names, [partly] if fewer else [])
     notes = [
-        *provenance(scores, names, [partly] if fewer else []).sentences(len(everyone)),
+        *told.sentences(len(everyone), columns),
         "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
         "system of the row in this score",
     ]
     return BenchmarkTable(wanted["title"], shown, lines, notes, corner="Tested", key=key)
+
+
+def _score_cells(rows: Mapping[str, Sequence[Row]], column: ScoreColumn) -> dict[str, Cell]:
+    """Return the cell of every system in one score; the best, and what prints like it, is bold."""
+    patients = {name: patient_scores(found, column) for name, found in rows.items()}
+    ranked = ranking_means(patients)
+    pick: Any = max if column.measure.higher else min
+    decimals = column.measure.decimals
+    best = printed(pick(ranked.values()), decimals) if len(ranked) > 1 else None
+    cells = {}
+    for name, scored in patients.items():
+        found = summarise(scored)
+        cells[name] = Cell(
+            found.mean,
+            spread=found.sd,
+            low=found.low,
+            high=found.high,
+            best=name in ranked and printed(ranked[name], decimals) == best,
+            summary=found,
+        )
+    return cells
 
 
 def _shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:

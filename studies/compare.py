@@ -12,6 +12,7 @@ from typing import Any
 from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.comparison_figure import comparison_png
+from evaluation.statistics import METHODS
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
 from studies.compared_runs import find_tested
 from studies.runs import write_atomically
@@ -117,6 +118,19 @@ def _write(
     return [out / name for name in texts]
 
 
+def _shortened(tables: Sequence[BenchmarkTable]) -> list[BenchmarkTable]:
+    """Return tables one below the other without what is said twice.
+
+    Where numbers come from stands below the first, how statistics are read below the last.
+    """
+    first, *others, last = tables
+    said = [note for note in first.footnotes if note not in METHODS]
+    kept = [[note for note in table.footnotes if note not in said] for table in (*others, last)]
+    kept[:-1] = [[note for note in notes if note not in kept[-1]] for notes in kept[:-1]]
+    shown = zip((*others, last), kept, strict=True)
+    return [first, *(replace(table, footnotes=notes) for table, notes in shown)]
+
+
 def _show(
     form: str,
     main_table: BenchmarkTable,
@@ -130,12 +144,7 @@ def _show(
         console = Console(highlight=False)
         if not console.is_terminal:
             console = Console(highlight=False, width=110)
-        common = statistics[-1].footnotes  # shown once, below the last
-        shortened = [
-            replace(table, footnotes=[note for note in table.footnotes if note not in common])
-            for table in statistics[:-1]
-        ]
-        for table in (main_table, *shortened, statistics[-1]):
+        for table in _shortened([main_table, *statistics]):
             console.print(to_terminal(table, console.width))
             console.print()
     else:

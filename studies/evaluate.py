@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from studies.mask_scoring import Scored
 
 NAMED = 10  # cases that a message names; the others are counted
+TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         )
     ]
     pairs = pair_up(predictions, references, *chosen)
-    notes = _unmatched(list(predictions), list(references), options)
+    missing, notes = _unmatched(list(predictions), list(references), options)
     _check_out(options.out)
-    return _evaluate(pairs, notes, options)
+    return _evaluate(pairs, missing, notes, options)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -104,8 +105,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _unmatched(
     predictions: Sequence[str], references: Sequence[str], options: argparse.Namespace
-) -> list[str]:
-    """Return what a reader has to know about cases that only one folder holds.
+) -> tuple[list[str], list[str]]:
+    """Return the references without a prediction, and what a reader has to know of such cases.
 
     Raises:
         InputError: if references have no prediction and that was not allowed.
@@ -123,7 +124,7 @@ def _unmatched(
     surplus = [case_id for case_id in predictions if case_id not in set(references)]
     if surplus:
         notes.append(f"{len(surplus)} predictions have no reference: {_some(surplus)}")
-    return notes
+    return missing, notes
 
 
 def _some(names: Sequence[str]) -> str:
@@ -144,8 +145,14 @@ def _check_out(folder: Path) -> None:
         ) from error
 
 
-def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespace) -> int:
-    """Examine all pairs, score the good ones, write and print what came of it."""
+def _evaluate(
+    pairs: Sequence[Pair], missing: Sequence[str], notes: list[str], options: argparse.Namespace
+) -> int:
+    """Examine all pairs, score the good ones, write and print what came of it.
+
+    The table gets its name when all are scored: what an earlier evaluation left stays whole till
+    then, and one that was killed leaves a partial table.
+    """
     from rich.console import Console
 
     from evaluation.reliability import write_calibration
@@ -170,7 +177,7 @@ def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespa
         raise InputError(
             f"none of {len(pairs)} cases can be scored, for the reasons above: mend the files."
         )
-    table = options.out / "per_case.csv"
+    table, partial = options.out / TABLE, options.out / PARTIAL
     rows: list[dict[str, Any]] = []
     reliability: dict[str, dict[str, Reliability]] = {}
     unwritten: OSError | None = None
@@ -183,16 +190,36 @@ def _evaluate(pairs: Sequence[Pair], notes: list[str], options: argparse.Namespa
         if scored.reliability:
             reliability[pair.case_id] = scored.reliability
         try:
-            write_csv(rows, table)
+            write_csv(rows, partial)
             unwritten = None
         except OSError as error:  # a full disk: the scores are still printed
             unwritten = error
+    if not rows:
+        raise InputError(
+            f"none of {len(pairs)} cases could be scored, for the reasons above: mend the files."
+        )
     if problems:
         notes.append(f"{len(problems)} of {len(pairs)} cases are bad and not counted")
     console.print(score_table(rows, f"{options.predictions}", "\n".join(notes)))
     if unwritten is not None:
         raise _full(table, unwritten)
+    unscored = [{"case_id": case_id, "reason": "no prediction"} for case_id in missing]
+    unscored += [
+        {"case_id": case_id, "reason": " ".join(sentences)}
+        for case_id, sentences in problems.items()
+    ]
+    try:
+        # what lies beside the table belongs to it, never to an earlier one
+        for name in ("calibration.csv", "reliability.png", UNSCORED):
+            (options.out / name).unlink(missing_ok=True)
+        if unscored:
+            write_csv(unscored, options.out / UNSCORED)
+        partial.replace(table)
+    except OSError as error:
+        raise _full(table, error) from error
     console.print(f"Per patient  {table}")
+    if unscored:
+        console.print(f"Not scored   {options.out / UNSCORED}")
     if reliability:
         try:
             said = write_calibration(reliability, options.out, str(options.predictions))
@@ -273,7 +300,7 @@ def _score(
                 yield pair, result
         except BrokenProcessPool as error:
             raise InputError(
-                f"a process was killed, most often for want of memory: {options.out}/per_case.csv "
+                f"a process was killed, most often for want of memory: {options.out / PARTIAL} "
                 "holds what was scored before; repeat the command with fewer --workers."
             ) from error
 

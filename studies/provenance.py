@@ -1,15 +1,71 @@
 """Where the numbers of tested runs come from, read from their manifests and splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from errors import InputError
+from evaluation.measures import SLICES
 from evaluation.metrics import EMPTY_RULES
 from evaluation.provenance import Provenance
-from studies.arguments import CommandLine
-from studies.compared_runs import Tested
+from studies.arguments import CommandLine, find_config
+from studies.compared_runs import EXTERNAL, Tested
 
 PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
+# Settings of a model that leave it the paper's own system: its scale, and how it is trained.
+OF_SCALE = ("size", "image_size", "weights", "optimizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run was tested on.
+
+    Args:
+        name: for tables.
+        synthetic: whether it is known to be phantoms.
+    """
+
+    name: str
+    synthetic: bool = False
+
+
+def home_of(run: Tested) -> Path | None:
+    """Return the folder of the run that a table belongs to, also of a test in a folder inside."""
+    if not run.manifest and run.file.name != "per_case.csv":
+        return None  # of another tool, wherever it lies
+    folders = run.file.resolve().parents
+    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
+
+
+def is_as_published(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run is the system of its experiment file, so that its paper's numbers belong to it.
+
+    Overlays and options may set its scale and how it is trained, nothing else of the model; what an
+    overlay set that is no longer there is not known.
+    """
+    line = CommandLine.parse([str(word) for word in manifest.get("command", [])][2:])
+    overlays = line.configs[1:]
+    if len(overlays) < len(manifest.get("overlays", [])):
+        return False
+    touched = [
+        name.removeprefix("model.").removeprefix("init_args.").partition(".")[0]
+        for name, _ in line.options
+        if name.partition(".")[0] == "model"
+    ]
+    for file in overlays:
+        try:
+            content = yaml.safe_load(find_config(file).read_text())
+        except (InputError, OSError, ValueError, yaml.YAMLError):
+            return False
+        model = (content.get("model") if isinstance(content, dict) else None) or {}
+        if not isinstance(model, dict):
+            return False
+        touched += [name for name in model if name != "init_args"]
+        touched += model.get("init_args") or []
+    return set(touched) <= set(OF_SCALE)
 
 
 def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Provenance:
@@ -35,17 +91,18 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     )
     named = [f"protocol {_joined(protocols)}"] if protocols else []
     unknown = [run.name for run in tested if not run.manifest]
+    data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
-        cohort=_joined(_cohort(run) for run in known) or "data not recorded",
+        cohort=_joined(one.name for one in data) or "data not recorded",
         split="; ".join([*filter(None, [splits]), *named]),
         seeds=sorted({int(run.manifest["seed"]) for run in known if "seed" in run.manifest}),
         versions={name: version for name, version in versions.items() if version},
-        empty_rule=" / ".join(
-            str(EMPTY_RULES.get(rule, rule)) if rule else "not recorded" for rule in rules
-        ),
+        empty_rule=_rules(rules, slices=False),
+        slice_rule=_rules(rules, slices=True) if any(map(_has_slices, tested)) else "",
+        synthetic=any(one.synthetic for one in data),
         selected=any(
             run.settings["protocol"] != "external"
             and set(run.split.get("val", [])) & set(run.split.get("test", []))
@@ -55,15 +112,52 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     )
 
 
-def _cohort(run: Tested) -> str:
+def _data_of(run: Tested) -> Data:
     """Name the data: its folder or layout, and the beginning of its fingerprint."""
-    if run.settings["protocol"] == "external":
-        return f"cohort {run.cohort}"
-    typed = [str(word) for word in run.manifest.get("command", [])]
-    roots = CommandLine.parse(typed[2:]).pop("data.root")  # after `lightning fit`
+    if run.cohort.startswith(EXTERNAL):  # of it nothing else is kept
+        return Data(f"cohort {run.cohort}")
+    known, root = _root(run)
+    mark = run.cohort[:12]
+    if not known:
+        return Data(f"folder not recorded, {mark}")
+    if root is None:
+        return Data(f"embedded phantom (SYNTHETIC), {mark}", synthetic=True)
+    folder = Path(root).expanduser()
     layouts = " and ".join(run.split.get("layouts", []))
-    name = Path(roots[-1]).name if roots else "embedded phantom (SYNTHETIC)"
-    return f"{name}{f' ({layouts})' if roots and layouts else ''}, {run.cohort[:12]}"
+    synthetic = (folder / "SYNTHETIC.txt").is_file()  # as `lightning phantom` marks its own
+    told = ", ".join(filter(None, [layouts, "SYNTHETIC" if synthetic else ""]))
+    return Data(f"{folder.name or root}{f' ({told})' if told else ''}, {mark}", synthetic)
+
+
+def _root(run: Tested) -> tuple[bool, str | None]:
+    """Return whether it is known what a run was trained on, and the folder; None for phantoms."""
+    home = home_of(run)
+    try:
+        config = yaml.safe_load((home / "config.yaml").read_text()) if home else None
+        root = config["data"]["init_args"].get("root") if config else None
+        if config:
+            return True, None if root is None else str(root)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        pass  # the command is left
+    line = CommandLine.parse([str(word) for word in run.manifest.get("command", [])][2:])
+    typed = [*line.pop("data.root"), *line.pop("data.init_args.root")]
+    return bool(typed), typed[-1] if typed else None
+
+
+def _has_slices(run: Tested) -> bool:
+    return any(key.startswith(SLICES) for row in run.rows for key in row)
+
+
+def _rules(names: Sequence[str], *, slices: bool) -> str:
+    """Return rules for empty regions as sentences; one that is not known here by its name."""
+    found = []
+    for name in names:
+        rule = EMPTY_RULES.get(name)
+        if rule is not None:
+            found.append(rule.of_slices() if slices else str(rule))
+        else:
+            found.append(name or "not recorded")
+    return " / ".join(found)
 
 
 def _training_remarks(known: Sequence[Tested]) -> list[str]:

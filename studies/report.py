@@ -18,7 +18,7 @@ from evaluation.comparison_figure import comparison_png
 from evaluation.curves import systems_curves_png
 from evaluation.measures import ScoreColumn
 from evaluation.reliability import calibration_table, reliability_png
-from evaluation.report import Picture, Report, to_page
+from evaluation.report import SHOWN_FIRST, Picture, Report, to_page
 from evaluation.statistics import patients_of
 from evaluation.systems_figure import systems_png
 from evaluation.tables import read_csv
@@ -29,6 +29,7 @@ from studies.benchmark_systems import benchmark_systems
 from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
 from studies.environment import versions
+from studies.provenance import home_of
 from studies.report_cases import choose_cases, view_cases
 from studies.runs import write_atomically
 from studies.side_by_side import SideBySide, side_by_side
@@ -82,18 +83,16 @@ def write_report(
     page = out or (folders[0] if folders else Path()) / "report.html"
     _check_writable(page)
     if folders:
-        scores, beside, remarks = benchmark_systems(folders[0])
-        title, tables = str(scores.plan["name"]), make_tables(scores)
+        given: dict[str, Any] = {"reference": reference} if reference else {}
+        scores, beside, remarks = benchmark_systems(folders[0], **given)
+        title, tables = str(scores.plan["name"]), make_tables(scores, **given)
         variants = variant_tables(scores, tables)
     else:
         tested = [find_tested(str(source), runs_dir) for source in sources]
         beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
         title = _title(list(beside.systems))
     report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
-    text = to_page(report)
-    if len(text) > MOST_BYTES:
-        said = f"The viewer is left out: with it the page would have {len(text) / 1e6:.0f} MB."
-        text = to_page(replace(report, viewed=[], remarks=[*report.remarks, said]))
+    text = _within_limit(report)
     try:
         write_atomically(page, text)
     except OSError as error:
@@ -102,6 +101,30 @@ def write_report(
             "or make room."
         ) from error
     return page
+
+
+def _within_limit(report: Report) -> str:
+    """Return the page; of one that browsers would be slow with, first the viewer is left out."""
+    text = to_page(report)
+    shown = [column for column in report.columns if column.family in SHOWN_FIRST]
+    smaller: list[tuple[str, dict[str, Any]]] = []
+    if report.viewed:
+        smaller.append(("The viewer is", {"viewed": []}))
+    if shown and len(shown) < len(report.columns):
+        smaller.append(
+            (
+                "Further measures of the table of patients are (per_case.csv has them)",
+                {"columns": shown},
+            )
+        )
+    for what, change in smaller:
+        size = len(text.encode())
+        if size <= MOST_BYTES:
+            break
+        said = f"{what} left out: else the page would have {size / 1e6:.0f} MB."
+        report = replace(report, **change, remarks=[*report.remarks, said])
+        text = to_page(report)
+    return text
 
 
 def _title(names: Sequence[str]) -> str:
@@ -157,15 +180,17 @@ def _compose(
     return Report(
         title=title,
         provenance=provenance.sentences(patients),
-        empty_rule=provenance.empty_rule,
-        synthetic="SYNTHETIC" in provenance.cohort or any(case.synthetic for case in viewed),
+        empty_rule=provenance.empty_rules([*columns, *others]),
+        synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
         tables=tables,
         statistics=statistics or beside.statistics(columns),
         distributions=distributions,
         columns=[*columns, *others],
         rows=beside.rows,
         curves=curves,
-        calibration_table=calibration_table(reliabilities) if reliabilities else None,
+        calibration_table=calibration_table(reliabilities, provenance=provenance, patients=patients)
+        if reliabilities
+        else None,
         calibration=calibration,
         cases=cases,
         ranking="By mean Dice over regions and systems. Contours: what each says, on the slice "
@@ -177,9 +202,9 @@ def _compose(
 
 
 def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
-    """Return a table a region; how to read them stands under the last."""
+    """Return a table a region."""
     scopes = dict.fromkeys((column.region, column.scope) for column in columns)
-    tables = [
+    return [
         beside.table(
             [column for column in columns if (column.region, column.scope) == (region, scope)],
             f"Further measures, {region}, {scope}",
@@ -187,9 +212,6 @@ def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[Benchma
         )
         for region, scope in scopes
     ]
-    patients = len(patients_of(beside.rows[beside.reference]))
-    short = beside.provenance.sentences(patients)
-    return [replace(table, footnotes=short) for table in tables[:-1]] + tables[-1:]
 
 
 def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
@@ -219,8 +241,8 @@ def _distributions(
 
 
 def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:
-    files: dict[str, list[Path]] = {
-        name: [run.file.parent / "metrics.csv" for run in runs if run.manifest]
+    files = {
+        name: [home / "metrics.csv" for run in runs if (home := home_of(run))]
         for name, runs in beside.systems.items()
     }
     trained = {

@@ -11,7 +11,7 @@ from evaluation.provenance import Provenance
 from evaluation.statistics import Row, check_patients, common_patients, patients_of
 from evaluation.statistics_tables import statistics_tables
 from studies.compared_runs import Tested, check_comparable, group_systems, share_patients
-from studies.provenance import provenance_of
+from studies.provenance import is_as_published, provenance_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,11 @@ class SideBySide:
             beside: whether parameters and the papers' own numbers stand beside.
         """
         first = {name: runs[0].manifest for name, runs in self.systems.items()}
-        experiments = {name: str(one) for name, one in _entries(first, "experiment").items()}
+        experiments = {
+            name: str(one)
+            for name, one in _entries(first, "experiment").items()
+            if all(is_as_published(run.manifest) for run in self.systems[name])
+        }
         return benchmark_table(
             self.rows,
             columns,
@@ -81,7 +85,7 @@ class SideBySide:
 
     def statistics(self, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
         """Return medians, intervals and tests against the reference, a table a measure."""
-        return statistics_tables(self.rows, columns, self.reference)
+        return statistics_tables(self.rows, columns, self.reference, provenance=self.provenance)
 
 
 def side_by_side(
@@ -113,9 +117,7 @@ def side_by_side(
             f"{', '.join(systems)}."
         )
     check_comparable(tested, different_patients=different_patients, different=different)
-    rows: dict[str, list[Row]] = {
-        name: [row for run in runs for row in run.rows] for name, runs in systems.items()
-    }
+    rows = {name: _rows_of(runs) for name, runs in systems.items()}
     said = [*remarks, *unequal_runs({name: len(runs) for name, runs in systems.items()})]
     if different_patients:
         everyone = set().union(*(patients_of(found) for found in rows.values()))
@@ -124,7 +126,32 @@ def side_by_side(
         if left_out:
             said.append(f"only the patients that all were tested on; {left_out} left out")
     check_patients(rows)
-    return SideBySide(systems, rows, chosen, provenance_of(tested, said))
+    return SideBySide(systems, rows, chosen, provenance_of(tested, [*said, *_unequal_cases(rows)]))
+
+
+def _rows_of(runs: Sequence[Tested]) -> list[Row]:
+    """Return the rows of a system; where it has several runs, each says of which it is."""
+    if len(runs) == 1:
+        return list(runs[0].rows)
+    return [{**row, "run": _told_apart(run, row)} for run in runs for row in run.rows]
+
+
+def _told_apart(run: Tested, row: Row) -> str:
+    identity = str(run.manifest.get("id", run.file.stem))[:6]
+    seed = [f"seed {run.manifest['seed']}"] if "seed" in run.manifest else []
+    own = [f"{row['run']}"] if "run" in row else []
+    return ", ".join([identity, *seed, *own])
+
+
+def _unequal_cases(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Say where systems were scored on different examinations of the same patients."""
+    cases = {name: {str(row["case_id"]) for row in found} for name, found in rows.items()}
+    everywhere = set.intersection(*cases.values())
+    extra = {name: len(own - everywhere) for name, own in cases.items() if own - everywhere}
+    if not extra:
+        return []
+    named = ", ".join(f"{name} {count}" for name, count in extra.items())
+    return [f"not the same examinations of these patients; cases that not all have: {named}"]
 
 
 def unequal_runs(counts: Mapping[str, int]) -> list[str]:

@@ -4,7 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
+from datamodules.described import read_convention
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
@@ -193,6 +195,22 @@ def test_a_layout_described_in_yaml(tmp_path):
     description.write_text(YAML.replace("oedema: 6, ", ""))
     with pytest.raises(InputError, match="oedema"):
         find_cases(tmp_path, description)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "{necrosis: 1, oedema: 2, enhancing: 4, background: 3}",
+        "[1, 2, 4]",
+        "{necrosis: 1, oedema: 2, enhancing: 4, background: [2]}",
+        "{necrosis: 1, oedema: 2, enhancing: 4, background: [[3]]}",
+        "{necrosis: 0, oedema: 2, enhancing: 4}",
+    ],
+)
+def test_labels_of_a_description_that_mean_nothing_are_one_sentence(tmp_path, labels):
+    described = {"labels": yaml.safe_load(labels)}
+    with pytest.raises(InputError, match=r"ward\.yaml needs the key labels with three different"):
+        read_convention(described, tmp_path / "ward.yaml")
 
 
 @pytest.mark.parametrize("convention", [LAYOUTS["brats2018"].convention, MSD])

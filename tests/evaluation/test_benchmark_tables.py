@@ -43,7 +43,6 @@ MARKDOWN = """\
 LATEX = r"""\begin{table}
 \centering
 \caption{Dice \& 50 \%}
-\label{tab:x}
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
 \begin{tabular}{lrrr}
 \toprule
@@ -102,7 +101,7 @@ def cells(table, key):
 
 def test_formats_to_the_letter():
     assert to_markdown(SMALL) == MARKDOWN
-    assert to_latex(SMALL, "tab:x") == LATEX
+    assert to_latex(SMALL) == LATEX
     assert to_csv(SMALL) == CSV
 
 
@@ -187,20 +186,17 @@ def test_published_numbers_stand_apart_and_are_never_ranked():
     table = made(
         systems(ours=0.0, other=0.1),
         experiments={"ours": "fusion"},
-        literature=["zhang2021"],
         parameters={"ours": {"all": 5, "trained": 3}},
     )
     found = cells(table, "published/dice/WT")
     assert found["ours"].value == 0.90267
-    assert found["Zhang 2021"].value == 0.9
     assert found["other"].value is None
     assert not any(cell.best for cell in found.values())
-    assert cells(table, "dice/WT")["Zhang 2021"].value is None
     assert cells(table, "parameters/trained")["ours"].value == 3
     groups = {column.group for column in table.columns}
     assert groups == {"parameters", "WT", "ET", "published, other data"}
     assert "published/hd95/WT" not in [column.key for column in table.columns]
-    assert any("published, other data" in note and "table 3" in note for note in table.footnotes)
+    assert any("published, other data: Vo-Thanh" in note for note in table.footnotes)
 
 
 def test_published_parameters_and_slices_of_the_adapter_paper():
@@ -240,7 +236,53 @@ def test_missing_scores_are_counted_below_the_table():
     scored = systems(a=0.0, b=0.1)
     scored["b"][0]["dice/ET"] = float("nan")
     scored["b"][1].pop("dice/ET")
-    assert "dice/ET: patients without a score, left out: b 2" in made(scored).footnotes
+    notes = made(scored).footnotes
+    assert any("dice/ET: patients without a score, left out: b 2; bold" in note for note in notes)
+    alone = made({"b": scored["b"]})
+    assert "dice/ET: patients without a score, left out: b 2" in alone.footnotes
+    assert not cells(alone, "dice/WT")["b"].best
+
+
+def test_a_system_without_scores_for_the_hard_patients_does_not_win_by_that():
+    scored = systems(a=0.02, b=0.0, none=0.0)
+    for case in range(6):  # the six hardest
+        scored["b"][case]["dice/WT"] = float("nan")
+    for row in scored["none"]:
+        row["dice/WT"] = float("nan")
+    found = cells(benchmark_table(scored, score_columns(["dice/WT"])), "dice/WT")
+    assert found["b"].value > found["a"].value
+    assert [cell.best for cell in found.values()] == [True, False, False]
+
+
+def test_what_empty_slices_score_is_said_of_slices():
+    provenance = Provenance(empty_rule="HD95 373.13 mm", slice_rule="HD95 the slice's diagonal")
+    columns = score_columns(["slices/hd95/WT", "hd95/WT"])
+    slices, volumes = ([c for c in columns if c.slices is kind] for kind in (True, False))
+    assert provenance.empty_rules(slices) == "slices HD95 the slice's diagonal"
+    assert provenance.empty_rules(volumes) == "HD95 373.13 mm"
+    both = "slices HD95 the slice's diagonal; volumes HD95 373.13 mm"
+    assert provenance.empty_rules(columns) == provenance.empty_rules() == both
+    scored = {name: [{"case_id": "p", "slices/hd95/WT": 3.0}] for name in "ab"}
+    for table in (
+        benchmark_table(scored, slices, provenance=provenance),
+        *statistics_tables(scored, slices, "a", provenance=provenance),
+    ):
+        assert "empty regions: slices HD95 the slice's diagonal" in table.footnotes
+
+
+def test_every_table_says_with_what_its_tests_were_corrected():
+    # the smallest p of 8 pairs is 2 / 2^8: enough for 4 systems against one, not for 4 x 2 regions
+    scored = systems(a=0.0, b=0.1, c=0.2, d=0.3, e=0.4)
+    scored = {name: found[:8] for name, found in scored.items()}
+    tables = [made(scored), *statistics_tables(scored, score_columns(scored["a"][0]), "a")]
+    main, dice, far = ("\n".join(table.footnotes) for table in tables)
+    for notes in (main, dice, far):
+        assert "Holm over all systems and regions of one metric in this table" in notes
+    for notes in (main, dice):
+        assert "8 patients and 8 tests corrected together no difference can be" in notes
+        assert "p is 0.0078125, after Holm 0.0625" in notes
+    assert "no difference" not in far
+    assert not any(cell.value < 0.05 for cell in cells(tables[1], "p_holm").values() if cell.value)
 
 
 def test_statistics_tables_hold_one_family_each():

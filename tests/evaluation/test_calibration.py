@@ -1,5 +1,7 @@
 """Calibration against torchmetrics and scikit-learn, by hand, and added up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import binary_calibration_error
 
 from evaluation.calibration import BINS, DOMAIN_FROM, Reliability, measure_reliability
-from evaluation.reliability import reliability_png
+from evaluation.provenance import Provenance
+from evaluation.reliability import calibration_table, reliability_png
 
 
 def patient(seed, shape=(12, 13, 14), bias=0.0):
@@ -77,3 +80,23 @@ def test_diagram_is_drawn_also_of_an_empty_region(tmp_path):
     picture = matplotlib.image.imread(tmp_path / "new" / "reliability.png")
     assert picture.shape[1] == round(3.9 * 3 * 120)
     assert picture[..., :3].std() > 0.05
+    assert np.median(picture[..., :3]) == 1  # white paper, as the page and the printed one
+
+
+def test_ticks_of_the_counts_do_not_lie_on_each_other(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("evaluation.reliability.save_png", lambda figure, _: figures.append(figure))
+    counts = measure_reliability(*patient(1, shape=(40, 40, 40)))
+    reliability_png({"WT": counts}, tmp_path / "reliability.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    bars = figure.axes[1]
+    boxes = [label.get_window_extent() for label in bars.get_yticklabels()]
+    assert [tick > 0 for tick in bars.get_yticks()] == [False, True, True, True, True]
+    assert all(below.y1 < above.y0 for below, above in pairwise(boxes))
+
+
+def test_a_table_of_errors_says_where_it_is_from():
+    counts = {"a": {"WT": measure_reliability(*patient(1))}}
+    table = calibration_table(counts, provenance=Provenance(cohort="phantom"), patients=3)
+    assert table.footnotes[0] == "data: phantom, 3 patients"

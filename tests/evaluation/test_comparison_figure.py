@@ -35,6 +35,21 @@ def test_a_picture_is_drawn_without_warnings(tmp_path, count, names):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["c.png"]
 
 
+def test_the_smallest_picture_has_room_to_say_what_p_is_corrected_with(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        "evaluation.comparison_figure.save_png", lambda figure, _: figures.append(figure)
+    )
+    systems = {"a": scored(8), "b": scored(8, 0.1)}
+    comparison_png(systems, score_columns(["dice/WT"], ["dice"]), "a", tmp_path / "c.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert "of one metric in this picture" in legend.get_title().get_text()
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
 @pytest.mark.parametrize(("key", "better"), [("dice/WT", 0.05), ("hd95/WT", -0.05)])
 def test_lines_show_who_gained_and_who_lost(tmp_path, key, better):
     def share(colour, shift):

@@ -61,7 +61,7 @@ def rows(shift=0.0):
 
 @pytest.fixture
 def page(tmp_path):
-    systems = {"a": rows(), NASTY: rows(0.1)}
+    systems = {"a": rows(), NASTY: [{**row, "run": "4c1d, seed 1"} for row in rows(0.1)]}
     columns = score_columns(systems["a"][0], ["dice", "hd95", "nsd"])
     imsave(tmp_path / "dot.png", np.zeros((13, 26, 3)))
     picture = Picture.of(tmp_path / "dot.png", NASTY)
@@ -116,7 +116,7 @@ def test_the_table_of_patients_sorts_filters_and_shows_measures(page):
       heads[column + 1].querySelector("button").click();
       found.farthest = [...shown().at(-1).cells].map((cell) => cell.textContent)[column + 1];
       const box = document.getElementById("patients-filter");
-      box.value = "P1  b";
+      box.value = "P1  b SEED";
       box.dispatchEvent(new Event("input"));
       found.filtered = shown().map((row) => row.textContent.slice(0, 2));
       found.count = document.getElementById("patients-count").textContent;

@@ -210,8 +210,11 @@ def test_a_reference_that_is_not_there_is_refused():
 
 
 def test_few_patients_are_said_to_prove_nothing():
-    assert "0.0625" in power_note(5)[0]
-    assert power_note(6) == []
+    assert "0.0625" in power_note(5, 1)[0]
+    assert power_note(6, 1) == []
+    assert power_note(8, 6) == []  # 6 / 128
+    assert "p is 0.0078125, after Holm 0.0703125" in power_note(8, 9)[0]
+    assert power_note(0, 0) == []
 
 
 def test_columns_are_ordered_and_unknown_metrics_refused():

@@ -138,7 +138,7 @@ def test_repeated_does_nothing_but_what_is_damaged(place, monkeypatch, capsys):
     assert cli.main(["benchmark", "small.yaml", "--runs_dir", str(place / "runs-benchmark")]) == 0
     out = capsys.readouterr().out
     assert f"{cell['per_case']}" in out
-    assert "it is tested again" in out
+    assert "It is tested again now" in out
     assert table.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in place.rglob("best.ckpt")} == checkpoints
 

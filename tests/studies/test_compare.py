@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import cli
 from errors import InputError
@@ -29,8 +30,10 @@ def scored(shift=0.0, count=8, **more):
     ]
 
 
-def run(folder, experiment, run_id, rows, when="2026-01-01", split=None, **manifest):
-    """Write a tested run as `lightning test` leaves it."""
+def run(
+    folder, experiment, run_id, rows, when="2026-01-01", split=None, data="phantom", **manifest
+):
+    """Write a tested run as `lightning test` leaves it; data is its folder, phantom for none."""
     home = folder / "runs" / experiment / run_id
     (home / "checkpoints").mkdir(parents=True)
     (home / "checkpoints" / "best.ckpt").write_bytes(b"x")
@@ -46,6 +49,10 @@ def run(folder, experiment, run_id, rows, when="2026-01-01", split=None, **manif
         "versions": {"torch": "2.13.0"},
     }
     (home / "manifest.json").write_text(json.dumps(known | manifest))
+    if data is not None:
+        root = None if data == "phantom" else str(data)
+        config = {"data": {"class_path": "X", "init_args": {"root": root}}}
+        (home / "config.yaml").write_text(yaml.safe_dump(config))
     tested = [row.get("case_id") for row in rows or []]
     stored = {
         "train": ["t"],
@@ -155,6 +162,7 @@ def test_newest_runs_side_by_side_with_files(place, capsys):
     assert "0.705" in out  # the newer fusion: 0.605 + 0.1
     for words in ("70/10/20, seed 0", "rule brats", "torch 2.13.0", "8 patients", "published"):
         assert words in out
+    assert out.count("torch 2.13.0") == 1  # in the terminal below the first table alone
     folder = place / "comparisons" / "dynunet-vs-fusion"
     assert sorted(file.name for file in folder.iterdir()) == [
         "comparison.csv",
@@ -297,6 +305,41 @@ def test_an_external_test_inside_a_run(place, capsys):
     assert status == 0
     assert "cohort external-12345678" in out
     assert "protocol is external" in refused(capsys, words[0], "fusion")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_renamed_ablation_has_no_published_numbers(place, capsys):
+    words = ["lightning", "fit", "--config", "fusion.yaml", "--model.head.init_args.heads=2"]
+    run(place, "segresnet", "eeeeee000000", scored(), command=words)
+    _, out, _ = compare(capsys, "fusion", "ours=segresnet", "--format", "csv")
+    fusion, ours = csv.DictReader(out.partition("\n\n")[0].splitlines())
+    assert fusion["published/dice/WT"] == "0.90267"
+    assert ours["published/dice/WT"] == ""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_other_examinations_of_the_same_patients_are_said(place, capsys):
+    patients = {"p1": "p0", "p3": "p2", **{case: case for case in ("p0", "p2")}}
+    run(place, "segresnet", "ffffff000000", scored(count=4), split={"patients": patients})
+    write_csv([row for row in scored(0.1, count=4) if row["case_id"] != "p3"], place / "theirs.csv")
+    status, out, _ = compare(capsys, "segresnet", "theirs.csv")
+    assert status == 0
+    assert "cases that not all have: segresnet 1" in " ".join(out.split())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tables_of_slices_name_the_rule_of_slices_and_each_its_data_once(place, capsys):
+    rows = [{"case_id": f"p{i}", "slices/dice/WT": 0.5, "slices/hd95/WT": 9.0} for i in range(8)]
+    for name in ("transunet", "swin_unet"):
+        run(place, name, "dddddd000000", rows, per_slice=True)
+    assert compare(capsys, "transunet", "swin_unet", "--format", "csv")[0] == 0
+    folder = place / "comparisons" / "transunet-vs-swin_unet"
+    for name in ("comparison.csv", "statistics-slices-dice.csv"):
+        notes = [line["notes"] for line in csv.DictReader((folder / name).open())]
+        assert all("empty regions: slices empty in both: Dice 1" in note for note in notes)
+        assert all("the slice's diagonal (rule brats)" in note for note in notes)
+        assert "373.13" not in notes[0]
+        assert notes[0].count("data: embedded phantom") == 1
 
 
 @pytest.mark.parametrize(

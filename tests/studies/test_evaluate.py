@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from datamodules.layouts import BRATS_3, BRATS_4
 from evaluation.calibration import Reliability, measure_reliability
 from evaluation.metrics import score_case
 from evaluation.tables import read_csv
+from studies import evaluate as evaluating
 from studies.mask_scoring import Findings
 
 SPACING = (1.0, 1.0, 2.0)
@@ -143,6 +145,40 @@ def test_missing_predictions_are_refused_or_told(folders, capsys):
     assert f"1 of 3 references have no prediction and are not counted: {CASES[1]}" in printed
     assert "1 predictions have no reference: stranger" in printed
     assert len(rows_of(folders / "predictions" / "per_case.csv")) == 2
+    assert "unscored.csv" in printed
+    assert rows_of(folders / "predictions" / "unscored.csv") == [
+        {"case_id": CASES[1], "reason": "no prediction"}
+    ]
+
+
+def test_an_evaluation_that_is_killed_leaves_the_earlier_one_whole(folders, monkeypatch):
+    out = folders / "predictions"
+    stale = ("calibration.csv", "reliability.png", "unscored.csv")
+    assert evaluate(folders) == 0
+    whole = (out / "per_case.csv").read_bytes()
+    for name in stale:
+        (out / name).touch()
+
+    class KilledError(Exception):
+        pass
+
+    def killed(pairs, options):
+        yield from list(scored(pairs, options))[:1]
+        raise KilledError
+
+    scored = evaluating._score
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating, "_score", killed)
+        with pytest.raises(KilledError):
+            evaluate(folders, "--rule", "nan")
+    assert (out / "per_case.csv").read_bytes() == whole
+    assert all((out / name).exists() for name in stale)
+    (row,) = rows_of(out / "per_case.partial.csv")
+    assert row["empty_rule"] == "nan"
+    assert evaluate(folders, "--rule", "nan") == 0
+    assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"nan"}
+    left = {file.name for file in out.iterdir() if file.suffix != ".gz"}
+    assert left == {"per_case.csv"}
 
 
 def damage(path):
@@ -167,10 +203,31 @@ def halves(path):
     write(path, BRATS_3.from_regions(regions(1)) * np.float32(0.5))
 
 
+def rewritten(path, change):
+    """Change the bytes of an image, without compression."""
+    image = nib.load(path)
+    path.write_bytes(change(nib.Nifti1Image(np.asarray(image.dataobj), image.affine).to_bytes()))
+
+
+def cut_header(path):
+    rewritten(path, lambda raw: raw[:200])
+
+
+def negative_axis(path):
+    rewritten(path, lambda raw: raw[:42] + struct.pack("<h", -20) + raw[44:])
+
+
+def endless_offset(path):
+    rewritten(path, lambda raw: raw[:108] + struct.pack("<f", float("inf")) + raw[112:])
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
         (damage, "truncated or damaged"),
+        (cut_header, "is not a NIfTI image"),
+        (negative_axis, "its header says shape (-20, 18, 14)"),
+        (endless_offset, "is not a NIfTI image"),
         (four_axes, "4-D (20, 18, 14, 2)"),
         (another_shape, "has the shape (19, 18, 14) and its reference (20, 18, 14)"),
         (another_place, "5.0 mm apart"),
@@ -187,6 +244,9 @@ def test_a_bad_file_in_the_middle_costs_only_its_own_scores(folders, capsys, har
     assert "1 of 3 cases are bad and not counted" in printed
     rows = rows_of(folders / "predictions" / "per_case.csv")
     assert [row["case_id"] for row in rows] == [CASES[0], CASES[2]]
+    (bad,) = rows_of(folders / "predictions" / "unscored.csv")
+    assert bad["case_id"] == CASES[1]
+    assert words in bad["reason"]
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_scored(folders, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import cli
+import studies.report
 from evaluation.calibration import measure_reliability
 from evaluation.reliability import write_calibration
 from evaluation.tables import write_csv
@@ -87,6 +88,89 @@ def test_one_run_alone_has_curves_and_calibration(place, capsys):
     assert "there is no checkpoint" in text
     assert "median difference" not in text
     assert "Without" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_test_inside_a_run_has_the_curves_of_the_run(place, capsys):
+    home = place / "runs" / "fusion" / "bbbbbb000000"
+    write_csv([{"epoch": 0, "train/loss": 1.0, "val/dice/WT": 0.5}], home / "metrics.csv")
+    for name in ("external-12345678", "rule-nan"):
+        write_csv(scored(), home / name / "per_case.csv")
+        words = [str(home / name / "per_case.csv"), "--pictures", "false"]
+        assert report(capsys, *words)[0] == 0
+        assert "Without learning curves" not in (place / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_rows_of_several_runs_are_told_apart_and_each_table_has_its_notes(place, capsys):
+    own = scored(0.2, **{"nsd/WT": 0.5, "nsd/ET": 0.6})
+    for number in (1, 2):
+        run(place, "zhou2022", f"seed{number}00000000", own, seed=number)
+    own[0]["nsd/WT"] = float("nan")
+    run(place, "akbar2022", "cccccc000000", own)
+    words = ["z=zhou2022/seed100000000", "z=zhou2022/seed200000000", "akbar2022"]
+    assert report(capsys, *words, "--pictures", "false")[0] == 0
+    text = (place / "report.html").read_text()
+    rows = re.findall(r'<tr><td class="text">p0</td>.*?<td class="text">(.*?)</td><td d', text)
+    assert rows == [
+        'z</td><td class="text">seed10, seed 1',
+        'z</td><td class="text">seed20, seed 2',
+        'akbar2022</td><td class="text">',
+    ]
+    whole, enhancing = re.findall(r"<figcaption>Further measures, .*?</figure>", text, re.DOTALL)
+    assert "nsd/WT: patients without a score, left out: akbar2022 1" in whole
+    assert "without a score" not in enhancing
+    for table in (whole, enhancing):
+        assert "Holm over all systems and regions of one metric in this table" in table
+    statistics = text.partition('id="statistics"')[2].partition('id="distributions"')[0]
+    assert statistics.count("<li>data: embedded phantom") == 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_page_that_is_too_large_loses_what_is_hidden_at_first(place, capsys, monkeypatch):
+    home = run(place, "zhou2022", "cccccc000000", scored(**{"nsd/WT": 0.123, "nsd/ET": 0.5}))
+    words = [str(home), "--pictures", "false"]
+    report(capsys, *words)
+    whole = (place / "report.html").read_text()
+    assert 'data-v="0.123"' in whole
+    assert "left out: else the page" not in whole
+    monkeypatch.setattr("studies.report.MOST_BYTES", len(whole.encode()) - 1)
+    report(capsys, *words)
+    text = (place / "report.html").read_text()
+    assert "Further measures of the table of patients are (per_case.csv has them) left out" in text
+    assert 'data-v="0.123"' not in text
+    assert 'data-v="0.5"' in text
+    assert "The viewer is left out" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_real_patients_have_no_badge_and_phantoms_have_one(place, capsys):
+    run(place, "zhou2022", "cccccc000000", scored(), data="cohorts/BraTS2018")
+    for name, marked in (("zhou2022", False), ("fusion", True)):
+        assert report(capsys, name, "--pictures", "false")[0] == 0
+        text = (place / "report.html").read_text()
+        assert ('<span class="badge">SYNTHETIC' in text) is marked
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_reference_of_a_benchmark_can_be_chosen(place, capsys, monkeypatch):
+    asked = []
+
+    def recorded(function):
+        def call(*arguments, **given):
+            asked.append(given)
+            return function(*arguments)
+
+        return call
+
+    for name in ("benchmark_systems", "make_tables"):
+        monkeypatch.setattr(f"studies.report.{name}", recorded(getattr(studies.report, name)))
+    folder = str(benchmark(place))
+    assert report(capsys, folder, "--pictures", "false", "--reference", "our dynunet")[0] == 0
+    assert asked == [{"reference": "our dynunet"}] * 2
+    asked.clear()
+    assert report(capsys, folder, "--pictures", "false")[0] == 0
+    assert asked == [{}] * 2
 
 
 def benchmark(place, **changes):
