@@ -36,6 +36,7 @@ def comparison_png(
     reference: str,
     path: Path,
     title: str = "",
+    family: Sequence[ScoreColumn] = (),
 ) -> None:
     """Write box plots with the patients as points, and below lines between their paired scores.
 
@@ -45,10 +46,12 @@ def comparison_png(
         reference: name of the system the others are paired with.
         path: the file, written under a temporary name and renamed.
         title: above the panels.
+        family: scores that are tested together, where the picture shows some of them; none: those
+            it shows.
     """
     from matplotlib.figure import Figure
 
-    found = compare(systems, columns, reference)
+    found = compare(systems, family or columns, reference)
     families = list(dict.fromkeys(column.family for column in columns))
     strips = [[column for column in columns if column.family == family] for family in families]
     one_region = all(len(strip) == 1 for strip in strips)
@@ -230,7 +233,7 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for colour, label in labels]
     meaning = (
         "a line joins his two scores;\n"
-        "p after Holm over systems and regions of one metric in this picture, bold below 0.05"
+        "p after Holm over these systems and all compared regions of the metric, bold below 0.05"
     )
     mean = Line2D([], [], color=PAPER, marker="D", markeredgecolor=INK, linestyle="", label="mean")
     handles.append(mean)

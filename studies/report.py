@@ -36,6 +36,7 @@ from studies.side_by_side import SideBySide, side_by_side
 
 MOST_BYTES = 60_000_000
 NAMED_AT_MOST = 4  # systems in the title
+MOST_BOXES = 15  # beside each other in a picture
 
 
 def main(words: Sequence[str]) -> int:
@@ -226,18 +227,33 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
 def _distributions(
     beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
 ) -> list[Picture]:
-    """One picture a measure, a page being narrower than a figure of all; of one region one."""
+    """One picture a measure, a page being narrower than a figure of all; of one region one.
+
+    With many systems a region is a picture of its own, tested together with the others.
+    """
     families = list(dict.fromkeys(column.family for column in columns))
     groups = [[column for column in columns if column.family == family] for family in families]
     if all(len(group) == 1 for group in groups):
         groups = [list(columns)]
+    parts = [
+        (part, members)
+        for members in groups
+        for part in ([[c] for c in members] if _crowded(beside, members) else [members])
+    ]
     found = []
-    for number, members in enumerate(groups):
+    for number, (shown, members) in enumerate(parts):
         file = studio / f"distribution-{number}.png"
-        comparison_png(beside.rows, members, beside.reference, file)
-        named = "; ".join(dict.fromkeys(f"{c.measure.heading}, {c.scope}" for c in members))
+        comparison_png(beside.rows, shown, beside.reference, file, family=members)
+        regions = f" of {shown[0].region}" if len(shown) < len(members) else ""
+        named = "; ".join(dict.fromkeys(f"{c.measure.heading}{regions}, {c.scope}" for c in shown))
         found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
     return found
+
+
+def _crowded(beside: SideBySide, columns: Sequence[ScoreColumn]) -> bool:
+    """Whether the panels of these scores would be too small beside each other."""
+    regions = len({column.region for column in columns})
+    return regions > 1 and regions * len(beside.rows) > MOST_BOXES
 
 
 def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:

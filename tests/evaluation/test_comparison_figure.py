@@ -45,7 +45,7 @@ def test_the_smallest_picture_has_room_to_say_what_p_is_corrected_with(tmp_path,
     (figure,) = figures
     figure.canvas.draw()
     (legend,) = figure.legends
-    assert "of one metric in this picture" in legend.get_title().get_text()
+    assert "regions of the metric" in legend.get_title().get_text()
     box = legend.get_window_extent()
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
 
@@ -61,3 +61,25 @@ def test_lines_show_who_gained_and_who_lost(tmp_path, key, better):
     path = tmp_path / "c.png"
     assert share(BETTER, better) > 10 * share(WORSE, better)
     assert share(WORSE, -better) > 10 * share(BETTER, -better)
+
+
+def test_a_picture_of_one_region_is_tested_with_all_of_its_family(tmp_path, monkeypatch):
+    def printed_p(**options):
+        figures = []
+        monkeypatch.setattr(
+            "evaluation.comparison_figure.save_png", lambda figure, _: figures.append(figure)
+        )
+        comparison_png({"a": rows, "b": moved}, family[:1], "a", tmp_path / "c.png", **options)
+        texts = [text.get_text() for axes in figures[0].axes for text in axes.texts]
+        (found,) = [text.splitlines()[0] for text in texts if text.startswith("p ")]
+        return float(found.removeprefix("p "))
+
+    rows = [{"case_id": f"p{i}", "dice/WT": 0.5, "dice/TC": 0.5} for i in range(8)]
+    moved = [
+        {"case_id": f"p{i}", "dice/WT": 0.51 + 0.01 * i, "dice/TC": 0.51 + 0.01 * i}
+        for i in range(8)
+    ]
+    family = score_columns(rows[0])
+    assert [column.region for column in family] == ["WT", "TC"]
+    assert printed_p() == pytest.approx(2 / 2**8, abs=1e-4)  # all eight pairs gain
+    assert printed_p(family=family) == pytest.approx(2 * 2 / 2**8, abs=1e-4)

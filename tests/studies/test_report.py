@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import studies.report
 from evaluation.calibration import measure_reliability
 from evaluation.reliability import write_calibration
 from evaluation.tables import write_csv
+from studies.report import write_report
 from studies.report_cases import choose_cases
 from tests.studies.test_compare import run, scored
+
+PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 8, 8) + bytes(9)
 
 
 @pytest.fixture
@@ -220,6 +224,28 @@ def test_a_benchmark_has_its_own_tables_and_names_what_is_open(place, capsys):
     ):
         assert words in text
     assert "Not in the pictures" not in text
+
+
+@pytest.mark.parametrize(("systems", "pictures"), [(7, 2), (8, 3)])
+def test_with_many_systems_a_region_is_a_picture_of_its_own(place, monkeypatch, systems, pictures):
+    shown = []
+    monkeypatch.setattr(
+        "studies.report.comparison_png",
+        lambda rows, columns, reference, file, family: (
+            shown.append(([c.key for c in columns], [c.key for c in family])),
+            file.write_bytes(PNG),
+        ),
+    )
+    for number in range(systems):
+        run(place, "many", f"s{number}", scored(0.01 * number))
+    names = [f"runs/many/s{number}" for number in range(systems)]
+    write_report(names, place / "page.html", pictures=False)
+    assert len(shown) == pictures
+    assert shown[0] == (
+        (["dice/WT"] if systems == 8 else ["dice/WT", "dice/ET"]),
+        ["dice/WT", "dice/ET"],
+    )
+    assert shown[-1][0] == ["hd95/WT"]
 
 
 @pytest.mark.usefixtures("undrawn")
