@@ -232,7 +232,7 @@ def power_note(patients: int, tests: int) -> list[str]:
         return [f"with {counted} no difference can be significant: the smallest p is {smallest:g}"]
     return [
         f"with {counted} and {tests} tests corrected together no difference can be significant: "
-        f"the smallest p is {smallest:g}, after Holm {corrected:g}"
+        f"the smallest p is {smallest:.2g}, after Holm {corrected:.2g}"
     ]
 
 

@@ -213,7 +213,7 @@ def test_few_patients_are_said_to_prove_nothing():
     assert "0.0625" in power_note(5, 1)[0]
     assert power_note(6, 1) == []
     assert power_note(8, 6) == []  # 6 / 128
-    assert "p is 0.0078125, after Holm 0.0703125" in power_note(8, 9)[0]
+    assert "p is 0.0078, after Holm 0.07" in power_note(8, 9)[0]
     assert power_note(0, 0) == []
 
 
