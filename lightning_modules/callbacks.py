@@ -12,10 +12,10 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts import MODALITIES
-from evaluation.figures import overlay_array, overlay_png
+from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
 from lightning_modules.case_gallery import log_cases
-from lightning_modules.run_logger import wandb_run
+from lightning_modules.run_logger import harmless, wandb_run
 
 
 class MetricsFile(Callback):
@@ -63,6 +63,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class ValidationGallery(Callback):
     """Keep overlays of a few validation patients at the best epoch, for W&B and the run folder.
 
+    They are drawn when an epoch becomes the best one: a training that is killed after it and goes
+    on without a better one still has them.
+
     Args:
         folder: where the PNG files go.
         cases: how many patients.
@@ -72,7 +75,6 @@ class ValidationGallery(Callback):
         self.folder = folder
         self.cases = cases
         self.latest: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
-        self.best: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
         self.best_rows: list[dict[str, Any]] = []
         self.best_score = -math.inf
 
@@ -100,29 +102,28 @@ class ValidationGallery(Callback):
             self.latest[case.case_id] = (case, outputs["predicted"], outputs["reference"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember this epoch when it is the best so far."""
+        """Remember and draw this epoch when it is the best so far."""
         found: Any = pl_module
         score = float(trainer.callback_metrics.get(found.monitor, 0.0))
         score = score if found.monitor_mode == "max" else -score
         if score > self.best_score:
             self.best_score = score
-            self.best = dict(self.latest)
             self.best_rows = [
                 {"case_id": case_id, **{name: float(value) for name, value in scores.items()}}
                 for case_id, scores in sorted(_validation_cases(pl_module).items())
             ]
+            if trainer.is_global_zero:
+                for case_id, entry in self.latest.items():
+                    overlay_png(path=self.folder / f"{case_id}.png", **_drawing(*entry))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the gallery, and log it as a table when W&B listens."""
+        """Log the gallery as a table when W&B listens."""
         self.publish(trainer)
 
     def publish(self, trainer: L.Trainer) -> None:
-        """Write the overlays of the best epoch; log the table of validation patients."""
+        """Log the table of validation patients, with the pictures of the best epoch."""
         if not trainer.is_global_zero:
             return
-        drawings = {case_id: _drawing(*entry) for case_id, entry in self.best.items()}
-        for case_id, drawing in drawings.items():
-            overlay_png(path=self.folder / f"{case_id}.png", **drawing)
         run = wandb_run(trainer)
         if run is not None and self.best_rows:
             rows = [
@@ -132,8 +133,9 @@ class ValidationGallery(Callback):
                 }
                 for row in self.best_rows
             ]
-            pictures = {name: overlay_array(**drawing) for name, drawing in drawings.items()}
-            log_cases(run, "val", rows, pictures)
+            pictures = {file.stem: file for file in sorted(self.folder.glob("*.png"))}
+            with harmless("did not take the validation patients"):
+                log_cases(run, "val", rows, pictures)
 
 
 def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from errors import InputError
 from studies.jobs import Job
+from studies.tracking import check_account
 from studies.workers import LocalWorkers, Workers
 
 
@@ -45,6 +46,8 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
 
 
 def _local(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
+    for job in jobs:  # here once, not by every job in its log
+        check_account(job.plan.config)
     if wanted is not None and wanted < 1:
         raise InputError(f"--jobs is {wanted}: expected 1 or more.")
     gpus = [] if _spread(jobs) else _gpus(jobs)
