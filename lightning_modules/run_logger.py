@@ -59,7 +59,7 @@ class RunLogger(WandbLogger):
                 return super().experiment
             except Exception as error:  # a key, but no network: wandb.init gives up after a while
                 print(
-                    f"Note: W&B could not be reached ({reason(error)}): this run is logged "
+                    f"Note: W&B did not begin this run online ({reason(error)}): it is logged "
                     "offline, and its end says how to sync it.",
                     flush=True,
                 )

@@ -165,7 +165,7 @@ def test_wandb_fails_no_finished_training(tmp_path, capsys):
     assert "(gone)" in printed[0]
 
 
-def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatch):
+def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatch, fresh_wandb):
     plan = a_plan(tmp_path)
     filed = {"id": "first", "group": "g", "job_type": "j", "tags": [], "about": {}}
     plan.run.update_manifest(tracking=filed, scores={"val/dice/WT": 0.6}, wall_seconds=3.0)

@@ -1,10 +1,16 @@
+from types import SimpleNamespace
+
 import pytest
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from errors import InputError
+from evaluation.tables import write_csv
 from lightning_modules import FeatureTransitionModule
-from studies.training import _concerns, _hand_over_optimisation
+from studies import tracking
+from studies.runs import Run
+from studies.training import Training, _concerns, _hand_over_optimisation
 
 
 class Adversarial(nn.Module):
@@ -59,3 +65,37 @@ def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_somethin
 def test_what_it_cannot_do_is_refused(setting, words):
     with pytest.raises(InputError, match=words):
         _hand_over_optimisation(Adversarial(), setting)
+
+
+def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing(
+    tmp_path, monkeypatch
+):
+    run = Run("mine", "abc", tmp_path / "mine" / "abc")
+    fits, asked = [], []
+
+    def fit(model, **others):
+        fits.append(model)
+        run.checkpoints.mkdir(parents=True)
+        run.best_checkpoint.touch()
+        write_csv([{"epoch": 0, "step": 4, "val/loss": 0.5}], run.metrics_file)
+
+    def conclude(wandb_run, run, built_from):
+        asked.append(run.manifest()["scores"])
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(tracking, "conclude", conclude)
+    monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
+    model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
+    plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
+    arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
+    with pytest.raises(KeyboardInterrupt):
+        Training(plan, arguments).execute(trainer, model, None)
+    assert not run.finished
+    Training(plan, arguments).execute(trainer, model, None)
+    assert run.finished
+    assert (len(fits), len(asked)) == (1, 2)
+    assert asked[0] == asked[1]
+    assert (run.folder / "curves.png").is_file()
