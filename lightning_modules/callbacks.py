@@ -63,8 +63,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class ValidationGallery(Callback):
     """Keep overlays of a few validation patients at the best epoch, for W&B and the run folder.
 
-    They are drawn when an epoch becomes the best one: a training that is killed after it and goes
-    on without a better one still has them.
+    What they show is written when an epoch becomes the best one, and drawn at the end: a training
+    that is killed after its best epoch and goes on without a better one still has them.
 
     Args:
         folder: where the PNG files go.
@@ -77,6 +77,11 @@ class ValidationGallery(Callback):
         self.latest: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
         self.best_rows: list[dict[str, Any]] = []
         self.best_score = -math.inf
+
+    @property
+    def kept(self) -> Path:
+        """File of what the overlays of the best epoch so far will show."""
+        return self.folder / "best.npz"
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the score to beat across a resume."""
@@ -102,7 +107,7 @@ class ValidationGallery(Callback):
             self.latest[case.case_id] = (case, outputs["predicted"], outputs["reference"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember and draw this epoch when it is the best so far."""
+        """Remember this epoch when it is the best so far."""
         found: Any = pl_module
         score = float(trainer.callback_metrics.get(found.monitor, 0.0))
         score = score if found.monitor_mode == "max" else -score
@@ -113,17 +118,54 @@ class ValidationGallery(Callback):
                 for case_id, scores in sorted(_validation_cases(pl_module).items())
             ]
             if trainer.is_global_zero:
-                for case_id, entry in self.latest.items():
-                    overlay_png(path=self.folder / f"{case_id}.png", **_drawing(*entry))
+                self._keep()
+
+    def _keep(self) -> None:
+        """Write what the overlays will show, which takes a fraction of drawing them."""
+        found: dict[str, Any] = {}
+        for case_id, (case, predicted, reference) in self.latest.items():
+            found[f"{case_id}/image"] = np.asarray(case.image, dtype=np.float16)
+            found[f"{case_id}/prediction"] = predicted
+            found[f"{case_id}/reference"] = reference
+            found[f"{case_id}/spacing"] = np.asarray(case.spacing)
+            found[f"{case_id}/synthetic"] = np.asarray(case.synthetic)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.kept.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as handle:
+                np.savez(handle, **found)
+            temporary.replace(self.kept)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _draw(self) -> None:
+        """Draw what is kept, and keep it no longer."""
+        if not self.kept.is_file():
+            return  # drawn by an earlier process of this run
+        with np.load(self.kept) as found:
+            for case_id in dict.fromkeys(name.rpartition("/")[0] for name in found):
+                overlay_png(
+                    images=dict(
+                        zip(MODALITIES, found[f"{case_id}/image"].astype(np.float32), strict=True)
+                    ),
+                    prediction=found[f"{case_id}/prediction"],
+                    reference=found[f"{case_id}/reference"],
+                    path=self.folder / f"{case_id}.png",
+                    title=case_id,
+                    spacing=tuple(found[f"{case_id}/spacing"]),
+                    synthetic=bool(found[f"{case_id}/synthetic"]),
+                )
+        self.kept.unlink()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the gallery as a table when W&B listens."""
+        """Draw the gallery, and log it as a table when W&B listens."""
         self.publish(trainer)
 
     def publish(self, trainer: L.Trainer) -> None:
-        """Log the table of validation patients, with the pictures of the best epoch."""
+        """Write the overlays of the best epoch; log the table of validation patients."""
         if not trainer.is_global_zero:
             return
+        self._draw()
         run = wandb_run(trainer)
         if run is not None and self.best_rows:
             rows = [
@@ -149,18 +191,6 @@ def _regions(pl_module: L.LightningModule) -> Sequence[str]:
     found: Any = pl_module
     names: Sequence[str] = found.regions
     return names
-
-
-def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    image = np.asarray(case.image, dtype=np.float32)
-    return {
-        "images": dict(zip(MODALITIES, image, strict=True)),
-        "prediction": predicted,
-        "reference": reference,
-        "title": case.case_id,
-        "spacing": case.spacing,
-        "synthetic": case.synthetic,
-    }
 
 
 class PredictionWriter(Callback):

@@ -27,6 +27,7 @@ SAME_SYSTEM = {
     *(f"data.{name}" for name in ("root", "layout", "labels", "images", "cache_dir")),
     *(f"data.{name}" for name in ("num_workers", "n_folds", "fold", "split_file")),
     *(f"data.{name}" for name in ("seed", "split_seed")),
+    *(f"data.phantom_{name}" for name in ("patients", "seed", "spacing")),
     "trainer.precision",
 }
 SYSTEM_OPTIONS = ("model", "data", *(f"trainer.{name}" for name in (*PROTOCOL, "callbacks")))
@@ -122,7 +123,9 @@ def configure_again(trainer: Namespace, run: Run, recalled: Any) -> None:
     if filed is None:  # a checkpoint that was moved away from its run
         trainer.logger = False
     elif _logger(trainer) is not None:
-        tags = list(dict.fromkeys([*filed["tags"], "tested", *_benchmark()]))
+        tags = list(
+            dict.fromkeys([*filed["tags"], "tested", *(name[:64] for name in _benchmark())])
+        )
         _configure(trainer, run, {"id": run.id, **filed, "tags": tags}, recalled.config)
 
 
