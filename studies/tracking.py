@@ -123,10 +123,9 @@ def configure_again(trainer: Namespace, run: Run, recalled: Any) -> None:
     if filed is None:  # a checkpoint that was moved away from its run
         trainer.logger = False
     elif _logger(trainer) is not None:
-        tags = list(
-            dict.fromkeys([*filed["tags"], "tested", *(name[:64] for name in _benchmark())])
-        )
-        _configure(trainer, run, {"id": run.id, **filed, "tags": tags}, recalled.config)
+        tags = dict.fromkeys([*filed["tags"], "tested", *_benchmark()])
+        filed = {"id": run.id, **filed, "tags": [tag[:64] for tag in tags]}
+        _configure(trainer, run, filed, recalled.config)
 
 
 def _logger(trainer: Namespace) -> Namespace | None:
