@@ -192,7 +192,7 @@ def answer_agent(trainer: Namespace, plan: Plan) -> None:
         return
     logger = trainer.logger
     with harmless("did not take this trial, trained before"):
-        again = RunLogger(**logger.init_args.as_dict(), **logger.dict_kwargs)
+        again = RunLogger(**{**logger.init_args.as_dict(), **logger.dict_kwargs})
         for row in read_metrics(plan.run.metrics_file):
             again.log_metrics(row, step=int(row["step"]))
         again.flush()

@@ -173,6 +173,7 @@ def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatc
     write_csv(rows, plan.run.metrics_file)
     monkeypatch.setenv("WANDB_MODE", "offline")
     trainer = trainer_with("lightning_modules.run_logger.RunLogger")
+    trainer.logger.init_args.group = None  # the parser names every setting of wandb.init
     tracking.answer_agent(trainer, plan)
     assert not (plan.run.folder / "wandb").exists()  # no agent
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
