@@ -12,10 +12,10 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts import MODALITIES
-from evaluation.figures import overlay_array, overlay_png
+from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
 from lightning_modules.case_gallery import log_cases
-from lightning_modules.run_logger import wandb_run
+from lightning_modules.run_logger import harmless, wandb_run
 
 
 class MetricsFile(Callback):
@@ -63,6 +63,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class ValidationGallery(Callback):
     """Keep overlays of a few validation patients at the best epoch, for W&B and the run folder.
 
+    What they show is written when an epoch becomes the best one, and drawn at the end: a training
+    that is killed after its best epoch and goes on without a better one still has them.
+
     Args:
         folder: where the PNG files go.
         cases: how many patients.
@@ -72,9 +75,13 @@ class ValidationGallery(Callback):
         self.folder = folder
         self.cases = cases
         self.latest: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
-        self.best: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {}
         self.best_rows: list[dict[str, Any]] = []
         self.best_score = -math.inf
+
+    @property
+    def kept(self) -> Path:
+        """File of what the overlays of the best epoch so far will show."""
+        return self.folder / "best.npz"
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the score to beat across a resume."""
@@ -106,11 +113,49 @@ class ValidationGallery(Callback):
         score = score if found.monitor_mode == "max" else -score
         if score > self.best_score:
             self.best_score = score
-            self.best = dict(self.latest)
             self.best_rows = [
                 {"case_id": case_id, **{name: float(value) for name, value in scores.items()}}
                 for case_id, scores in sorted(_validation_cases(pl_module).items())
             ]
+            if trainer.is_global_zero:
+                self._keep()
+
+    def _keep(self) -> None:
+        """Write what the overlays will show, which takes a fraction of drawing them."""
+        found: dict[str, Any] = {}
+        for case_id, (case, predicted, reference) in self.latest.items():
+            found[f"{case_id}/image"] = np.asarray(case.image, dtype=np.float16)
+            found[f"{case_id}/prediction"] = predicted
+            found[f"{case_id}/reference"] = reference
+            found[f"{case_id}/spacing"] = np.asarray(case.spacing)
+            found[f"{case_id}/synthetic"] = np.asarray(case.synthetic)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.kept.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as handle:
+                np.savez(handle, **found)
+            temporary.replace(self.kept)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _draw(self) -> None:
+        """Draw what is kept, and keep it no longer."""
+        if not self.kept.is_file():
+            return  # drawn by an earlier process of this run
+        with np.load(self.kept) as found:
+            for case_id in dict.fromkeys(name.rpartition("/")[0] for name in found):
+                overlay_png(
+                    images=dict(
+                        zip(MODALITIES, found[f"{case_id}/image"].astype(np.float32), strict=True)
+                    ),
+                    prediction=found[f"{case_id}/prediction"],
+                    reference=found[f"{case_id}/reference"],
+                    path=self.folder / f"{case_id}.png",
+                    title=case_id,
+                    spacing=tuple(found[f"{case_id}/spacing"]),
+                    synthetic=bool(found[f"{case_id}/synthetic"]),
+                )
+        self.kept.unlink()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the gallery, and log it as a table when W&B listens."""
@@ -120,9 +165,7 @@ class ValidationGallery(Callback):
         """Write the overlays of the best epoch; log the table of validation patients."""
         if not trainer.is_global_zero:
             return
-        drawings = {case_id: _drawing(*entry) for case_id, entry in self.best.items()}
-        for case_id, drawing in drawings.items():
-            overlay_png(path=self.folder / f"{case_id}.png", **drawing)
+        self._draw()
         run = wandb_run(trainer)
         if run is not None and self.best_rows:
             rows = [
@@ -132,8 +175,9 @@ class ValidationGallery(Callback):
                 }
                 for row in self.best_rows
             ]
-            pictures = {name: overlay_array(**drawing) for name, drawing in drawings.items()}
-            log_cases(run, "val", rows, pictures)
+            pictures = {file.stem: file for file in sorted(self.folder.glob("*.png"))}
+            with harmless("did not take the validation patients"):
+                log_cases(run, "val", rows, pictures)
 
 
 def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float]]:
@@ -147,18 +191,6 @@ def _regions(pl_module: L.LightningModule) -> Sequence[str]:
     found: Any = pl_module
     names: Sequence[str] = found.regions
     return names
-
-
-def _drawing(case: Any, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    image = np.asarray(case.image, dtype=np.float32)
-    return {
-        "images": dict(zip(MODALITIES, image, strict=True)),
-        "prediction": predicted,
-        "reference": reference,
-        "title": case.case_id,
-        "spacing": case.spacing,
-        "synthetic": case.synthetic,
-    }
 
 
 class PredictionWriter(Callback):

@@ -1,6 +1,7 @@
 """Patients on the dashboard: a table of scores, and pictures of those worth looking at."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
@@ -70,7 +71,7 @@ def log_cases(
     run: Any,
     subset: str,
     rows: Sequence[Mapping[str, Any]],
-    pictures: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray | Path],
     metrics: Mapping[str, float] | None = None,
     step: int | None = None,
 ) -> None:
@@ -80,7 +81,8 @@ def log_cases(
         run: W&B's.
         subset: val or test.
         rows: one a patient, ``case_id`` and scores.
-        pictures: by case id, RGB (height, width, 3) uint8; the other patients have none.
+        pictures: by case id, a PNG file or RGB (height, width, 3) uint8; the other patients have
+            none.
         metrics: what else belongs to the row.
         step: of the row; None: the next one.
     """

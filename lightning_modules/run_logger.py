@@ -1,12 +1,33 @@
 """The logger of a run: Weights & Biases, with every epoch once, also when it is trained twice."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+@contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """Let W&B fail with a note: what is computed is never lost to it.
+
+    Args:
+        what: what W&B did not do.
+    """
+    try:
+        yield
+    except Exception as error:
+        print(f"Note: W&B {what} ({reason(error)}); the run's folder has it.", flush=True)
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what an exception says."""
+    return next(iter(str(error).strip().splitlines()), repr(error))
 
 
 class RunLogger(WandbLogger):
@@ -27,6 +48,26 @@ class RunLogger(WandbLogger):
         self.waiting: dict[int | None, dict[str, float]] = {}  # by step
         self.settled = -1  # step of the last checkpoint
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun at the first use: offline where the server does not answer."""
+        if self._experiment is None and not self._offline:
+            import wandb
+
+            try:
+                return super().experiment
+            except Exception as error:  # a key, but no network: wandb.init gives up after a while
+                print(
+                    f"Note: W&B did not begin this run online ({reason(error)}): it is logged "
+                    "offline, and its end says how to sync it.",
+                    flush=True,
+                )
+                wandb.teardown()  # its service holds on to the id of the run that failed
+                self._offline = True
+                self._wandb_init["mode"] = os.environ["WANDB_MODE"] = "offline"
+        return super().experiment
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep metrics until their checkpoint; the epoch's training loss comes after it."""
@@ -44,7 +85,8 @@ class RunLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         """Hand over what no checkpoint follows, unless the training was broken off."""
         if status == "success":
-            self.flush()
+            with harmless("did not take the last epochs"):
+                self.flush()
         super().finalize(status)
 
     def flush(self) -> None:

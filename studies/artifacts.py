@@ -67,7 +67,7 @@ def sources(plan: Plan) -> list[Source]:
 
 
 def log_files(wandb_run: Any, run: Run) -> None:
-    """Log the checkpoint, the split and the papers of a run, an artifact each.
+    """Log the checkpoint and the split of a run, an artifact each.
 
     The split's name is its content: runs that share a split share the artifact.
     """
@@ -76,7 +76,6 @@ def log_files(wandb_run: Any, run: Run) -> None:
     if split.is_file():
         digest = hashlib.sha256(split.read_bytes()).hexdigest()[:12]
         wandb_run.log_artifact(_artifact(artifact_name("split", digest), "split", [split]))
-    log_papers(wandb_run, run)
 
 
 def log_papers(wandb_run: Any, run: Run) -> None:

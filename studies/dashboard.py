@@ -12,8 +12,8 @@ from errors import InputError
 from studies.account import has_key, mode
 
 Kind = Literal["lines", "bars", "scatter", "pictures", "table", "differences"]
-SYSTEM = "gliofuse.system"  # in the configuration of every run: the experiment and its overlays
-GROUP = "Group"  # W&B's: a benchmark, or one study on one cohort
+SYSTEM = "gliofuse.system"  # in every run's configuration: experiment, overlays, options
+GROUP = "Group"  # W&B's: one study on one cohort, or what a benchmark trained of it
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,11 @@ def main(words: list[str]) -> int:
     add = parser.add_argument
     add("--entity", help="user or team on W&B (default: yours)")
     add("--project", default="gliofuse", help="project of the runs (default: gliofuse)")
-    add("--group", help="only the runs of this group, such as a benchmark (default: all)")
+    add(
+        "--group",
+        help="only the runs of this group as W&B names it, a benchmark with its "
+        "cohort, such as 'dual_fusion 3d-0123abcd' (default: all)",
+    )
     add("--dry_run", action="store_true", help="only show what would be built")
     options = parser.parse_args(words)
     hindrance, remedy = obstacle()

@@ -230,6 +230,7 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
     """
     for stage in plan.stages.values():
         train_stages(stage, side_by_side=side_by_side)
+    _wait_for_others(plan)
     pending = [stage for stage in plan.stages.values() if not stage.run.finished]
     for name, stage in plan.stages.items():
         state = "trained before" if stage.run.finished else "to be trained first"
@@ -241,6 +242,28 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
     groups = [pending] if side_by_side else [[stage] for stage in pending]
     for group in groups:
         _train_group(group, threads=share if side_by_side else None)
+    if _alone() and not all(stage.run.finished for stage in pending):
+        train_stages(plan, side_by_side=side_by_side)  # another process began one a moment before
+
+
+def _alone() -> bool:
+    """Whether this is the only process of its training: the ranks of one begin a stage together."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) == 1
+
+
+def _elsewhere(plan: Plan) -> bool:
+    """Whether another process trains this training, or has ended it meanwhile."""
+    return _alone() and (plan.run.is_locked() or plan.run.finished)
+
+
+def _wait_for_others(plan: Plan) -> None:
+    """Wait for stages that other processes train, such as another agent of the same sweep."""
+    for name, stage in plan.stages.items():
+        if stage.run.finished or not _elsewhere(stage):
+            continue
+        print(f"Stage {name}: another process trains it, waiting: {stage.run.folder}", flush=True)
+        while stage.run.is_locked():
+            time.sleep(1)
 
 
 def _train_group(group: list[Plan], threads: int | None) -> None:
@@ -266,12 +289,16 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
                     if not progress.console.is_terminal and state["scores"] != printed[index]:
                         printed[index] = state["scores"]
                         print(f"{plan.run.experiment}  {state['scores']}", flush=True)
-            failed = [plan for plan, one in zip(group, processes, strict=True) if one.poll()]
+            failed = [
+                plan
+                for plan, one in zip(group, processes, strict=True)
+                if one.poll() and not _elsewhere(plan)
+            ]
             if failed:
                 break  # the others are stopped, and go on with --resume
             time.sleep(0.25)
     if not failed and is_main_process():
-        failed = [plan for plan in group if not plan.run.finished]
+        failed = [plan for plan in group if not plan.run.finished and not _elsewhere(plan)]
     if failed:
         raise InputError(_failure(failed[0]))
 

@@ -45,6 +45,8 @@ from studies.runs import Run, write_atomically
 from studies.stages import Plan, architecture, check_checkpoint, replace_strings, train_stages
 from studies.summary import training_summary
 
+TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
+
 
 class AlreadyFinishedError(Exception):
     """The very training asked for has been done; its text is the summary of that run."""
@@ -77,6 +79,7 @@ class Training:
         self.overwrite = bool(arguments.overwrite)
         self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
         self.gallery = ValidationGallery(self.run.folder / "overlays")
+        self.filed: dict[str, Any] = {}  # how W&B files it
 
     # -- before the classes exist ------------------------------------------------------------------
 
@@ -90,10 +93,11 @@ class Training:
         """
         if is_main_process() and not self.rehearsal:
             if self.run.finished and not self.overwrite:
+                tracking.answer_agent(arguments.trainer, self.plan)
                 raise AlreadyFinishedError(training_summary(self.run, repeated=True))
             self._check_started()
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
-        tracking.configure(arguments.trainer, self.run, self.plan)
+        self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
             train_stages(self.plan, side_by_side=self._side_by_side(arguments))
         paths: dict[str, str] = {}
@@ -217,30 +221,46 @@ class Training:
         run, began = self.run, time.monotonic()
         with run.lock() if trainer.is_global_zero else nullcontext():
             spent = float(run.manifest().get("wall_seconds", 0.0))
+            if run.manifest().get("status") != TRAINED:
+                self._train(trainer, model, data)
+                if trainer.is_global_zero:
+                    logged = wandb_run(trainer)
+                    run.update_manifest(
+                        status=TRAINED,
+                        wall_seconds=round(spent + time.monotonic() - began, 1),
+                        peak_memory_gb=peak_memory_gb(),
+                        scores=self._scores(trainer),
+                        validation_cases=self.gallery.best_rows,
+                        # where the row of the test goes on
+                        wandb_step=0 if logged is None else logged.step,
+                    )
             if trainer.is_global_zero:
-                self._begin(trainer, model)
-            if getattr(model, "has_nothing_to_train", False):
-                self._validate_once(trainer, model, data)
-            else:
-                path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
-                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-            if trainer.is_global_zero:
-                run.update_manifest(
-                    status="finished",
-                    finished_at=time.strftime("%Y-%m-%dT%H:%M:%S"),
-                    wall_seconds=round(spent + time.monotonic() - began, 1),
-                    peak_memory_gb=peak_memory_gb(),
-                    scores=self._scores(trainer),
-                    validation_cases=self.gallery.best_rows,
-                    wandb=tracking.folders(run),
-                )
-                notices = tracking.conclude(wandb_run(trainer), run, sources(self.plan))
-                for notice in notices:
-                    print(f"Note: {notice}", flush=True)
-                rows = read_metrics(run.metrics_file)
-                if rows:
-                    training_curves_png(rows, run.folder / "curves.png", run.experiment)
-                print(training_summary(run))
+                self._conclude(trainer)
+
+    def _train(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        if trainer.is_global_zero:
+            self._begin(trainer, model)
+        if getattr(model, "has_nothing_to_train", False):
+            self._validate_once(trainer, model, data)
+        else:
+            path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
+            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+
+    def _conclude(self, trainer: L.Trainer) -> None:
+        """Draw and log what follows from a training: killed in it, --resume repeats this alone."""
+        run, logged = self.run, wandb_run(trainer)
+        rows = read_metrics(run.metrics_file)
+        if rows:
+            training_curves_png(rows, run.folder / "curves.png", run.experiment)
+        for notice in tracking.conclude(logged, run, sources(self.plan)):
+            print(f"Note: {notice}", flush=True)
+        run.update_manifest(
+            status="finished",
+            finished_at=time.strftime("%Y-%m-%dT%H:%M:%S"),
+            wandb=tracking.folders(run),
+        )
+        tracking.conclude_papers(logged, run)
+        print(training_summary(run))
 
     def _resumed_checkpoint(self, *, is_main: bool) -> str | None:
         """Return the checkpoint to go on from; one that cannot be read is moved aside."""
@@ -291,7 +311,7 @@ class Training:
             versions=versions(),
             git=git_revision(),
             hardware=hardware(),
-            tracking=tracking.describe(plan),
+            tracking=self.filed,
         )
 
     def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from errors import InputError
 from studies.environment import cores
 from studies.jobs import Job
+from studies.tracking import check_account
 from studies.workers import LocalWorkers, Workers, jobs_at_once
 
 
@@ -67,6 +68,8 @@ def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
     Raises:
         InputError: when none are wanted.
     """
+    for job in jobs:  # here once, not by every job in its log
+        check_account(job.plan.config)
     if wanted is not None and wanted < 1:
         raise InputError(f"--jobs is {wanted}: expected 1 or more.")
     spread = _spread(jobs)

@@ -1,6 +1,7 @@
 """Fixtures that more than one folder of tests needs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,13 @@ def in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The researcher's folder as the working directory."""
     monkeypatch.chdir(workplace)
     return workplace
+
+
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """W&B reads the environment once a process, and is made to forget it here."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()

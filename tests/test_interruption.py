@@ -1,6 +1,7 @@
 """SIGKILL at any moment, then the same command with --resume: the same weights to the last bit."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -116,7 +117,9 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
             values = [row[name] for row in curve]
             assert values == sorted(set(values)), (name, values)
         assert curve[-1]["epoch"] == int(EPOCHS) - 1
-        assert {folder.id for folder in folders if folder.history} == {second.name}
+        filed = json.loads((second / "manifest.json").read_text())["tracking"]
+        assert {folder.id for folder in folders if folder.history} == {filed["id"]}
+        assert filed["id"].startswith(f"{second.name}-")
 
 
 def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):

@@ -34,7 +34,8 @@ def folder_of(workplace):
         runs = workplace / "runs-wandb" / name
         config = ["--config", f"experiments/{name}.yaml"]
         if not runs.is_dir():
-            lightning("fit", *config, "--config", str(overlay))
+            # as an agent of a sweep does it: there is nothing to resume yet
+            lightning("fit", *config, "--config", str(overlay), "--resume")
         (folder,) = (path for path in runs.iterdir() if path.is_dir())
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["status"] == "finished"
@@ -66,7 +67,8 @@ def backbones(fusion):
 
 
 def test_a_test_joins_the_run_of_its_training(folders, fusion, manifest):
-    assert {folder.id for folder in folders} == {fusion.name}
+    assert {folder.id for folder in folders} == {manifest["tracking"]["id"]}
+    assert folders[0].id.startswith(f"{fusion.name}-")  # of this folder, not of the identity
     assert all(folder.finished for folder in folders)
     assert {folder.group for folder in folders} == {f"3d-{manifest['cohort'][:8]}"}
     assert {folder.job_type for folder in folders} == {"fusion"}

@@ -87,6 +87,23 @@ def test_broken_off_and_resumed_has_every_epoch_once(hook, tmp_path):
     assert len({row["_step"] for row in rows}) == 3
 
 
+def test_a_key_without_a_network_is_offline(tmp_path, monkeypatch, capsys, fresh_wandb):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    nobody = wandb.Settings(base_url="http://127.0.0.1:9", init_timeout=1, silent=True)
+    logger = RunLogger(save_dir=tmp_path, id="abc", project="p", resume="allow", settings=nobody)
+    logger.log_metrics({"train/loss": 0.5}, step=3)
+    logger.finalize("success")
+    logger.experiment.finish()
+    (found,) = stored(tmp_path)
+    assert (found.id, found.history[0]["train/loss"]) == ("abc", 0.5)
+    printed = capsys.readouterr().out
+    assert printed.count("Note: W&B did not begin this run online") == 1
+    assert "logged offline" in printed
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_row_is_kept_when_someone_else_moved_the_step_on(tmp_path):
     train(tmp_path, Talker())

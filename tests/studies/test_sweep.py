@@ -36,6 +36,14 @@ def write(folder, **changes):
     return str(folder / "mine.yaml")
 
 
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_trial_that_an_agent_draws_again_goes_on_in_the_project_of_all_runs(file):
+    content = yaml.safe_load(file.read_text())
+    defaults = yaml.safe_load((ROOT / "experiments" / "defaults.yaml").read_text())
+    assert content["project"] == defaults["trainer"]["logger"]["init_args"]["project"]
+    assert "--resume" in content["command"]
+
+
 def test_a_grid_is_every_combination_in_order(tmp_path):
     sweep = read_sweep(write(tmp_path))
     trials = sweep.trials(None, seed=0)

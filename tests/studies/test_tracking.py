@@ -1,5 +1,6 @@
 """How runs are filed with W&B, and what happens where it cannot be as asked."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,11 +8,15 @@ import pytest
 from jsonargparse import Namespace
 
 from errors import InputError
+from evaluation.tables import write_csv
 from studies import artifacts, tracking
 from studies.account import has_key, mode
+from studies.arguments import CommandLine
 from studies.artifacts import Source, artifact_name, use_sources
 from studies.runs import Run
 from studies.summary import training_summary
+from studies.working import make_workers
+from tests.wandb_decoder import stored
 
 
 @pytest.fixture
@@ -53,24 +58,132 @@ def test_what_would_end_in_a_prompt_is_refused(asked, sentence, stranger, monkey
         mode()
 
 
-def a_plan(tmp_path, class_path="lightning_modules.FusionModule"):
+def a_plan(tmp_path, class_path="lightning_modules.FusionModule", words=()):
     run = Run("mine", "abc", tmp_path / "runs" / "mine" / "abc")
     split = SimpleNamespace(train=["a", "b"], val=["c"], test=[])
     data = SimpleNamespace(fingerprint=lambda: "0123456789", split=split)
     model = {"class_path": class_path, "init_args": {}}
     config = {"model": model, "seed_everything": 3}
-    return SimpleNamespace(
-        run=run, data=data, config=config, stages={}, line=SimpleNamespace(overlays=["long"])
-    )
+    for stem in ("mine", "long"):
+        (tmp_path / f"{stem}.yaml").touch()
+    line = CommandLine.parse(list(words))
+    line.configs = [str(tmp_path / "mine.yaml"), "long.yaml"]
+    return SimpleNamespace(run=run, data=data, config=config, stages={}, line=line)
 
 
-def test_a_benchmark_is_one_group(tmp_path, monkeypatch):
-    monkeypatch.delenv("GLIOFUSE_GROUP", raising=False)
+@pytest.fixture(autouse=True)
+def nobody_asks(monkeypatch):
+    """No benchmark and no agent; `a_plan` has its files here."""
+    for name in ("GLIOFUSE_GROUP", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(CommandLine, "check", lambda self: None)
+
+
+def test_a_benchmark_is_one_group_on_one_cohort(tmp_path, monkeypatch):
     assert tracking.describe(a_plan(tmp_path))["group"] == "3d-01234567"
     monkeypatch.setenv("GLIOFUSE_GROUP", "dual_fusion")
     filed = tracking.describe(a_plan(tmp_path))
-    assert filed["group"] == "dual_fusion"
-    assert filed["about"]["system"] == "mine + long"
+    assert filed["group"] == "dual_fusion 3d-01234567"
+    assert filed["tags"] == ["3d", "mine", "long", "dual_fusion"]
+    other = a_plan(tmp_path)
+    other.data.fingerprint = lambda: "abcdef0123"
+    assert tracking.describe(other)["group"] == "dual_fusion 3d-abcdef01"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "mine + long"),
+        (["--data.split_by=slice"], "mine + long + split_by=slice"),
+        (
+            ["--model.network.init_args.first_blocks", "6", "--trainer.max_epochs=2"],
+            "mine + long + max_epochs=2 + network.first_blocks=6",
+        ),
+        # the same system: another seed, fold, place or device
+        (["--seed_everything=3", "--data.seed=3", "--data.fold=1", "--data.n_folds=5"], ""),
+        (["--data.init_args.root", "there", "--trainer.devices=1", "--resume"], ""),
+        (["--trainer.precision=32-true", "--runs_dir", "there"], ""),
+    ],
+)
+def test_a_system_is_what_its_options_make_of_it(words, expected, tmp_path):
+    system = tracking.describe(a_plan(tmp_path, words=words))["about"]["system"]
+    assert system == (expected or "mine + long")
+
+
+def test_every_folder_of_a_run_has_an_id_of_its_own(tmp_path, monkeypatch):
+    plan = a_plan(tmp_path)
+    first, elsewhere = (tracking.describe(plan)["id"] for _ in range(2))
+    assert first != elsewhere
+    assert first.startswith("abc-")
+    plan.run.update_manifest(tracking={"id": first, "tags": ["mine"]})
+    assert tracking.describe(plan)["id"] == first  # --resume
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    assert tracking.describe(plan)["id"] == "given"
+
+
+@pytest.mark.parametrize(("filed", "expected"), [({"id": "given"}, "given"), ({}, "abc")])
+def test_a_test_joins_the_run_that_an_agent_gave(filed, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("GLIOFUSE_GROUP", "again")
+    run = a_plan(tmp_path).run
+    run.update_manifest(tracking={"group": "g", "job_type": "j", "tags": [], "about": {}, **filed})
+    trainer = trainer_with("lightning_modules.run_logger.RunLogger")
+    tracking.configure_again(trainer, run, SimpleNamespace(config={}))
+    assert trainer.logger.init_args.id == expected
+    assert trainer.logger.dict_kwargs["group"] == "g"
+    assert trainer.logger.dict_kwargs["tags"] == ["tested", "again"]
+
+
+@pytest.mark.parametrize(
+    ("logger", "refused"),
+    [({"class_path": "lightning_modules.run_logger.RunLogger"}, True), (False, False)],
+)
+def test_a_study_refuses_before_its_first_job(logger, refused, stranger, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    config = {"trainer": {"logger": logger, "devices": "auto", "accelerator": "cpu"}}
+    jobs = [SimpleNamespace(plan=SimpleNamespace(config=config))]
+    options = SimpleNamespace(ray=None, jobs=1)
+    refusal = pytest.raises(InputError, match="no key of W&B") if refused else nullcontext()
+    with refusal, make_workers(options, jobs):
+        pass
+
+
+def test_wandb_fails_no_finished_training(tmp_path, capsys):
+    class Refusing:
+        @property
+        def summary(self):
+            raise ConnectionError("gone\ntrace")
+
+    run = a_plan(tmp_path).run
+    run.update_manifest(test_scores={"dice/WT": 0.5})
+    assert tracking.conclude(Refusing(), run, []) == []
+    gallery = SimpleNamespace(pictures={})
+    tracking.conclude_test(SimpleNamespace(experiment=Refusing()), run, [], gallery)
+    tracking.conclude_papers(Refusing(), run)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.startswith("Note: W&B did not take the") for line in printed] == [True] * 3
+    assert "(gone)" in printed[0]
+
+
+def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatch, fresh_wandb):
+    plan = a_plan(tmp_path)
+    filed = {"id": "first", "group": "g", "job_type": "j", "tags": [], "about": {}}
+    plan.run.update_manifest(tracking=filed, scores={"val/dice/WT": 0.6}, wall_seconds=3.0)
+    rows = [{"epoch": n, "step": 4 * n + 4, "val/dice/mean": 0.1 * n} for n in range(3)]
+    write_csv(rows, plan.run.metrics_file)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    trainer = trainer_with("lightning_modules.run_logger.RunLogger")
+    trainer.logger.init_args.group = None  # the parser names every setting of wandb.init
+    tracking.answer_agent(trainer, plan)
+    assert not (plan.run.folder / "wandb").exists()  # no agent
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    tracking.answer_agent(trainer, plan)
+    (found,) = stored(plan.run.folder)
+    assert found.id == "agents"
+    assert [row["val/dice/mean"] for row in found.history] == [0.0, 0.1, 0.2]
+    assert found.summary["best/val/dice/WT"] == 0.6
+    assert plan.run.manifest()["tracking"] == filed  # its test goes on joining its training
 
 
 @pytest.mark.parametrize(
@@ -114,7 +227,8 @@ def test_own_words_for_wandb_are_kept(tmp_path, monkeypatch):
     trainer = trainer_with("lightning.pytorch.loggers.WandbLogger", dict_kwargs={"entity": "us"})
     tracking.configure(trainer, plan.run, plan)
     logger = trainer.logger
-    assert (logger.init_args.offline, logger.init_args.id) == (True, "abc")
+    assert logger.init_args.offline is True
+    assert logger.init_args.id.startswith("abc-")
     assert logger.init_args.save_dir == str(plan.run.folder)
     assert logger.dict_kwargs["entity"] == "us"
     assert logger.dict_kwargs["config"]["gliofuse"]["patients"] == {"train": 2, "val": 1, "test": 0}

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import lightning as L  # noqa: N812, the name its own documentation uses
 import pytest
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -7,8 +10,10 @@ from torch import nn
 
 import cli
 from errors import InputError
+from evaluation.tables import write_csv
 from lightning_modules import FeatureTransitionModule
 from lightning_modules.checkpoints import WholeCheckpoints, is_whole
+from studies import tracking
 from studies.runs import Run
 from studies.training import (
     Training,
@@ -121,3 +126,37 @@ def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
             session._check_started()
     session._check_started()
     assert not run.folder.exists()
+
+
+def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing(
+    tmp_path, monkeypatch
+):
+    run = Run("mine", "abc", tmp_path / "mine" / "abc")
+    fits, asked = [], []
+
+    def fit(model, **others):
+        fits.append(model)
+        run.checkpoints.mkdir(parents=True)
+        run.best_checkpoint.touch()
+        write_csv([{"epoch": 0, "step": 4, "val/loss": 0.5}], run.metrics_file)
+
+    def conclude(wandb_run, run, built_from):
+        asked.append(run.manifest()["scores"])
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(tracking, "conclude", conclude)
+    monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
+    model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
+    plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
+    arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
+    with pytest.raises(KeyboardInterrupt):
+        Training(plan, arguments).execute(trainer, model, None)
+    assert not run.finished
+    Training(plan, arguments).execute(trainer, model, None)
+    assert run.finished
+    assert (len(fits), len(asked)) == (1, 2)
+    assert asked[0] == asked[1]
+    assert (run.folder / "curves.png").is_file()
