@@ -311,6 +311,18 @@ def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFil
     )
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's content that is an object.
+
+    Raises:
+        InputError: The file is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object with keys: mend or replace it.")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's content.
 

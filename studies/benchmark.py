@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.layouts import read_json
 from errors import InputError
 from studies.arguments import CommandLine, find_config
 from studies.benchmark_file import integers, read_benchmark
@@ -13,6 +12,7 @@ from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
 from studies.benchmark_tables import (
     make_tables,
     read_benchmark_scores,
+    read_plan,
     show_tables,
     write_tables,
 )
@@ -21,12 +21,13 @@ from studies.display import Display, title
 from studies.engine import Engine, study_folder
 from studies.report import write_report
 from studies.resolving import make_planner
-from studies.working import add_options, make_workers
+from studies.working import add_options, check_options, make_workers
 
 
 def main(words: Sequence[str]) -> int:
     """Plan a benchmark, do what is not done yet, write its tables; 1 when a job failed."""
     options, rest = _parse(words)
+    check_options(options)
     quiet()
     benchmark = read_benchmark(options.file)
     if options.folds is not None:
@@ -34,7 +35,7 @@ def main(words: Sequence[str]) -> int:
             raise InputError(f"--folds is {options.folds}: expected 2 or more.")
         benchmark.n_folds, benchmark.folds = options.folds, list(range(options.folds))
     if options.seeds is not None:
-        benchmark.seeds = integers(options.seeds, "--seeds")
+        benchmark.seeds = integers(options.seeds, "--seeds", largest=2**32 - 1)
     line = CommandLine.parse(rest)
     check_forwarded(line)
     for file in line.configs:
@@ -85,7 +86,7 @@ def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
     file = folder / "plan.json"
     if not file.is_file():
         return
-    there = {cell["per_case"] for cell in read_json(file).get("cells", [])}
+    there = {cell["per_case"] for cell in read_plan(folder)["cells"]}
     if not there or there & {str(cell.test.table) for cell in plan.cells}:
         return
     kept = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(file.stat().st_mtime))

@@ -1,6 +1,7 @@
 """A benchmark as a file: which systems, folds and seeds, scored how, in which tables."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,13 +127,13 @@ def read_benchmark(file: str) -> Benchmark:
             raise InputError(f"{path} has two systems called {name}: give each a label of its own.")
     n_folds, folds = _folds(content, path)
     benchmark = Benchmark(
-        name=str(content.get("name") or path.stem),
+        name=_name(content.get("name") or path.stem, f"{path}: name"),
         file=path,
         entries=entries,
         reference=_reference(content, entries, path),
         n_folds=n_folds,
         folds=folds,
-        seeds=integers(content.get("seeds", [0]), f"{path}: seeds"),
+        seeds=integers(content.get("seeds", [0]), f"{path}: seeds", largest=2**32 - 1),
         overlays=_files(content, path),
         options=option_words(content.get("options") or {}, str(path)),
         variants=[_variant(item, path) for item in as_list(content, "test", path)],
@@ -141,6 +142,9 @@ def read_benchmark(file: str) -> Benchmark:
     )
     for table in benchmark.tables:
         _check_table(table, benchmark)
+    for variant in benchmark.variants:
+        if benchmark.variants.count(variant) > 1:
+            raise InputError(f"{path} has the test {variant.name} twice: leave one of them.")
     return benchmark
 
 
@@ -151,9 +155,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         InputError: when it is not one.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no YAML, mend it: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no keys: see experiments/benchmarks/ for how one looks.")
     return content
@@ -200,8 +204,8 @@ def option_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def integers(value: Any, where: str) -> list[int]:
-    """Return a list of whole numbers.
+def integers(value: Any, where: str, largest: float = math.inf) -> list[int]:
+    """Return a list of whole numbers from 0 on.
 
     Raises:
         InputError: when it is something else, empty, or names one twice.
@@ -210,7 +214,24 @@ def integers(value: Any, where: str) -> list[int]:
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
     if not numbers or not whole or len(set(numbers)) < len(numbers):
         raise InputError(f"{where} is {value!r}, expected different whole numbers such as [0, 1].")
+    if not all(0 <= number <= largest for number in numbers):
+        most = "" if math.isinf(largest) else f" to {largest}"
+        raise InputError(f"{where} is {value!r}, expected numbers from 0{most}.")
     return numbers
+
+
+def _name(value: Any, where: str) -> str:
+    """Return a name that a folder can have.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    name = str(value)
+    if not name.strip(" .") or set(name) & set("/\\\0"):
+        raise InputError(
+            f"{where} is {name!r}: it names a folder, so expected no / and no dots alone."
+        )
+    return name
 
 
 def _entry(item: Any, path: Path) -> Entry:
@@ -249,12 +270,12 @@ def _folds(content: Mapping[str, Any], path: Path) -> tuple[int | None, list[int
     folds, n_folds = content.get("folds"), content.get("n_folds")
     if folds is None and n_folds is None:
         return None, []
-    if isinstance(folds, int) and n_folds is None:
-        return folds, list(range(folds))
-    if not isinstance(n_folds, int):
+    if n_folds is None and isinstance(folds, int):
+        n_folds, folds = folds, None
+    if not isinstance(n_folds, int) or isinstance(n_folds, bool) or n_folds < 2:
         raise InputError(
-            f"{path}: folds is {folds!r} and n_folds {n_folds!r}, expected folds: 5, or n_folds: 5 "
-            "with the list of those used."
+            f"{path}: folds is {folds!r} and n_folds {n_folds!r}, expected folds: 5 or another "
+            "number from 2, or n_folds: 5 with the list of those used."
         )
     return n_folds, integers(list(range(n_folds)) if folds is None else folds, f"{path}: folds")
 
@@ -263,7 +284,7 @@ def _variant(item: Any, path: Path) -> Variant:
     if not isinstance(item, Mapping) or not item.get("name") or not item.get("options"):
         raise InputError(f"{path}: test holds {item!r}, expected keys name and options.")
     only_keys(item, ("name", "options"), f"{path}: test")
-    name = str(item["name"])
+    name = _name(item["name"], f"{path}: test")
     return Variant(name, tuple(option_words(item["options"], f"{path}: test {name}")))
 
 

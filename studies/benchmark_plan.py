@@ -131,6 +131,7 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
         InputError: an experiment does not resolve, or the comparison is unfair.
     """
     differences = compare_protocols(benchmark, planner.parse, line)
+    _check_variants(benchmark, planner.parse, line)
     graph = JobGraph()
     cells: list[Cell] = []
     folds: list[int | None] = [*benchmark.folds] or [None]
@@ -146,6 +147,18 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
                     name = variant.name if variant else ""
                     cells.append(Cell(entry, fold, seed, name, training, test))
     return BenchmarkPlan(benchmark, graph, cells, differences)
+
+
+def _check_variants(benchmark: Benchmark, parse: Parse, line: CommandLine) -> None:
+    """Refuse a further test with a data setting that there is none of."""
+    for variant in benchmark.variants:
+        words = [word for word in variant.options if word.startswith("--data.")]
+        asked = _line(benchmark, benchmark.entries[0], line)
+        asked = CommandLine(asked.configs, [*asked.options, *CommandLine.parse(words).options])
+        try:
+            parse(asked)
+        except InputError as error:
+            raise InputError(f"{benchmark.file}: test {variant.name}: {error}") from error
 
 
 def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.layouts import REGIONS, read_json
+from datamodules.layouts import REGIONS, read_object
 from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table, printed
 from evaluation.comparison_figure import comparison_png
@@ -31,6 +31,7 @@ from studies.runs import write_atomically
 from studies.side_by_side import unequal_runs
 
 AS_TRAINED = "as trained"
+CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,33 @@ class BenchmarkScores:
         )
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return what a benchmark's ``plan.json`` holds.
+
+    Raises:
+        InputError: when it is damaged, or of a version that this one cannot read.
+    """
+    file = folder / "plan.json"
+    plan = read_object(file)
+    cells = plan.get("cells")
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and cell.keys() >= CELL for cell in cells
+    )
+    if not whole or not {"tables", "reference"} <= plan.keys():
+        raise InputError(
+            f"{file} is no plan of a benchmark, or one of another version: move it away and repeat "
+            "`lightning benchmark FILE`, which does nothing again that is finished."
+        )
+    return plan
+
+
 def read_benchmark_scores(folder: Path) -> BenchmarkScores:
     """Read the plan of a benchmark and every whole table of scores that is there.
 
     Args:
         folder: of the benchmark, with ``plan.json``.
     """
-    plan = read_json(folder / "plan.json")
+    plan = read_plan(folder)
     cells, tested, damaged = [], [], []
     for cell in plan["cells"]:
         table = Path(cell["per_case"])

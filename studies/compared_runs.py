@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from datamodules.layouts import patient_of, read_json
+from datamodules.layouts import patient_of, read_object
 from errors import InputError
 from evaluation.measures import ScoreColumn
 from evaluation.tables import read_csv
@@ -340,5 +340,4 @@ def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:
 
 def _split(run: Run) -> dict[str, Any]:
     file = run.folder / "split.json"
-    found: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return found
+    return read_object(file) if file.is_file() else {}

@@ -190,10 +190,16 @@ def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
         repeat: what kind of command works in it.
 
     Raises:
-        InputError: when another process works in it, the disk is full, or somebody stops it.
+        InputError: when it cannot be made, another process works in it, the disk is full, or
+            somebody stops it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise InputError(
+                f"{folder} cannot be made ({error.strerror}): give another folder with --out."
+            ) from error
         with locked(
             folder / ".lock",
             f"{folder} is worked on by another {repeat or 'process'}: wait for it to end, stop it, "

@@ -51,6 +51,25 @@ def find_run(name: str, runs_dir: Path) -> Run:
     return run
 
 
+def _stored_config(run: Run) -> dict[str, Any]:
+    """Return the resolved configuration of a run.
+
+    Raises:
+        InputError: when it is gone or damaged.
+    """
+    file = run.folder / "config.yaml"
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not {"model", "trainer"} <= content.keys():
+        raise InputError(
+            f"{file} is gone or damaged, so the run cannot be trained again from it: put a copy of "
+            "it back, or train its experiment with `lightning fit`."
+        )
+    return content
+
+
 def recreate(run: Run, folder: Path) -> Path:
     """Write a configuration file that trains a run again, and those of its stages beside it.
 
@@ -63,10 +82,7 @@ def recreate(run: Run, folder: Path) -> Path:
     Raises:
         InputError: when a part of the run is gone.
     """
-    stored = run.folder / "config.yaml"
-    if not stored.is_file():
-        raise InputError(f"{run.folder} has no config.yaml: it cannot be trained again.")
-    config = {k: v for k, v in yaml.safe_load(stored.read_text()).items() if k not in NOT_TRAINING}
+    config = {k: v for k, v in _stored_config(run).items() if k not in NOT_TRAINING}
     files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
     config["model"] = replace_strings(config["model"], lambda text: files.get(text, text))
     config["trainer"] |= _devices(run, config["trainer"])
@@ -182,7 +198,7 @@ def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
 
 def _files(run: Run, parse: Parse) -> tuple[Any, Any]:
     """Return the run's stored configuration, and what its command resolves to today."""
-    stored = yaml.safe_load((run.folder / "config.yaml").read_text())
+    stored = _stored_config(run)
     line = CommandLine.parse([str(word) for word in run.manifest().get("command", [])[2:]])
     try:
         today = parse(line)

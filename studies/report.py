@@ -292,7 +292,12 @@ def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str
     for name, runs in beside.systems.items():
         shown = {str(row["case_id"]) for row in beside.rows[name]}
         files = [run.file.parent / "calibration.csv" for run in runs]
-        rows = [row for file in files if file.is_file() for row in _calibration_rows(file)]
+        rows = []
+        for file in filter(Path.is_file, files):
+            try:
+                rows += _calibration_rows(file)
+            except InputError as error:
+                remarks.append(str(error))
         rows = [row for row in rows if row["case_id"] in shown]
         regions = dict.fromkeys(str(row["region"]) for row in rows)
         counts = {

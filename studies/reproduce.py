@@ -202,6 +202,13 @@ def _print_comparison(record: dict[str, Any], *, tested: bool) -> None:
     )
 
 
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no difference: expected 0 or more")
+    return value
+
+
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="lightning reproduce",
@@ -226,7 +233,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         default=1e-3,
         help="largest difference that counts as reproduced (default: 0.001)",
     )

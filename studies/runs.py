@@ -115,11 +115,14 @@ class Run:
         if not file.is_file():
             return {}
         try:
-            found: dict[str, Any] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
+            found: Any = json.loads(file.read_text())
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
             raise InputError(
-                f"{file} is damaged: remove the folder {self.folder} and train again."
-            ) from error
+                f"{file} is damaged: put a copy of it back, or move the folder {self.folder} away "
+                "and train again."
+            )
         return found
 
     def update_manifest(self, **entries: Any) -> None:

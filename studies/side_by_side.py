@@ -126,7 +126,9 @@ def side_by_side(
         if left_out:
             said.append(f"only the patients that all were tested on; {left_out} left out")
     check_patients(rows)
-    return SideBySide(systems, rows, chosen, provenance_of(tested, [*said, *_unequal_cases(rows)]))
+    return SideBySide(
+        systems, rows, chosen, provenance_of(tested, [*said, *_unequal_cases(rows), *_lost(rows)])
+    )
 
 
 def _rows_of(runs: Sequence[Tested]) -> list[Row]:
@@ -152,6 +154,17 @@ def _unequal_cases(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         return []
     named = ", ".join(f"{name} {count}" for name, count in extra.items())
     return [f"not the same examinations of these patients; cases that not all have: {named}"]
+
+
+def _lost(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Name the Dice and HD95 that are not shown because a system lacks them."""
+    named = {name: {key for row in found for key in row} for name, found in rows.items()}
+    found = []
+    for column in score_columns(dict.fromkeys(key for keys in named.values() for key in keys)):
+        lacking = [name for name, keys in named.items() if column.key not in keys]
+        if lacking:
+            found.append(f"left out, {', '.join(lacking)} without it: {column.key}")
+    return sorted(found)
 
 
 def unequal_runs(counts: Mapping[str, int]) -> list[str]:

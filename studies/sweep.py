@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from errors import InputError
 from evaluation.tables import write_csv
 from lightning_modules.callbacks import read_metrics
 from studies.arguments import CommandLine, find_config
@@ -16,7 +17,7 @@ from studies.engine import Engine, study_folder
 from studies.jobs import Job, JobGraph
 from studies.resolving import make_planner
 from studies.sweep_file import Sweep, Trial, read_sweep
-from studies.working import add_options, make_workers
+from studies.working import add_options, check_options, make_workers
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class TrialJob:
 def main(words: Sequence[str]) -> int:
     """Train every trial that is not trained yet, and order them; 1 when one failed."""
     options, rest = _parse(words)
+    check_options(options)
     quiet()
     sweep = read_sweep(options.file)
     line = CommandLine.parse(rest)
     for file in line.configs:
         find_config(file)
+    if options.count is not None and options.count < 1:
+        raise InputError(f"--count is {options.count}: expected 1 or more.")
     trials = sweep.trials(options.count, options.seed)
     planner, graph = make_planner(options.runs_dir), JobGraph()
     chosen = [

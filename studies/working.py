@@ -29,6 +29,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse options of `add_options` that cannot be, before anything is planned.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}: expected 1 or more.")
+    for name in ("cpus_per_job", "gpus_per_job"):
+        wanted = getattr(options, name)
+        if wanted is not None and options.ray is None:
+            raise InputError(
+                f"--{name} is for jobs on a Ray cluster: add --ray ADDRESS, or leave it out."
+            )
+        if wanted is not None and wanted < (1 if name == "cpus_per_job" else 0):
+            raise InputError(f"--{name} is {wanted:g}: expected a positive number.")
+
+
 @contextmanager
 def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[Workers]:
     """Return the workers that the options ask for, and end them.
@@ -46,11 +64,6 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
         wanted = options.cpus_per_job, options.gpus_per_job
         workers: Workers = RayWorkers(options.ray, *wanted, spread=_spread(jobs))
     else:
-        for name in ("cpus_per_job", "gpus_per_job"):
-            if getattr(options, name) is not None:
-                raise InputError(
-                    f"--{name} is for jobs on a Ray cluster: add --ray ADDRESS, or leave it out."
-                )
         workers = local_workers(options.jobs, jobs)
     try:
         yield workers
@@ -66,12 +79,10 @@ def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
         jobs: what they will do.
 
     Raises:
-        InputError: when none are wanted.
+        InputError: when W&B cannot be as it is asked for.
     """
     for job in jobs:  # here once, not by every job in its log
         check_account(job.plan.config)
-    if wanted is not None and wanted < 1:
-        raise InputError(f"--jobs is {wanted}: expected 1 or more.")
     spread = _spread(jobs)
     gpus = [] if spread else _gpus(jobs)
     at_once = wanted or jobs_at_once(cores(), len(gpus), spread=spread)

@@ -125,6 +125,18 @@ def test_a_test_goes_where_the_data_are_now_and_is_still_counted(planner):
     assert elsewhere.patients() == set()
 
 
+def test_a_further_test_with_an_unknown_setting_is_refused_first(planner, monkeypatch):
+    def strict(line):
+        if any(name == "data.nonsuch" for name, _ in line.options):
+            raise InputError("there is no data.nonsuch.")
+        return parse(line)
+
+    monkeypatch.setattr(planner, "parse", strict)
+    variants = [Variant("odd", ("--rule=nan", "--data.nonsuch=3"))]
+    with pytest.raises(InputError, match=r"b\.yaml: test odd: there is no data\.nonsuch"):
+        make_plan(benchmark(variants=variants), planner, CommandLine())
+
+
 def test_one_training_under_two_names_is_refused(planner):
     entries = [Entry("a", "late.yaml"), Entry("b", "late.yaml", options=("--data.split_seed=1",))]
     twins = Benchmark("b", Path("b.yaml"), entries, "a", allow_different=["data.split_seed"])

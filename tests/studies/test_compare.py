@@ -129,6 +129,13 @@ def test_time_points_are_of_one_patient_though_no_run_says_so(place):
     assert patients_of(tested.rows) == {"BraTS-GLI-00001"}
 
 
+def test_a_score_that_one_system_lacks_is_named(place, undrawn, capsys):
+    rows = [{key: value for key, value in row.items() if key != "dice/ET"} for row in scored()]
+    write_csv(rows, place / "less.csv")
+    _, out, _ = compare(capsys, "fusion", "less.csv")
+    assert "left out, less without it: dice/ET" in out
+
+
 def test_scores_of_a_whole_benchmark_are_no_system(place):
     rows = [{**row, "system": name, "run": name} for name in "ab" for row in scored()]
     write_csv(rows, place / "results.csv")

@@ -203,6 +203,15 @@ def test_what_another_machine_wrote_may_be_seen_later(training):
     assert Engine(Path("study"), [training("a")], Hands(a=late), Quiet()).run()
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"file/study cannot be made .* another folder with --out"),
+        study_folder(tmp_path / "file" / "study"),
+    ):
+        pass
+
+
 def test_a_second_process_on_one_folder_gets_one_sentence(tmp_path):
     with study_folder(tmp_path / "study", "benchmark"):  # noqa: SIM117 - the second is refused
         with (

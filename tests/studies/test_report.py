@@ -283,18 +283,28 @@ def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, ca
         (["fusion", "--out", "taken/below/page.html"], "below/page.html cannot be written"),
         (["benchmarks/two", "fusion"], "report it alone"),
         (["benchmarks/two"], "no tested system yet.*run `lightning benchmark two.yaml`"),
-        (["uncounted"], r"calibration\.csv is damaged"),
+        (["benchmarks/old"], "no plan of a benchmark, or one of another version"),
     ],
 )
 def test_a_wrong_command_is_told_in_one_sentence(place, capsys, words, sentence):
     (place / "taken").write_text("")
     (place / "broken.csv").write_bytes(b"case_id,dice/WT\np0,0.5,extra\xff\x00\n")
     run(place, "untested", "dddddd000000", None)
-    home = run(place, "uncounted", "eeeeee000000", scored())
-    (home / "calibration.csv").write_text("case_id,region,from\np0,WT,high\n")
     benchmark(place, cells=[])
+    (place / "benchmarks" / "old").mkdir()
+    (place / "benchmarks" / "old" / "plan.json").write_text('{"version": 99, "name": "x"}')
     assert re.search(sentence, refused(capsys, *words))
     assert not (place / "report.html").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_damaged_calibration_is_named_and_the_rest_is_made(place, capsys):
+    home = place / "runs" / "fusion" / "bbbbbb000000"
+    (home / "calibration.csv").write_text("case_id,region,from\np0,WT,high\n")
+    assert report(capsys, "fusion", "--pictures", "false")[0] == 0
+    text = (place / "report.html").read_text()
+    assert "calibration.csv is damaged" in text
+    assert "Without calibration: fusion" in text
 
 
 def test_worst_median_and_best_go_by_the_mean_over_regions_and_systems():

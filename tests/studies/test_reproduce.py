@@ -91,8 +91,28 @@ def test_a_stage_moved_with_its_runs_is_found_and_a_lost_one_named(run, tmp_path
 
 
 def test_a_run_without_its_configuration(run, tmp_path):
-    with pytest.raises(InputError, match=r"has no config\.yaml"):
-        recreation.recreate(run("abc"), tmp_path / "configs")
+    made = run("abc")
+    with pytest.raises(InputError, match=r"config\.yaml is gone or damaged"):
+        recreation.recreate(made, tmp_path / "configs")
+    for content in (b"model: [1\ntrainer: {", b"\xff\xfe\x00", b"- model\n- trainer\n"):
+        (made.folder / "config.yaml").write_bytes(content)
+        with pytest.raises(InputError, match=r"config\.yaml is gone or damaged"):
+            recreation.recreate(made, tmp_path / "configs")
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "much"])
+def test_a_tolerance_that_nothing_meets_is_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "fusion", "--tolerance", text])
+    assert "--tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b"[1, 2]", b'{"status": '])
+def test_a_damaged_manifest_is_one_sentence(run, content):
+    made = run("abc")
+    (made.folder / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.json is damaged: put a copy of it back"):
+        made.manifest()
 
 
 def test_the_network_cannot_be_changed_on_the_way(run, tmp_path, capsys):

@@ -56,11 +56,23 @@ def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names
 def test_what_is_for_a_cluster_is_refused_without_one(words):
     parser = argparse.ArgumentParser()
     working.add_options(parser)
-    with (
-        pytest.raises(InputError, match=f"{words[0]} is for jobs on a Ray cluster"),
-        working.make_workers(parser.parse_args(words), []),
-    ):
-        pass
+    with pytest.raises(InputError, match=f"{words[0]} is for jobs on a Ray cluster"):
+        working.check_options(parser.parse_args(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--jobs", "0"],
+        ["--ray", "a", "--cpus_per_job", "0"],
+        ["--ray", "a", "--gpus_per_job", "-1"],
+    ],
+)
+def test_no_jobs_and_no_cores_are_refused(words):
+    parser = argparse.ArgumentParser()
+    working.add_options(parser)
+    with pytest.raises(InputError, match=f"{words[-2]} is {words[-1]}: expected"):
+        working.check_options(parser.parse_args(words))
 
 
 @pytest.mark.parametrize(
