@@ -17,7 +17,7 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 @pytest.fixture(scope="module")
 def environment(workplace):
     settings = {"OMP_NUM_THREADS": "1", "GLIOFUSE_CACHE": str(workplace / "cache")}
-    return {**os.environ, **settings}
+    return {**os.environ, **settings, "WANDB_MODE": "disabled"}
 
 
 def lightning(folder, environment, *words):

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+import cli
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 
@@ -30,6 +31,12 @@ def environment(workplace):
     # without the W&B service of the tests that ran in this process: a terminal has none either
     own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     return {**own, **threads, "GLIOFUSE_CACHE": str(workplace / "cache")}
+
+
+@pytest.fixture(scope="module")
+def unlogged(environment):
+    """Without W&B, where a test is not about it."""
+    return {**environment, "WANDB_MODE": "disabled"}
 
 
 def finish(words, folder, environment):
@@ -76,7 +83,7 @@ def only(folder):
     return found
 
 
-def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
+def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatch, capsys):
     finish(command("fusion", "runs-whole"), workplace, environment)
     whole, killed = workplace / "runs-whole", workplace / "runs-killed"
     words = command("fusion", "runs-killed")
@@ -89,11 +96,11 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
         if all(_is_free(folder) for folder in killed.glob("*/*")):
             break
         time.sleep(0.1)
-    refusal = subprocess.run(
-        words, cwd=workplace, env=environment, capture_output=True, text=True, check=False
-    )
-    assert refusal.returncode == 2
-    assert "--resume" in refusal.stderr
+    with monkeypatch.context() as here:
+        here.chdir(workplace)
+        here.setenv("GLIOFUSE_CACHE", environment["GLIOFUSE_CACHE"])
+        assert cli.main(words[2:]) == 2
+    assert "--resume" in capsys.readouterr().err
 
     def stage_two_has_begun():
         return rows_written(killed, "fusion") >= 1
@@ -122,21 +129,21 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment):
         assert filed["id"].startswith(f"{second.name}-")
 
 
-def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):
+def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
     def words(runs_dir):
         files = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
         settings = ["--trainer.max_epochs", EPOCHS, "--model.weights", "random"]
         program = [sys.executable, str(ROOT / "cli.py"), "fit"]
         return [*program, *files, *settings, "--runs_dir", runs_dir]
 
-    finish(words("runs-adapter-whole"), workplace, environment)
+    finish(words("runs-adapter-whole"), workplace, unlogged)
     whole, killed = workplace / "runs-adapter-whole", workplace / "runs-adapter-killed"
 
     def training_has_begun():
         return rows_written(killed, "sam_adapter") >= 1
 
-    kill_after(words("runs-adapter-killed"), workplace, environment, training_has_begun)
-    finish([*words("runs-adapter-killed"), "--resume"], workplace, environment)
+    kill_after(words("runs-adapter-killed"), workplace, unlogged, training_has_begun)
+    finish([*words("runs-adapter-killed"), "--resume"], workplace, unlogged)
     first, second = only(whole / "sam_adapter"), only(killed / "sam_adapter")
     assert first.name == second.name
     ours, theirs = last_weights(first), last_weights(second)
@@ -146,20 +153,18 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, environment):
     assert metrics_of(first) == metrics_of(second)
 
 
-def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(
-    workplace, environment
-):
+def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(workplace, unlogged):
     name = "zhang2021_transition"
     short = ["--model.pool_size", "4"]  # full before the training is killed
-    finish(command(name, "runs-gan-whole", *short), workplace, environment)
+    finish(command(name, "runs-gan-whole", *short), workplace, unlogged)
     whole, killed = workplace / "runs-gan-whole", workplace / "runs-gan-killed"
 
     def training_has_begun():
         return rows_written(killed, name) >= 1
 
     words = command(name, "runs-gan-killed", *short)
-    kill_after(words, workplace, environment, training_has_begun)
-    finish([*words, "--resume"], workplace, environment)
+    kill_after(words, workplace, unlogged, training_has_begun)
+    finish([*words, "--resume"], workplace, unlogged)
     first, second = only(whole / name), only(killed / name)
     assert first.name == second.name
     ours, theirs = (

@@ -16,7 +16,7 @@ def jobs(folder):
     fit = Job("dynunet-ab12", "fit", run, [], [], None)
     results = folder / "variants"
     results.mkdir()
-    return fit, Job("t", "test", run, [], [], None, "without-t1", results)
+    return fit, Job("t", "test", run, [], [], None, "without-t1", results=results)
 
 
 def show(display, fit, test):
