@@ -19,11 +19,10 @@ def dice(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
     Raises:
         ValueError: if shapes differ or a mask is not boolean.
     """
-    check_pair(prediction, reference)
-    predicted, present = int(prediction.sum()), int(reference.sum())
+    predicted, present, common = _count(prediction, reference)
     if not predicted or not present:
         return rule.dice.value(predicted, present)
-    return 2 * int((prediction & reference).sum()) / (predicted + present)
+    return 2 * common / (predicted + present)
 
 
 def sensitivity(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
@@ -37,11 +36,10 @@ def sensitivity(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> f
     Raises:
         ValueError: if shapes differ or a mask is not boolean.
     """
-    check_pair(prediction, reference)
-    predicted, present = int(prediction.sum()), int(reference.sum())
+    predicted, present, common = _count(prediction, reference)
     if not predicted or not present:
         return rule.sensitivity.value(predicted, present)
-    return int((prediction & reference).sum()) / present
+    return common / present
 
 
 def precision(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
@@ -55,11 +53,10 @@ def precision(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> flo
     Raises:
         ValueError: if shapes differ or a mask is not boolean.
     """
-    check_pair(prediction, reference)
-    predicted, present = int(prediction.sum()), int(reference.sum())
+    predicted, present, common = _count(prediction, reference)
     if not predicted or not present:
         return rule.precision.value(predicted, present)
-    return int((prediction & reference).sum()) / predicted
+    return common / predicted
 
 
 def volume_error_ml(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
@@ -76,3 +73,9 @@ def volume_error_ml(prediction: Mask, reference: Mask, spacing: Sequence[float])
     check_pair(prediction, reference, spacing)
     surplus = int(prediction.sum()) - int(reference.sum())
     return surplus * float(np.prod(spacing)) / 1000
+
+
+def _count(prediction: Mask, reference: Mask) -> tuple[int, int, int]:
+    """Return the voxels of either mask and of both."""
+    check_pair(prediction, reference)
+    return int(prediction.sum()), int(reference.sum()), int((prediction & reference).sum())
