@@ -85,19 +85,19 @@ class RunLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         """Hand over what no checkpoint follows, unless the training was broken off."""
         if status == "success":
-            with harmless("did not take the last epochs"):
-                self.flush()
+            self.flush()
         super().finalize(status)
 
     def flush(self) -> None:
-        """Hand everything over that waits, a row a step."""
-        run = self.experiment
-        for step, metrics in self.waiting.items():
-            if step is None:
-                run.log(metrics)
-            else:  # W&B drops a row whose step lies behind: someone else may have logged meanwhile
-                row = {**metrics, "trainer/global_step": step}
-                run.log(row, step=max(step, run.step), commit=True)
+        """Hand everything over that waits, a row a step; what W&B does not take is left out."""
+        with harmless("did not take an epoch"):
+            run = self.experiment
+            for step, metrics in self.waiting.items():
+                if step is None:
+                    run.log(metrics)
+                else:  # W&B drops a row whose step lies behind: someone else may have logged since
+                    row = {**metrics, "trainer/global_step": step}
+                    run.log(row, step=max(step, run.step), commit=True)
         self.waiting.clear()
 
 

@@ -110,3 +110,26 @@ def test_a_row_is_kept_when_someone_else_moved_the_step_on(tmp_path):
     (found,) = stored(tmp_path)
     assert [row["epoch"] for row in found.history if "train/loss" in row] == [0, 1, 2]
     assert sum("mine" in row for row in found.history) == 15
+
+
+def test_a_failure_of_wandb_costs_an_epoch_of_curves_and_no_training(tmp_path, capsys):
+    class Run:
+        """As `WandbLogger` takes it in the place of W&B's own."""
+
+        step, rows = 0, []
+
+        def log(self, row, step, commit):
+            if step == 2:
+                raise ConnectionError("the service is gone\nmore of it")
+            self.rows.append((step, row["train/loss"]))
+
+        def define_metric(self, *_, **__):
+            pass
+
+    logger = RunLogger(save_dir=tmp_path, id="abc", offline=True)
+    logger._experiment = run = Run()
+    for step in (1, 2, 3):
+        logger.log_metrics({"train/loss": 0.5 * step}, step=step)
+        logger.flush()
+    assert run.rows == [(1, 0.5), (3, 1.5)]
+    assert "W&B did not take an epoch (the service is gone)" in capsys.readouterr().out
