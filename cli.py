@@ -70,7 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lightning {words[0]}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"lightning {words[0]}: stopped; what is finished is kept.", file=sys.stderr)
+        print(
+            f"lightning {words[0]}: stopped; what is finished is kept, and a training goes on with "
+            "--resume.",
+            file=sys.stderr,
+        )
         return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:

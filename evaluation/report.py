@@ -175,6 +175,7 @@ def _cell(row: Mapping[str, Any], column: ScoreColumn) -> str:
     value = row.get(column.key)
     if not isinstance(value, float) or math.isnan(value):
         return f'<td data-v="">{EMPTY if value is None else "n/a"}</td>'
+    value = abs(value) if column.measure.magnitude else value
     text = escape(printed(value, column.measure.decimals))
     bar = "" if column.measure.unit else f' class="share" style="--v: {value:.3f}"'
     number = repr(value).replace("inf", "Infinity")  # as JavaScript reads it

@@ -206,7 +206,10 @@ def obstacle() -> tuple[str, str]:
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
-        return "the package wandb-workspaces is missing", 'pip install -e ".[dashboard]"'
+        return (
+            "the package wandb-workspaces is missing",
+            'pip install -c constraints.txt -e ".[dashboard]"',
+        )
     if not has_key():
         return "there is no key of W&B here", "wandb login        (or set WANDB_API_KEY)"
     if mode() != "online":

@@ -12,8 +12,8 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
 from evaluation.benchmark_tables import benchmark_table
 from evaluation.figures import COLOURS, WARNING
-from evaluation.measures import score_columns
-from evaluation.report import Picture, Report, to_page
+from evaluation.measures import ScoreColumn, score_columns
+from evaluation.report import Picture, Report, _cell, to_page
 from evaluation.statistics_tables import statistics_tables
 from evaluation.systems_figure import systems_png
 from evaluation.viewed_case import ViewedCase
@@ -264,3 +264,8 @@ def test_a_picture_holds_every_system_and_the_mark_of_phantoms(tmp_path, systems
     of_one = share(imread(tmp_path / "alone.png"), COLOURS["WT"])
     assert share(found[False], COLOURS["WT"]) > 0.8 * (systems + 1) * (of_one - 300)
     assert share(found[True], WARNING) > share(found[False], WARNING) + 50
+
+
+def test_what_is_called_an_absolute_value_is_one():
+    column = ScoreColumn.parse("volume_error_ml/WT")
+    assert _cell({"volume_error_ml/WT": -9.39}, column) == '<td data-v="9.39">9.39</td>'

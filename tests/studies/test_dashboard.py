@@ -75,7 +75,7 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert cli.main(["dashboard"]) == 0
-    assert 'pip install -e ".[dashboard]"' in capsys.readouterr().out
+    assert 'pip install -c constraints.txt -e ".[dashboard]"' in capsys.readouterr().out
 
 
 def test_dry_run_asks_nobody(monkeypatch, capsys):
