@@ -46,3 +46,11 @@ def fresh_wandb() -> Iterator[None]:
     wandb.teardown()
     yield
     wandb.teardown()
+
+
+@pytest.fixture(scope="module")
+def without_wandb():
+    """Leave W&B out of tests that train a lot and are about something else: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WANDB_MODE", "disabled")
+        yield

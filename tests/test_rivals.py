@@ -10,6 +10,8 @@ import pytest
 import cli
 from tests.conftest import SHRUNKEN
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 SHORT = ["--config", str(SHRUNKEN), "--trainer.max_epochs", "1", "--runs_dir", "runs-rivals"]
 
 

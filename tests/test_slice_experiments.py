@@ -14,6 +14,8 @@ from evaluation.metrics import METRICS, SLICE_METRICS
 from lightning_modules.checkpoints import KEY, read_checkpoint
 from tests.conftest import ROOT, SHRUNKEN_SLICES
 
+pytestmark = pytest.mark.usefixtures("without_wandb")
+
 SAM = ["sam_t1", "sam_t1ce", "sam_t2", "sam_flair", "sam_early_fusion", "sam_adapter"]
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SYSTEMS = [*SAM, "transunet", "swin_unet"]
