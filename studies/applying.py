@@ -169,13 +169,11 @@ class Application:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
                 folder = self._results_folder(data, model)
-                calibration: list[str] = []
+                table, calibration = folder / "per_case.csv", []
                 if model.reliability:
                     title = f"{self.run.experiment} {self.run.id}"
                     calibration = write_calibration(model.reliability, folder, title)
-                write_csv(
-                    model.test_rows, folder / "per_case.csv"
-                )  # last: with it the test is done
+                write_csv(model.test_rows, table)  # last: with it the test is done
                 if folder == self.run.folder:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)
@@ -186,7 +184,7 @@ class Application:
                     )
                     lines = effect_lines(model.test_rows, UNPROCESSED)
                     details += [f"  {line}" for line in lines]
-                table, details = folder / "per_case.csv", [*details, *calibration]
+                details += calibration
                 print(test_summary(model.test_rows, table, self.run, notices, details))
 
     def _changes(self, data: Any, model: Any) -> list[str]:

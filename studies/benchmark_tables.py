@@ -24,10 +24,9 @@ from evaluation.statistics import (
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
 from evaluation.variants_figure import variants_png
-from studies.compared_runs import Tested, share_patients, tested_by
-from studies.jobs import damage_of
+from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
-from studies.runs import write_atomically
+from studies.runs import run_at, write_atomically
 from studies.side_by_side import unequal_runs
 
 AS_TRAINED = "as trained"
@@ -99,11 +98,13 @@ def read_benchmark_scores(folder: Path) -> BenchmarkScores:
         table = Path(cell["per_case"])
         if not table.is_file():
             continue
-        if said := damage_of(table, set()):
-            damaged.append(said)
+        try:
+            rows = read_scores(table)
+        except InputError as error:
+            damaged.append(str(error))
             continue
         cells.append(cell)
-        item = tested_by(Path(cell["folder"]), table)
+        item = of_run_table(run_at(Path(cell["folder"])), table, rows)
         tested.append(replace(item, name=cell["system"], named=True))
     return BenchmarkScores(plan, share_patients(tested), cells, damaged)
 

@@ -13,7 +13,7 @@ from errors import InputError
 from evaluation.measures import ScoreColumn
 from evaluation.tables import read_csv
 from studies.comparison import system_name
-from studies.runs import Run, run_named
+from studies.runs import Run, run_at, run_named
 
 TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout", "system", "run")
 # What decides which slices are scored, and on which grid: setting to its entry in the identity.
@@ -118,11 +118,6 @@ def _find(target: str, runs_dir: Path) -> Tested:
     return _of_run(found)
 
 
-def _run_at(folder: Path) -> Run:
-    whole = folder.resolve()
-    return Run(whole.parent.name, whole.name, folder)
-
-
 def _of_run(run: Run) -> Tested:
     manifest = run.manifest()
     if manifest.get("status") != "finished":
@@ -145,24 +140,21 @@ def _of_table(file: Path) -> Tested:
         return Tested(file.stem, file, rows)
     for folder in [home, *home.parents][:DEEPEST]:
         if (folder / "manifest.json").is_file():
-            return _of_run_table(_run_at(folder), file, rows)
+            return of_run_table(run_at(folder), file, rows)
     return Tested(home.name, file, rows)
 
 
-def tested_by(folder: Path, file: Path) -> Tested:
+def of_run_table(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
     """Return a table of scores that the checkpoint of a run got, wherever the table lies.
 
     Args:
-        folder: of the run.
+        run: the run.
         file: the table.
+        rows: what `read_scores` found in it.
 
     Raises:
-        InputError: when the table or the run's manifest is damaged.
+        InputError: when the run's manifest or split is damaged.
     """
-    return _of_run_table(_run_at(folder), file, read_scores(file))
-
-
-def _of_run_table(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
     manifest, home, whole = run.manifest(), file.resolve().parent, run.folder.resolve()
     parts = home.relative_to(whole).parts if home.is_relative_to(whole) else ()
     external = next((part for part in parts if part.startswith(EXTERNAL)), "")

@@ -184,6 +184,12 @@ class Run:
             self.folder.rename(self.folder.with_name(f"{self.id}.replaced-{stamp}"))
 
 
+def run_at(folder: Path) -> Run:
+    """Return the run that a folder is of, however the path to it is written."""
+    whole = folder.resolve()
+    return Run(whole.parent.name, whole.name, folder)
+
+
 def run_named(word: str, runs_dir: Path) -> Run | None:
     """Return the run that a person means, finished or not; None where there is none.
 
@@ -195,8 +201,7 @@ def run_named(word: str, runs_dir: Path) -> Run | None:
     path = Path(word).expanduser()
     for folder in (path, runs_dir / word):
         if (folder / "manifest.json").is_file():
-            whole = folder.resolve()
-            return Run(whole.parent.name, whole.name, folder)
+            return run_at(folder)
     # a folder of the same name, such as that of the source, is asked last
     found = newest_finished(runs_dir, path.stem if path.suffix == ".yaml" else word, [])
     if found is None and path.is_dir():

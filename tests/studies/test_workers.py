@@ -52,26 +52,20 @@ def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names
     assert working._gpus([job]) == names
 
 
-@pytest.mark.parametrize("words", [["--cpus_per_job", "4"], ["--gpus_per_job", "0.5"]])
-def test_what_is_for_a_cluster_is_refused_without_one(words):
-    parser = argparse.ArgumentParser()
-    working.add_options(parser)
-    with pytest.raises(InputError, match=f"{words[0]} is for jobs on a Ray cluster"):
-        working.check_options(parser.parse_args(words))
-
-
 @pytest.mark.parametrize(
-    "words",
+    ("words", "sentence"),
     [
-        ["--jobs", "0"],
-        ["--ray", "a", "--cpus_per_job", "0"],
-        ["--ray", "a", "--gpus_per_job", "-1"],
+        (["--cpus_per_job", "4"], "--cpus_per_job is for jobs on a Ray cluster"),
+        (["--gpus_per_job", "0.5"], "--gpus_per_job is for jobs on a Ray cluster"),
+        (["--jobs", "0"], "--jobs is 0: expected"),
+        (["--ray", "a", "--cpus_per_job", "0"], "--cpus_per_job is 0: expected"),
+        (["--ray", "a", "--gpus_per_job", "-1"], "--gpus_per_job is -1: expected"),
     ],
 )
-def test_no_jobs_and_no_cores_are_refused(words):
+def test_options_that_cannot_be_are_refused(words, sentence):
     parser = argparse.ArgumentParser()
     working.add_options(parser)
-    with pytest.raises(InputError, match=f"{words[-2]} is {words[-1]}: expected"):
+    with pytest.raises(InputError, match=sentence):
         working.check_options(parser.parse_args(words))
 
 
