@@ -9,7 +9,7 @@ class ImagePool:
 
     Shrivastava et al., "Learning from simulated and unsupervised images through adversarial
     training" (2017), section 2.3. Draws come from PyTorch's generator of the processor, which a
-    training seeds every epoch, so a resumed training draws the same.
+    training seeds before every step, so a resumed training draws the same.
 
     Args:
         size: images kept; 0 hands every image straight back.

@@ -100,9 +100,14 @@ class TrainingModule(L.LightningModule):
         if stage == "fit" and data is not None:
             self.patch_size = tuple(data.patch_size)
 
-    def on_train_epoch_start(self) -> None:
-        """Make the epoch's randomness (dropout) a function of seed, epoch and rank alone."""
-        sequence = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make a step's randomness (dropout, pools) a function of its place and the seed alone.
+
+        A seed an epoch would not do: a data loader draws from the same generator when its epoch
+        begins, before or after this hook, according to whether the training was interrupted.
+        """
+        place = [self.seed, self.current_epoch, batch_idx, self.global_rank]
+        sequence = np.random.SeedSequence(place)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def log_train(self, name: str, value: Tensor, batch: dict[str, Any]) -> None:

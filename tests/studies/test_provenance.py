@@ -3,8 +3,9 @@
 import pytest
 
 from evaluation.tables import write_csv
-from studies import compared_runs
+from studies.compared_runs import of_run_table, read_scores
 from studies.provenance import is_as_published, provenance_of
+from studies.runs import run_at
 from tests.studies.test_compare import run, scored
 
 
@@ -36,7 +37,7 @@ def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said,
     inside = home / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(), inside)
     for table in (home / "per_case.csv", inside):
-        found = provenance_of([compared_runs.tested_by(home, table)])
+        found = provenance_of([of_run_table(run_at(home), table, read_scores(table))])
         assert found.cohort.startswith(said)
         assert found.synthetic is synthetic
 
