@@ -61,7 +61,8 @@ def test_the_list_of_experiments_is_complete():
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
     # each has its test below or in test_slice_experiments.py
     assert overlays == {
-        *("brats3d", "dice_ce", "phantom_long", "phantom_study", "slices2d", "same_recipe"),
+        *("brats3d", "dice_ce", "phantom_long", "phantom_study"),
+        *("slices2d", "same_recipe", "phantom_study_slices"),
         *("recipe_zhang2021", "recipe_zhou2022", "recipe_akbar2022"),
     }
 

@@ -10,8 +10,11 @@ import torch
 import yaml
 
 import cli
+from datamodules import RegisteredSliceDataModule
+from datamodules.splits import make_split
 from evaluation.metrics import METRICS, SLICE_METRICS
 from lightning_modules.checkpoints import KEY, read_checkpoint
+from studies.benchmark_file import read_benchmark
 from tests.conftest import ROOT, SHRUNKEN_SLICES
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
@@ -182,6 +185,17 @@ def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(in_workplace):
         assert rival[key]["class_path"] == ours["class_path"]
         for option in options:
             assert rival[key]["init_args"][option] == ours["init_args"][option]
+
+
+def test_embedded_study_holds_out_eight_exams_for_every_system():
+    overlay = "experiments/scale/phantom_study_slices.yaml"
+    study = yaml.safe_load((ROOT / overlay).read_text())
+    assert set(study) == {"data"}  # nothing of a system: its recipe stays its own
+    exams = RegisteredSliceDataModule(**study["data"]["init_args"]).phantom_patients
+    split = make_split({f"exam-{index}": f"exam-{index}" for index in range(exams)})
+    assert len(split.test) == 8
+    for name in ("sam_adapter", "leakage"):
+        assert read_benchmark(f"experiments/benchmarks/{name}.yaml").overlays == [overlay]
 
 
 def test_paper_scale_has_the_parameters_of_the_paper(in_workplace, capsys):
