@@ -198,7 +198,10 @@ def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(
         for words, told in (
             (("--rule", "nan"), "rule brats instead of nan"),
             (("--regions", "WT,ET"), "regions WT,TC,ET instead of WT,ET"),
-            (("--references", "others"), f"{folders}/references instead of {folders}/others"),
+            (
+                ("--references", "others"),
+                f"references {folders}/references instead of {folders}/others",
+            ),
             (("--labels", "ours.yaml"), "labels by the names instead of ours (necrosis 1, oedema"),
         ):
             capsys.readouterr()
