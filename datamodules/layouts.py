@@ -137,6 +137,8 @@ LAYOUTS: dict[str, _Years] = {
 _COMPATIBLE = {"brats2023", "brats2024"}
 OTHER_LAYOUTS = ("msd", "nnunet")
 _NIFTI = re.compile(r"\.nii(\.gz)?$")
+SEG = re.compile(r"[_-]seg$", re.IGNORECASE)  # ends the name of a mask that is not its case's
+PROBABILITIES = "_probabilities"
 
 
 def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseFiles]:
@@ -217,6 +219,11 @@ def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> 
         layout=name,
         prediction_name=f"{case_id}{LAYOUTS[name].separator}seg.nii.gz",
     )
+
+
+def probabilities_name(mask_name: str) -> str:
+    """Name of the file of region probabilities beside a mask, ``<case>_probabilities.nii.gz``."""
+    return f"{SEG.sub('', _NIFTI.sub('', mask_name))}{PROBABILITIES}.nii.gz"
 
 
 def nifti_files(root: Path) -> Iterator[Path]:

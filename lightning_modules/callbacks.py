@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from datamodules.layouts import MODALITIES
+from datamodules.layouts import MODALITIES, probabilities_name
+from errors import InputError
 from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
 from lightning_modules.case_gallery import log_cases
@@ -205,15 +206,37 @@ class PredictionWriter(Callback):
         folder: where everything goes.
         probabilities: also write the region probabilities (4-D NIfTI, float32).
         all_grids: of a raw exam, also write the label map on the grid of every modality.
+        announce: called before the first patient is written, by one process of all.
     """
 
     def __init__(
-        self, folder: Path, *, probabilities: bool = False, all_grids: bool = False
+        self,
+        folder: Path,
+        *,
+        probabilities: bool = False,
+        all_grids: bool = False,
+        announce: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
+        self.announce = announce
         self.probabilities = probabilities
         self.all_grids = all_grids
         self.rows: dict[str, dict[str, Any]] = {}
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a folder in which a prediction would get the name of a patient's own label.
+
+        Raises:
+            InputError: naming the label.
+        """
+        data: Any = getattr(trainer, "datamodule", None)
+        for case in data.cases.values() if data is not None else ():
+            label = case.files.label
+            if label and label.resolve() == (self.folder / case.prediction_name).resolve():
+                raise InputError(
+                    f"The prediction of {case.case_id} would be written over {label}, its label: "
+                    "give another folder as --output."
+                )
 
     def on_predict_batch_end(
         self,
@@ -227,13 +250,15 @@ class PredictionWriter(Callback):
         """Write one patient."""
         case, labels = outputs["case"], outputs["labels"]
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.announce is not None and not self.rows and trainer.is_global_zero:
+            self.announce()
         case.save_native(labels, self.folder / case.prediction_name, np.uint8)
         if self.all_grids and hasattr(case, "save_on_modalities"):  # else they share one grid
             case.save_on_modalities(self.folder / case.prediction_name)
         if self.probabilities:
-            stem = case.prediction_name.split(".nii")[0]
             volume = np.moveaxis(outputs["probabilities"], 0, -1)
-            case.save_native(volume, self.folder / f"{stem}_probabilities.nii.gz", np.float32)
+            file = self.folder / probabilities_name(case.prediction_name)
+            case.save_native(volume, file, np.float32)
         for name, volume in outputs.get("maps", {}).items():
             stem = case.prediction_name.split(".nii")[0]
             file = self.folder / f"{stem}_{name}.nii.gz"

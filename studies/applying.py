@@ -21,12 +21,18 @@ from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
 from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from studies import tracking
+from studies.contents import Contents
+from studies.environment import is_main_process
 from studies.recall import Recall, check_preparation
+from studies.stages import file_hash
 from studies.summary import prediction_summary, test_summary, validation_summary
 
 # Entries of a data identity that change no test, and those that go with another cohort.
 OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
 OF_A_COHORT = ("protocol", "filled", "registration")
+# Settings of the data that change no mask, or say where the patients are.
+NO_MASK = (*OF_TRAINING, "num_workers", "cache_dir", "allow_seen_patients", "root", "images")
+PREDICTIONS = "prediction.json"  # of what those in its folder were made
 
 
 def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -63,14 +69,62 @@ class Application:
         self.trained_postprocessing: Postprocessing | None = None
         self.gallery = CaseGallery()
         self.logger: Any = None
+        self.contents: Contents | None = None  # of the folder of predictions
 
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
+        if self.subcommand == "predict":
+            self.contents = self._contents()
+            if is_main_process():
+                self._refuse_others(self.contents)
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
         if self.subcommand != "test":
             arguments.trainer.logger = False
         else:
             tracking.configure_again(arguments.trainer, self.run, self.recalled)
+
+    def _contents(self) -> Contents:
+        """Return of what the predictions are made: the networks, the patients and the settings."""
+        arguments, settings = self.arguments, self.arguments.data.init_args.as_dict()
+        made_of = {
+            "checkpoint": " + ".join(
+                f"{card['run']['experiment']}/{card['run']['id']} ({file_hash(path)[:12]})"
+                for path, card in zip(self.recalled.checkpoints, self.recalled.cards, strict=True)
+            ),
+            "patients": " ".join(str(path.resolve()) for path in self._patients()) or "phantoms",
+            "tta": arguments.tta,
+            "postprocessing": arguments.postprocessing,
+            "model": " ".join(self.recalled.model_words) or "as trained",
+            "data": str(arguments.data.class_path).rpartition(".")[2],
+            **{f"data.{name}": str(settings[name]) for name in settings if name not in NO_MASK},
+        }
+        return Contents(Path(arguments.output) / PREDICTIONS, "volumes.csv", made_of)
+
+    def _patients(self) -> list[Path]:
+        """Return the files of the one patient, or the folder of all; none of phantoms."""
+        data = self.arguments.data.init_args
+        given = (data.images or {}).values() or filter(None, [data.root])
+        return [Path(word).expanduser() for word in given]
+
+    def _refuse_others(self, contents: Contents) -> None:
+        """Refuse a folder of other predictions unless they are to be moved aside.
+
+        Raises:
+            InputError: saying what the folder holds.
+        """
+        held = contents.others()
+        if held and not self.arguments.overwrite:
+            raise InputError(
+                f"--output {self.arguments.output} holds {held}: give another --output, or "
+                "--overwrite to move that aside."
+            )
+
+    def _make_room(self, contents: Contents) -> None:
+        """Move other predictions aside, once nothing else is wrong with the command."""
+        if contents.others():
+            needed = [Path.cwd(), *self._patients(), *self.recalled.checkpoints]
+            aside = contents.move_aside(needed)
+            print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
 
     def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
         """Load the weights, hand the stored split to the data, choose the callbacks."""
@@ -98,6 +152,7 @@ class Application:
                     Path(self.arguments.output),
                     probabilities=bool(self.arguments.probabilities),
                     all_grids=bool(self.arguments.all_grids),
+                    announce=None if self.contents is None else self.contents.write,
                 )
             )
         # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
@@ -157,6 +212,8 @@ class Application:
                 )
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
+            if self.contents and is_main_process():
+                self._make_room(self.contents)
             trainer.predict(model, datamodule=data, return_predictions=False)
             self.failures = dict(data.failures)
             if trainer.is_global_zero:

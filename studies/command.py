@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from datamodules.layouts import MODALITIES
 from errors import InputError
 from lightning_modules.callbacks import running_as_stage
 from studies import applying, training
@@ -92,7 +93,19 @@ class ExperimentCLI(LightningCLI):
                 help="Train again; what an earlier run left is moved aside.",
             )
         if subcommand == "predict":
+            for name in MODALITIES:
+                add(
+                    f"--{name}",
+                    type=str,
+                    default=None,
+                    help=f"NIfTI file of one patient's {name}; the four instead of --data.root.",
+                )
             add("--output", type=str, default="predictions", help="Folder of the predictions.")
+            add(
+                "--overwrite",
+                action="store_true",
+                help="Move aside what that folder holds of another prediction.",
+            )
             add("--probabilities", action="store_true", help="Also write region probabilities.")
             add(
                 "--maps",
@@ -261,9 +274,7 @@ def _apply(subcommand: str, words: list[str]) -> int:
     recalled = recall(line, runs_dir)
     if is_main_process():
         print(recalled.notice, flush=True)
-    images = {
-        name: value[-1] for name in ("t1", "t1ce", "t2", "flair") if (value := line.pop(name))
-    }
+    images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
     with tempfile.TemporaryDirectory() as folder:
         base = {
             "model": recalled.cards[0]["model"],

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.layouts import REGIONS
+from datamodules.layouts import REGIONS, LabelConvention
 from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
+from studies.contents import Contents
 from studies.mask_folders import CONVENTIONS, Pair, find_masks, named_convention, pair_up
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 NAMED = 10  # cases that a message names; the others are counted
 TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
+RECORD = "evaluation.json"  # of what the table was made
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +36,13 @@ def main(argv: Sequence[str]) -> int:
     pairs = pair_up(predictions, references, *chosen)
     missing, notes = _unmatched(list(predictions), list(references), options)
     _check_out(options.out)
-    return _evaluate(pairs, missing, notes, options)
+    contents = _contents(chosen, options)
+    held = contents.others()
+    if held and not options.overwrite:
+        raise InputError(
+            f"--out {options.out} holds {held}: give another --out, or --overwrite to replace that."
+        )
+    return _evaluate(pairs, missing, notes, contents, options)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -83,6 +91,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="score the others when references have no prediction",
     )
     parser.add_argument("--out", type=Path, help="folder to write (default: the predictions')")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results of another evaluation in that folder",
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -145,8 +158,35 @@ def _check_out(folder: Path) -> None:
         ) from error
 
 
+def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> Contents:
+    """Return of what the table is made: files are named by their folder, not by what they hold."""
+    predicted, reference = (
+        "by the names" if convention is None else _described(convention) for convention in chosen
+    )
+    made_of = {
+        "predictions": str(options.predictions.resolve()),
+        "references": str(options.references.resolve()),
+        "rule": options.rule,
+        "regions": ",".join(options.regions),
+        "labels": reference,
+        "prediction_labels": predicted,
+    }
+    return Contents(options.out / RECORD, TABLE, made_of)
+
+
+def _described(convention: LabelConvention) -> str:
+    values = {name: getattr(convention, name) for name in ("necrosis", "oedema", "enhancing")}
+    cavity = {"background": " ".join(map(str, convention.background))}
+    told = {**values, **(cavity if convention.background else {})}
+    return f"{convention.name} ({', '.join(f'{name} {value}' for name, value in told.items())})"
+
+
 def _evaluate(
-    pairs: Sequence[Pair], missing: Sequence[str], notes: list[str], options: argparse.Namespace
+    pairs: Sequence[Pair],
+    missing: Sequence[str],
+    notes: list[str],
+    contents: Contents,
+    options: argparse.Namespace,
 ) -> int:
     """Examine all pairs, score the good ones, write and print what came of it.
 
@@ -210,11 +250,12 @@ def _evaluate(
     ]
     try:
         # what lies beside the table belongs to it, never to an earlier one
-        for name in ("calibration.csv", "reliability.png", UNSCORED):
+        for name in (RECORD, "calibration.csv", "reliability.png", UNSCORED):
             (options.out / name).unlink(missing_ok=True)
         if unscored:
             write_csv(unscored, options.out / UNSCORED)
         partial.replace(table)
+        contents.write()
     except OSError as error:
         raise _full(table, error) from error
     console.print(f"Per patient  {table}")
@@ -238,13 +279,8 @@ def _full(file: Path, error: OSError) -> InputError:
 def _meaning(pairs: Sequence[Pair]) -> str:
     """Return as what the values of both are read, to be seen by who knows better."""
 
-    def said(conventions: set[Any]) -> str:
-        return " or ".join(
-            sorted(
-                f"{c.name} (necrosis {c.necrosis}, oedema {c.oedema}, enhancing {c.enhancing})"
-                for c in conventions
-            )
-        )
+    def said(conventions: set[LabelConvention]) -> str:
+        return " or ".join(sorted(map(_described, conventions)))
 
     predicted = said({pair.prediction_labels for pair in pairs})
     reference = said({pair.reference_labels for pair in pairs})

@@ -12,10 +12,13 @@ from datamodules.layouts import (
     CANONICAL,
     LAYOUTS,
     MSD,
+    PROBABILITIES,
+    SEG,
     CaseFiles,
     LabelConvention,
     find_cases,
     nifti_files,
+    probabilities_name,
 )
 from errors import InputError
 
@@ -24,9 +27,7 @@ CONVENTIONS: Mapping[str, LabelConvention] = {
     "msd": MSD,
     "canonical": CANONICAL,
 }
-PROBABILITIES = "_probabilities"
 _END = re.compile(r"\.nii(\.gz)?$")
-_SEG = re.compile(r"[_-]seg$", re.IGNORECASE)
 _NO_MASK = re.compile(
     rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
 )
@@ -86,17 +87,20 @@ def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
     """
     if not folder.is_dir():
         raise InputError(f"--{option} {folder} is not a folder: give the folder of the masks.")
+    cases = _known_layout(folder)
     masks = [
-        _mask(case.case_id, case.label, case.convention)
-        for case in _known_layout(folder)
-        if case.label is not None
+        _mask(case.case_id, case.label, case.convention) for case in cases if case.label is not None
     ]
     if not masks:
-        stems = {path: _END.sub("", path.name) for path in nifti_files(folder)}
-        masks = [
-            _mask(_SEG.sub("", stem), path)
-            for path, stem in stems.items()
-            if not _NO_MASK.search(stem)
+        masks = _masks_by_name(folder)
+    elif option == "predictions":  # a tool's X.nii.gz beside X_seg.nii.gz, which a layout overlooks
+        used = {file.path.resolve() for case in cases for file in case.images.values()}
+        used |= {mask.path.resolve() for mask in masks}
+        known = {mask.case_id for mask in masks}
+        masks += [
+            mask
+            for mask in _masks_by_name(folder)
+            if mask.case_id in known and mask.path.resolve() not in used
         ]
     if not masks:
         raise InputError(
@@ -112,6 +116,13 @@ def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
             )
         found[mask.case_id] = mask
     return dict(sorted(found.items()))
+
+
+def _masks_by_name(folder: Path) -> list[MaskFile]:
+    stems = {path: _END.sub("", path.name) for path in nifti_files(folder)}
+    return [
+        _mask(SEG.sub("", stem), path) for path, stem in stems.items() if not _NO_MASK.search(stem)
+    ]
 
 
 def named_convention(words: str, option: str) -> LabelConvention:
@@ -201,7 +212,7 @@ def _known_layout(folder: Path) -> list[CaseFiles]:
 
 
 def _mask(case_id: str, path: Path, convention: LabelConvention | None = None) -> MaskFile:
-    stems = (_END.sub("", path.name), case_id)
-    beside = [path.with_name(f"{stem}{PROBABILITIES}.nii.gz") for stem in stems]
+    with_seg = f"{_END.sub('', path.name)}{PROBABILITIES}.nii.gz"  # as some tools name theirs
+    beside = [path.with_name(name) for name in (probabilities_name(path.name), with_seg)]
     found = next((file for file in beside if file.is_file()), None)
     return MaskFile(case_id, path, convention, found)

@@ -180,8 +180,13 @@ class Run:
             "for it to end, or stop it, and repeat the command."
         )
         with locked(self.folder / ".lock", sentence):
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            self.folder.rename(self.folder.with_name(f"{self.id}.replaced-{stamp}"))
+            set_aside(self.folder)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder so that another takes its place; return its new name."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return folder.rename(folder.with_name(f"{folder.name}.replaced-{stamp}"))
 
 
 def run_at(folder: Path) -> Run:

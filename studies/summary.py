@@ -24,7 +24,7 @@ def _render(*parts: Any) -> str:
         highlight=False,
     )
     for part in parts:
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Text))  # a text is a command to be copied
     return buffer.getvalue().rstrip()
 
 
@@ -69,8 +69,19 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     lines += _sync_hint(run)
     lines += _beside(run)
     if manifest.get("validation_cases"):
-        lines.append(f"Next         lightning test --config {_config_of(manifest)}")
+        lines.append(_next("test", "--config", _config_of(manifest), *_runs_dir(run)))
     return _render(*lines)
+
+
+def _next(*words: str) -> Text:
+    """Return the next command in one line that a terminal does not break, to be copied."""
+    return Text(f"Next         {shlex.join(['lightning', *words])}")
+
+
+def _runs_dir(run: Run) -> list[str]:
+    """Return where the runs lie, unless they lie where a command looks by itself."""
+    folder = _relative(run.folder.parents[1])
+    return [] if folder == "runs" else ["--runs_dir", folder]
 
 
 def _sync_hint(run: Run) -> list[Any]:
@@ -78,7 +89,7 @@ def _sync_hint(run: Run) -> list[Any]:
     found = [_relative(folder) for folder in offline_folders(run)]
     command = " \\\n".join(["  wandb sync", *(f"    {shlex.quote(folder)}" for folder in found)])
     hint = f"W&B          offline; to see it online, after `wandb login`:\n{command}"
-    return [Text(hint, no_wrap=True, overflow="ignore")] if found else []
+    return [Text(hint)] if found else []
 
 
 def _beside(run: Run) -> list[Any]:
@@ -139,10 +150,9 @@ def test_summary(
     parts += details
     parts.append(f"Per patient  {_relative(file)}")
     parts += _sync_hint(run)
-    parts.append(
-        f"Next         lightning predict --ckpt_path {_relative(run.best_checkpoint)} "
-        "--data.root DIR --output predictions"
-    )
+    checkpoint = _relative(run.best_checkpoint)
+    words = ("--ckpt_path", checkpoint, "--data.root", "DIR", "--output", "predictions")
+    parts.append(_next("predict", *words))
     return _render(*parts)
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from jsonargparse import Namespace
 
 from datamodules.splits import Split
+from errors import InputError
 from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing
 from studies.applying import Application
@@ -80,3 +82,60 @@ def test_a_part_of_its_patients_is_not_its_test():
 def test_another_rule_and_postprocessing_lie_one_in_the_other():
     model = {"empty_rule": EMPTY_RULES["nan"], "postprocessing": Postprocessing()}
     assert folder_of(model=model) == "postprocessing-on/rule-nan"
+
+
+def predicting(folder, checkpoint=b"one", data=None, **changed):
+    """Return a prediction into a folder, before anything was loaded."""
+    run = Run("fusion", "f0", folder / "runs" / "fusion" / "f0")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    run.best_checkpoint.write_bytes(checkpoint)
+    card = {"run": {"experiment": "fusion", "id": "f0"}}
+    recalled = SimpleNamespace(
+        cards=[card], checkpoints=[run.best_checkpoint], model_words=[], run=run
+    )
+    settings = {"root": "exams", "images": None, "spacing": 1.0, "batch_size": 2, **(data or {})}
+    given = {"tta": "none", "postprocessing": "as_trained", "overwrite": False, **changed}
+    kind = Namespace(class_path="datamodules.BraTSPatchDataModule", init_args=Namespace(settings))
+    arguments = Namespace(
+        output="predictions", data=kind, trainer=Namespace(precision=None, logger=None), **given
+    )
+    application = Application("predict", recalled, arguments)
+    application.prepare(arguments)
+    return application
+
+
+def test_predictions_of_something_else_are_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predicting(tmp_path).contents.write()
+    predicting(tmp_path)  # the same, such as one that was aborted
+    predicting(tmp_path, data={"batch_size": 8, "root": str(tmp_path / "exams")})
+    for changed, told in (
+        ({"checkpoint": b"two"}, "results of checkpoint fusion/f0 (7692c3ad3540) instead of"),
+        ({"tta": "flips"}, "results of tta none instead of flips:"),
+        ({"postprocessing": "on"}, "results of postprocessing as_trained instead of on:"),
+        ({"data": {"root": "new"}}, f"patients {tmp_path}/exams instead of {tmp_path}/new:"),
+        ({"data": {"root": None}}, "exams instead of phantoms"),
+        ({"data": {"images": {"t1": "a.nii"}}}, f"exams instead of {tmp_path}/a.nii:"),
+        ({"data": {"drop": ["t1"]}}, "results of data.drop unset instead of ['t1']:"),
+    ):
+        with pytest.raises(InputError) as refused:
+            predicting(tmp_path, **changed)
+        assert told in str(refused.value)
+        assert str(refused.value).startswith("--output predictions holds results of ")
+
+
+def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    predicting(tmp_path).contents.write()
+    again = predicting(tmp_path, overwrite=True)
+    again._make_room(again.contents)
+    assert Path("predictions/prediction.json").is_file()  # the same stays
+    other = predicting(tmp_path, overwrite=True, tta="flips")
+    assert Path("predictions").exists()  # till nothing else can be wrong
+    other._make_room(other.contents)
+    (aside,) = tmp_path.glob("predictions.replaced-*")
+    assert (aside / "prediction.json").is_file()
+    assert capsys.readouterr().out == f"Note: what predictions held lies in {aside} now.\n"
+    assert not Path("predictions").exists()

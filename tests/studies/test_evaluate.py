@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import struct
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from evaluation.calibration import Reliability, measure_reliability
 from evaluation.metrics import score_case
 from evaluation.tables import read_csv
 from studies import evaluate as evaluating
+from studies.mask_folders import find_masks
 from studies.mask_scoring import Findings
 
 SPACING = (1.0, 1.0, 2.0)
@@ -170,15 +173,61 @@ def test_an_evaluation_that_is_killed_leaves_the_earlier_one_whole(folders, monk
     with monkeypatch.context() as patched:
         patched.setattr(evaluating, "_score", killed)
         with pytest.raises(KilledError):
-            evaluate(folders, "--rule", "nan")
+            evaluate(folders, "--rule", "nan", "--overwrite")
     assert (out / "per_case.csv").read_bytes() == whole
+    assert json.loads((out / "evaluation.json").read_text())["rule"] == "brats"
     assert all((out / name).exists() for name in stale)
     (row,) = rows_of(out / "per_case.partial.csv")
     assert row["empty_rule"] == "nan"
-    assert evaluate(folders, "--rule", "nan") == 0
+    assert evaluate(folders, "--rule", "nan", "--overwrite") == 0
     assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"nan"}
     left = {file.name for file in out.iterdir() if file.suffix != ".gz"}
-    assert left == {"per_case.csv"}
+    assert left == {"per_case.csv", "evaluation.json"}
+
+
+def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(
+    folders, monkeypatch, capsys
+):
+    monkeypatch.chdir(folders)
+    shutil.copytree("references", "others")
+    Path("ours.yaml").write_text("necrosis: 1\noedema: 2\nenhancing: 4\nbackground: [7]\n")
+    assert evaluate(folders, "--out", "out") == 0
+    whole = Path("out/per_case.csv").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating, "_evaluate", None)
+        for words, told in (
+            (("--rule", "nan"), "rule brats instead of nan"),
+            (("--regions", "WT,ET"), "regions WT,TC,ET instead of WT,ET"),
+            (
+                ("--references", "others"),
+                f"references {folders}/references instead of {folders}/others",
+            ),
+            (("--labels", "ours.yaml"), "labels by the names instead of ours (necrosis 1, oedema"),
+        ):
+            capsys.readouterr()
+            assert evaluate(folders, "--out", "out", *words) == 2
+            said = capsys.readouterr().err
+            assert said.startswith(f"lightning evaluate: --out out holds results of {told}")
+            assert said.endswith("give another --out, or --overwrite to replace that.\n")
+    assert Path("out/per_case.csv").read_bytes() == whole
+    assert evaluate(folders, "--out", "out") == 0  # the same goes on
+    Path("out/evaluation.json").unlink()  # as in the folder of a run
+    assert evaluate(folders, "--out", "out") == 2
+    assert "a per_case.csv that does not say of what it was made" in capsys.readouterr().err
+    assert evaluate(folders, "--out", "out", "--regions", "WT", "--overwrite") == 0
+    assert "dice/TC" not in rows_of(Path("out/per_case.csv"))[0]
+    assert evaluate(folders, "--out", "out", "--regions", "WT") == 0
+
+
+def test_two_masks_of_one_case_are_both_named_whatever_layout_one_has(folders, capsys):
+    first = folders / "predictions" / f"{CASES[0]}.nii.gz"
+    second = first.with_name(f"{CASES[0]}_seg.nii.gz")
+    write(second, BRATS_3.from_regions(regions(0)))
+    assert evaluate(folders) == 2
+    said = capsys.readouterr().err
+    assert f"{CASES[0]} has two masks in --predictions" in said
+    assert str(first) in said
+    assert str(second) in said
 
 
 def damage(path):
@@ -337,6 +386,16 @@ def test_probabilities_beside_the_masks_are_calibrated(folders, capsys):
     write(folders / "predictions" / f"{CASES[0]}_probabilities.nii.gz", np.ones((20, 18, 14, 2)))
     assert evaluate(folders) == 1
     assert "has the shape (20, 18, 14, 2)" in capsys.readouterr().out
+
+
+def test_probabilities_named_after_a_mask_with_seg_are_found_too(tmp_path):
+    for name in ("a_seg", "a_seg_probabilities", "b_seg", "b_seg_probabilities", "b_probabilities"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found = find_masks(tmp_path, "predictions")
+    assert [(case_id, mask.probabilities.name) for case_id, mask in found.items()] == [
+        ("a", "a_seg_probabilities.nii.gz"),
+        ("b", "b_probabilities.nii.gz"),
+    ]
 
 
 def test_more_processes_write_the_same_table(folders):

@@ -1,0 +1,69 @@
+"""Of what the results in a folder were made: noted beside them, so nothing else goes over them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from studies.runs import set_aside, write_atomically
+
+NAMED = 4  # differences that a message names; the others are counted
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The results that a command is about to leave in a folder.
+
+    Args:
+        record: file that says of what the results beside it were made.
+        result: name of the file that lies there when there are any.
+        made_of: what determines them, each as a person writes it.
+    """
+
+    record: Path
+    result: str
+    made_of: Mapping[str, str]
+
+    def others(self) -> str | None:
+        """Return in words what else the folder holds; None where it is empty or holds the same."""
+        try:
+            held: Any = json.loads(self.record.read_text())
+        except FileNotFoundError:
+            if not (self.record.parent / self.result).exists():
+                return None
+            held = None
+        except (OSError, ValueError):
+            held = None
+        if not isinstance(held, dict):
+            return f"a {self.result} that does not say of what it was made"
+        differing = [
+            f"{name} {held.get(name, 'unset')} instead of {self.made_of.get(name, 'unset')}"
+            for name in {**self.made_of, **held}
+            if held.get(name) != self.made_of.get(name)
+        ]
+        more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
+        return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
+
+    def write(self) -> None:
+        """Note of what the results are made."""
+        write_atomically(self.record, json.dumps(dict(self.made_of), indent=2) + "\n")
+
+    def move_aside(self, used: Sequence[Path]) -> Path:
+        """Rename the folder with all it holds; return where it lies now.
+
+        Args:
+            used: files and folders that the command goes on to need.
+
+        Raises:
+            InputError: when some of that lies in the folder.
+        """
+        folder = self.record.parent.resolve()
+        for path in used:
+            if path.resolve().is_relative_to(folder):
+                raise InputError(
+                    f"--overwrite would move {folder} aside, and with it {path}, which is still "
+                    "needed: give another folder for the results."
+                )
+        return set_aside(folder)
