@@ -10,7 +10,7 @@ from datamodules.cache import prepare_cohort
 from datamodules.cohort import CohortDataModule
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles, find_cases, single_case
-from datamodules.loading import GlobalOrderSampler, PatchDataset, VolumeDataset
+from datamodules.loading import PatchDataset, VolumeDataset
 from datamodules.prepared import PreparedCase
 from errors import InputError
 
@@ -121,7 +121,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             self.seed,
             self.augmentation,
         )
-        return self._loader(patches, GlobalOrderSampler(patches, *self._ranks()), share)
+        return self._loader(patches, self._global_order(patches), share)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Whole validation volumes."""

@@ -15,7 +15,7 @@ from datamodules.cache import default_cache, describe, exclusively
 from datamodules.integrity import combine
 from datamodules.intensity import BACKGROUND
 from datamodules.layouts import MODALITIES
-from datamodules.loading import collate
+from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.prepared import PreparedCase
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from errors import InputError
@@ -302,6 +302,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         # Pads so that all ranks take part equally often; metrics aggregate by case id.
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, world, rank, shuffle=False)
         return self._loader(dataset, sampler, 1)
+
+    def _global_order(self, dataset: Any) -> GlobalOrderSampler:
+        """One order of a training's patches over all devices, from the epoch that comes next."""
+        sampler = GlobalOrderSampler(dataset, *self._ranks())
+        if self.trainer is not None:
+            # Of a training that goes on, worker processes ask for their first patches before
+            # Lightning says which epoch it is.
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        return sampler
 
     def _loader(
         self, dataset: Any, sampler: "DistributedSampler[Any]", batch_size: int

@@ -10,7 +10,6 @@ from datamodules.cache import prepare_cohort
 from datamodules.cohort import CohortDataModule
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles
-from datamodules.loading import GlobalOrderSampler
 from datamodules.preparation import Preparation
 from datamodules.registration_folder import REGISTERED
 from datamodules.slice_case import SliceCase
@@ -214,7 +213,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             self.seed,
             self.augmentation,
         )
-        return self._loader(slices, GlobalOrderSampler(slices, *self._ranks()), share)
+        return self._loader(slices, self._global_order(slices), share)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """All slices of a validation patient after another."""

@@ -16,6 +16,7 @@ from errors import InputError
 from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
 from lightning_modules.case_gallery import log_cases
+from lightning_modules.resuming import validates
 from lightning_modules.run_logger import harmless, wandb_run
 
 
@@ -43,7 +44,11 @@ class MetricsFile(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        metrics = {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if validates(trainer) or not name.startswith("val/")
+        }
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         row = {
             "epoch": trainer.current_epoch,

@@ -163,10 +163,10 @@ class FeatureTransitionModule(TrainingModule):
         """Step the schedulers, as Lightning does where it steps the optimiser itself."""
         found = self.lr_schedulers() or []
         for scheduler in found if isinstance(found, list) else [found]:
-            if not isinstance(scheduler, ReduceLROnPlateau):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                self.follow_validation(scheduler)
+            else:
                 scheduler.step()
-            elif self.monitor in self.trainer.callback_metrics:  # there was a validation
-                scheduler.step(self.trainer.callback_metrics[self.monitor])
 
     # -- validation --------------------------------------------------------------------------------
 

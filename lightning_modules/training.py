@@ -16,6 +16,7 @@ from datamodules.layouts import MODALITIES, REGIONS
 from errors import InputError
 from lightning_modules.checkpoints import KEY
 from lightning_modules.inference import Execution, choose_execution
+from lightning_modules.resuming import validates
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -29,7 +30,7 @@ class TrainingModule(L.LightningModule):
         optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
             weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
         scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
-            ReduceLROnPlateau follows ``monitor``.
+            ReduceLROnPlateau follows ``monitor`` of the epochs that are validated.
         precision: arithmetic of inference: auto takes bf16 where the processor has it.
     """
 
@@ -153,7 +154,32 @@ class TrainingModule(L.LightningModule):
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
         settings = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+        settings["strict"] = False  # an epoch may have no validation
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def on_train_epoch_end(self) -> None:
+        """Step schedulers that follow the validation, so that the epoch's checkpoint has it."""
+        if self.automatic_optimization:
+            found = self.lr_schedulers() or []
+            for scheduler in found if isinstance(found, list) else [found]:
+                self.follow_validation(scheduler)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step what does not follow the validation; Lightning would step the rest a checkpoint late.
+
+        Args:
+            scheduler: to step.
+            metric: what it follows; None where it follows nothing.
+        """
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def follow_validation(self, scheduler: Any) -> None:
+        """Step a ReduceLROnPlateau by the validation of this epoch, where there was one."""
+        followed = self.trainer.callback_metrics.get(self.monitor)
+        if isinstance(scheduler, ReduceLROnPlateau) and validates(self.trainer):
+            if followed is not None:
+                scheduler.step(followed)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters in ``all`` and of those ``trained``."""

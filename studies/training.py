@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from errors import InputError
@@ -30,6 +30,7 @@ from lightning_modules.checkpoints import (
 )
 from lightning_modules.inference import choose_execution
 from lightning_modules.progress import RunProgress
+from lightning_modules.resuming import Ending, checkpoints
 from lightning_modules.run_logger import wandb_run
 from lightning_modules.training import TrainingModule
 from studies import tracking
@@ -145,25 +146,12 @@ class Training:
         given = [one for one in settings.get("callbacks") or [] if _concerns(one, model)]
         callbacks = [*given, RunProgress(run.experiment, progress)]
         if not self.rehearsal:
-            # At the epoch's end, where resume goes on. Two of them: `save_last` of the first would
-            # write only when there is a new best, and epochs since would be trained twice.
-            common: dict[str, Any] = {
-                "dirpath": run.checkpoints,
-                "save_on_train_epoch_end": True,
-                "enable_version_counter": False,
-            }
-            best = ModelCheckpoint(  # of the weights alone: it is used, never trained on
-                filename="best",
-                monitor=model.monitor,
-                mode=model.monitor_mode,
-                save_weights_only=True,
-                **common,
-            )
-            last = ModelCheckpoint(filename="last", **common)
-            callbacks += [MetricsFile(run.metrics_file), self.gallery, best, last]
+            callbacks += [MetricsFile(run.metrics_file), self.gallery]
+            callbacks += checkpoints(run.checkpoints, model)
             settings["plugins"] = _with_whole_checkpoints(settings.get("plugins"))
         if not model.automatic_optimization:
             _hand_over_optimisation(model, settings)
+        callbacks.insert(0, Ending(settings.pop("max_steps", None)))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -283,7 +271,7 @@ class Training:
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
         remove_leftovers(run.checkpoints)
-        for notice in [*model.remarks(), *plan.data.notices]:
+        for notice in [*model.remarks(), *plan.data.notices, *self._elsewhere()]:
             print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
         write_atomically(
@@ -313,6 +301,18 @@ class Training:
             hardware=hardware(),
             tracking=self.filed,
         )
+
+    def _elsewhere(self) -> list[str]:
+        """Return how this machine differs from the one that a training goes on from."""
+        if not self.resume or not self.run.last_checkpoint.is_file():
+            return []
+        before, now = self.run.manifest().get("hardware", {}), hardware()
+        changed = [
+            f"{name} {before[name]} then, {now[name]} now"
+            for name in ("processor", "threads", "accelerators")
+            if name in before and before[name] != now[name]
+        ]
+        return [f"{', '.join(changed)}: last digits may differ from one machine's."] * bool(changed)
 
     def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         model.patch_size = tuple(data.patch_size)
