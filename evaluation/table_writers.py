@@ -17,6 +17,7 @@ from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 
 EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
+STAR = "*"
 MANY = 10  # columns, above which HTML sets them closer
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 
@@ -44,7 +45,7 @@ _LATEX = {
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Return what a cell shows, without emphasis: value, spread, mark of a tie."""
+    """Return what a cell shows, without emphasis: value, spread, marks of its tests."""
     if cell.text is not None:
         return cell.text
     if cell.value is None:
@@ -52,7 +53,7 @@ def cell_text(cell: Cell, column: Column) -> str:
     text = printed(cell.value, column.decimals)
     if cell.spread is not None and not math.isnan(cell.spread):
         text += f" ± {printed(cell.spread, column.decimals)}"
-    return text + (DAGGER if cell.tied else "")
+    return text + (DAGGER if cell.tied else "") + (STAR if cell.unlike else "")
 
 
 def to_markdown(table: BenchmarkTable) -> str:
@@ -259,6 +260,8 @@ def _mean_fields(key: str, cell: Cell) -> dict[str, Any]:
     if cell.summary is not None:
         fields |= {f"{key}/{part}": getattr(cell.summary, part) for part in SUMMARY_PARTS}
         fields |= {f"{key}/best": int(cell.best), f"{key}/tied": int(cell.tied)}
+        if cell.unlike is not None:
+            fields[f"{key}/unlike"] = int(cell.unlike)
     return fields
 
 

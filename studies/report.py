@@ -156,9 +156,9 @@ def _compose(
     everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
     others = [c for c in everything if c.key not in {column.key for column in columns}]
     planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
-    tables = planned_means or [beside.table(columns, "Dice and HD95")]
     statistics = [table for table in planned if table not in planned_means]
-    tables += _further(beside, others)
+    if not statistics or all(table in variants for table in planned_means):
+        statistics = [*beside.statistics(columns), *statistics]
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
         distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
@@ -181,10 +181,10 @@ def _compose(
     return Report(
         title=title,
         provenance=provenance.sentences(patients),
-        empty_rule=provenance.empty_rules([*columns, *others]),
         synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
-        tables=tables,
-        statistics=statistics or beside.statistics(columns),
+        tables=planned_means or [beside.table(columns, "Dice and HD95")],
+        further=_further(beside, others),
+        statistics=statistics,
         distributions=distributions,
         columns=[*columns, *others],
         rows=beside.rows,
@@ -208,7 +208,7 @@ def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[Benchma
     return [
         beside.table(
             [column for column in columns if (column.region, column.scope) == (region, scope)],
-            f"Further measures, {region}, {scope}",
+            f"{region}, {scope}",
             beside=False,
         )
         for region, scope in scopes
@@ -220,7 +220,11 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
     for table in tables:
         file = studio / f"{table.key}.png"
         variants_png(table, file)
-        found.append(Picture.of(file, f"{table.title}: means; bold is the best system of a row."))
+        found.append(
+            Picture.of(
+                file, f"{table.title}: means; bold: best system of a row; *: unlike as trained."
+            )
+        )
     return found
 
 
