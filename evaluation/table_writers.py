@@ -19,6 +19,7 @@ EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
 STAR = "*"
 MANY = 10  # columns, above which HTML sets them closer
+LONG = 40  # rows, above which HTML lets them scroll
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 
 _LATEX = {
@@ -158,7 +159,8 @@ def to_html(table: BenchmarkTable) -> str:
         [
             '<figure class="table">',
             f"<figcaption>{escape(table.title)}</figcaption>" if table.title else "",
-            f'<div class="wide"><table{many}><thead>',
+            f'<div class="{"wide long" if len(table.rows) > LONG else "wide"}">'
+            f"<table{many}><thead>",
             f"<tr><td></td>{''.join(spans)}</tr>" if grouped else "",
             f'<tr><th scope="col">{escape(table.corner)}</th>{heads}</tr></thead>',
             f"<tbody>{''.join(lines)}</tbody></table></div>",

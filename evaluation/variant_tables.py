@@ -48,7 +48,7 @@ def compare_variants(variants: Mapping[str, Systems], columns: Sequence[ScoreCol
     found: Compared = {}
     for column in columns:
         for way in others:
-            for system in variants[way].keys() & variants[first].keys():
+            for system in [name for name in variants[way] if name in variants[first]]:
                 theirs = patient_scores(variants[first][system], column)
                 scores = patient_scores(variants[way][system], column)
                 ours = {patient: scores[patient] for patient in scores if patient in theirs}
@@ -144,7 +144,7 @@ def variant_statistics(
         notes = [
             *(provenance.sentences(patients, members) if provenance else []),
             f"difference, effect and p against the same system {first} over the same patients; "
-            f"{EFFECT} as tested so",
+            f"{EFFECT} than {first}",
             INTERVALS,
             METHOD,
             *power_notes(tests),

@@ -220,11 +220,8 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
     for table in tables:
         file = studio / f"{table.key}.png"
         variants_png(table, file)
-        found.append(
-            Picture.of(
-                file, f"{table.title}: means; bold: best system of a row; *: unlike as trained."
-            )
-        )
+        marks = "bold: best system of a row; *: differs significantly from as trained"
+        found.append(Picture.of(file, f"{table.title}: means; {marks}."))
     return found
 
 
