@@ -258,10 +258,11 @@ def test_what_empty_slices_score_is_said_of_slices():
     provenance = Provenance(empty_rule="HD95 373.13 mm", slice_rule="HD95 the slice's diagonal")
     columns = score_columns(["slices/hd95/WT", "hd95/WT"])
     slices, volumes = ([c for c in columns if c.slices is kind] for kind in (True, False))
-    assert provenance.empty_rules(slices) == "slices HD95 the slice's diagonal"
-    assert provenance.empty_rules(volumes) == "HD95 373.13 mm"
-    both = "slices HD95 the slice's diagonal; volumes HD95 373.13 mm"
+    both = ["slices HD95 the slice's diagonal", "volumes HD95 373.13 mm"]
+    assert provenance.empty_rules(slices) == both[:1]
+    assert provenance.empty_rules(volumes) == both[1:]
     assert provenance.empty_rules(columns) == provenance.empty_rules() == both
+    assert Provenance(empty_rule="HD95 373.13 mm").empty_rules() == ["HD95 373.13 mm"]
     scored = {name: [{"case_id": "p", "slices/hd95/WT": 3.0}] for name in "ab"}
     for table in (
         benchmark_table(scored, slices, provenance=provenance),
