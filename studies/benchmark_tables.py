@@ -13,6 +13,7 @@ from evaluation.benchmark_tables import BenchmarkTable, benchmark_table
 from evaluation.comparison_figure import comparison_png
 from evaluation.measures import SLICES, ScoreColumn
 from evaluation.provenance import Provenance
+from evaluation.report import told_once
 from evaluation.statistics import Row, common_patients, patients_of
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
@@ -183,16 +184,21 @@ def variant_tables(
 
 
 def show_tables(tables: Sequence[BenchmarkTable]) -> None:
-    """Print the tables of a benchmark without their statistics."""
+    """Print the tables of a benchmark without their statistics; what all say is said at the end."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=110)
-    for table in tables:
-        if re.fullmatch(r"table-\d+", table.key):
-            console.print(to_terminal(table, console.width))
-            console.print()
+    shown = [table for table in tables if re.fullmatch(r"table-\d+", table.key)]
+    shared, own = told_once(shown)
+    for table in own:
+        console.print(to_terminal(table, console.width))
+        console.print()
+    if shared:
+        console.print("All tables", *(Text(f" {note}", style="dim") for note in shared), sep="\n")
+        console.print()
 
 
 def provenance(
