@@ -60,6 +60,7 @@ def variant_table(
     variants: Mapping[str, Systems],
     names: Sequence[str],
     columns: Sequence[ScoreColumn],
+    compared: Compared,
     *,
     title: str,
     notes: Sequence[str],
@@ -73,10 +74,10 @@ def variant_table(
         variants: way of testing to systems to rows, those of one way of the same patients.
         names: the systems, in the order of their columns; one may have rows nowhere.
         columns: the scores shown.
+        compared: of :func:`compare_variants`.
         title: above the table.
         notes: below it, before how it is read.
     """
-    compared = compare_variants(variants, columns)
     shown = [
         Column(
             f"{name}/{column.key}",
@@ -112,6 +113,7 @@ def variant_statistics(
     variants: Mapping[str, Systems],
     names: Sequence[str],
     columns: Sequence[ScoreColumn],
+    compared: Compared,
     *,
     provenance: Provenance | None = None,
 ) -> list[BenchmarkTable]:
@@ -121,9 +123,9 @@ def variant_statistics(
         variants: way of testing to systems to rows.
         names: the systems in their order.
         columns: the scores.
+        compared: of :func:`compare_variants`; where nothing was, there is no table.
         provenance: for the footnotes.
     """
-    compared = compare_variants(variants, columns)
     if not compared:
         return []
     first = next(iter(variants))

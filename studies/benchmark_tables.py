@@ -17,7 +17,7 @@ from evaluation.report import told_once
 from evaluation.statistics import Row, common_patients, patients_of
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
-from evaluation.variant_tables import variant_statistics, variant_table
+from evaluation.variant_tables import compare_variants, variant_statistics, variant_table
 from evaluation.variants_figure import variants_png
 from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
@@ -304,12 +304,13 @@ def _variant_tables(
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
     told = provenance(scores, names, [partly] if fewer else [])
     notes = told.sentences(len(everyone), columns)
-    table = variant_table(variants, names, columns, title=wanted["title"], notes=notes)
+    compared = compare_variants(variants, columns)
+    table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)
     return [
         _renamed(table, wanted["title"], key),
         *(
             _renamed(one, f"{wanted['title']}: {one.title}", key)
-            for one in variant_statistics(variants, names, columns, provenance=told)
+            for one in variant_statistics(variants, names, columns, compared, provenance=told)
         ),
     ]
 

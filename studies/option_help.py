@@ -1,11 +1,13 @@
 """The help of options that take a class: the few classes meant there, not all that torch knows."""
 
+import warnings
 from argparse import Action
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import DefaultHelpFormatter
+from jsonargparse._util import JsonargparseWarning
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
@@ -101,7 +103,9 @@ class BriefHelp(DefaultHelpFormatter):
     """Help with the classes that are meant, where jsonargparse lists every subclass it finds."""
 
     def _get_help_string(self, action: Action) -> str:
-        text = str(super()._get_help_string(action))
+        with warnings.catch_warnings():  # of classes that cannot be imported, and need not be
+            warnings.simplefilter("ignore", JsonargparseWarning)
+            text = str(super()._get_help_string(action))
         classes = such_as(getattr(action, "_typehint", None))
         head, found, _ = text.partition(EVERY)
         return f"{head}, such as {', '.join(classes)})" if found and classes else text
@@ -111,4 +115,5 @@ class BriefParser(LightningArgumentParser):
     """A parser with brief help, also in those that it makes for the help of one class."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **{"formatter_class": BriefHelp, **settings})
+        brief = {"prog": "lightning", "formatter_class": BriefHelp}
+        super().__init__(*arguments, **{**brief, **settings})

@@ -38,7 +38,8 @@ def variants(**changes):
 
 
 def made(tested, names=("a", "b")):
-    return variant_table(tested, list(names), COLUMNS, title="Subsets", notes=["a note"])
+    compared = compare_variants(tested, COLUMNS)
+    return variant_table(tested, names, COLUMNS, compared, title="Subsets", notes=["a note"])
 
 
 def test_every_way_is_tested_against_the_same_system_as_trained():
@@ -103,12 +104,13 @@ def test_without_a_test_as_trained_nothing_is_compared():
     assert table.rows[0][1] == [Cell()] * 4
     assert table.rows[1][1][0].value is not None
     assert not any("Wilcoxon" in note for note in table.footnotes)
-    assert variant_statistics(alone, ["a", "b"], COLUMNS) == []
+    assert variant_statistics(alone, ["a", "b"], COLUMNS, {}) == []
 
 
 def test_statistics_hold_a_row_a_region_system_and_way():
     told = Provenance(cohort="phantom")
-    (table,) = variant_statistics(variants(), ["a", "b"], COLUMNS, provenance=told)
+    compared = compare_variants(variants(), COLUMNS)
+    (table,) = variant_statistics(variants(), ["a", "b"], COLUMNS, compared, provenance=told)
     keys = [column.key for column in table.columns]
     named = [(name, cells[0].text, cells[1].text) for name, cells in table.rows]
     assert named[:5] == [

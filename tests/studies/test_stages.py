@@ -81,11 +81,11 @@ def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, mo
                     trainer.current_epoch = epoch
                     trainer.callback_metrics = {"train/loss": 0.5 - epoch / 4}
                     report.on_train_epoch_start(trainer, None)
-                    time.sleep(0.4)
+                    time.sleep(0.3)
                     for _ in range(2):
                         report.on_train_batch_end(trainer)
                     report.on_train_epoch_end(trainer, None)
-                    time.sleep(0.4)
+                    time.sleep(0.3)
                 plan.run.checkpoints.mkdir()
                 plan.run.best_checkpoint.touch()
                 plan.run.update_manifest(status="finished")
@@ -100,7 +100,7 @@ def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, mo
     monkeypatch.setattr(stages, "_wait_for_others", lambda plan: None)
     if terminal:
         monkeypatch.setattr("lightning_modules.progress.draws_bars", lambda console=None: True)
-        console = Console(force_terminal=True, width=120)
+        console = Console(force_terminal=True, color_system=None, width=120)
         monkeypatch.setattr(
             stages, "make_progress", lambda: lightning_modules.progress.make_progress(console)
         )
