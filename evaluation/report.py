@@ -62,6 +62,7 @@ class Report:
         tables: of means.
         further: of means of further measures.
         statistics: medians, intervals and tests.
+        ways: the same of ways of testing.
         distributions: box plots and paired plots.
         curves: of the trainings.
         calibration_table: of every system; None where nothing was measured.
@@ -84,6 +85,7 @@ class Report:
     columns: Sequence[ScoreColumn]
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
     further: Sequence[BenchmarkTable] = ()
+    ways: Sequence[BenchmarkTable] = ()
     curves: Sequence[Picture] = ()
     calibration_table: BenchmarkTable | None = None
     calibration: Sequence[Picture] = ()
@@ -144,6 +146,7 @@ def to_page(report: Report) -> str:
         results=group(report.tables),
         further=group(report.further),
         statistics=group(report.statistics),
+        ways=group(report.ways),
         calibration=group([report.calibration_table] if report.calibration_table else []),
         measures=[
             (

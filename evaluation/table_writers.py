@@ -18,7 +18,7 @@ from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
 STAR = "*"
-MANY = 10  # columns, above which HTML sets them closer
+MANY = 8  # columns, above which HTML sets them closer
 LONG = 40  # rows, above which HTML lets them scroll
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 

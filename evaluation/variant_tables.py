@@ -139,8 +139,8 @@ def variant_statistics(
             for name in names:
                 for way in [way for way, systems in variants.items() if name in systems]:
                     against = compared.get((way, name, column.key))
-                    region, *others = statistics_cells(variants[way][name], column, against)
-                    rows.append((name, [region, Cell(text=way), *others]))
+                    cells = statistics_cells(variants[way][name], column, against)
+                    rows.append((name, [cells[0], Cell(text=way), *cells[1:]]))
         region, *others = statistics_columns(measure)
         tests = [item for item in compared.values() if item.column.family == family]
         notes = [

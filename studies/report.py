@@ -156,9 +156,10 @@ def _compose(
     everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
     others = [c for c in everything if c.key not in {column.key for column in columns}]
     planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
-    statistics = [table for table in planned if table not in planned_means]
-    if not statistics or all(table in variants for table in planned_means):
-        statistics = [*beside.statistics(columns), *statistics]
+    of_variants = tuple(f"{table.key}-" for table in variants)
+    tested = [table for table in planned if table not in planned_means]
+    ways = [table for table in tested if table.key.startswith(of_variants)]
+    statistics = [table for table in tested if table not in ways]
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
         distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
@@ -184,7 +185,8 @@ def _compose(
         synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
         tables=planned_means or [beside.table(columns, "Dice and HD95")],
         further=_further(beside, others),
-        statistics=statistics,
+        statistics=statistics or beside.statistics(columns),
+        ways=ways,
         distributions=distributions,
         columns=[*columns, *others],
         rows=beside.rows,
