@@ -104,14 +104,15 @@ def write_calibration(
     reliability_png(pooled, folder / "reliability.png", f"{title}, {number}")
     lines = [
         "Calibration  calibration.csv and reliability.png, beside per_case.csv",
-        f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}:",
+        f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}, "
+        "and the share",
+        "of the region that was overlooked, with a smaller one:",
     ]
     for region, counts in pooled.items():
         errors = [own[region].ece for own in patients.values()]
         lines.append(
             f"  {region}  {counts.ece:.4f} over all voxels, {nan_mean(errors):.4f} as the mean of "
-            f"{len(counted(errors))} patients; {counts.overlooked:.1%} of the region overlooked "
-            f"(probability below {DOMAIN_FROM:.0%})"
+            f"{len(counted(errors))} patients; {counts.overlooked:.1%} overlooked"
         )
     return lines
 

@@ -128,7 +128,12 @@ def test_rows_of_several_runs_are_told_apart_and_what_tables_share_is_told_once(
     shared = "Holm over all systems and regions of one metric in this table"
     assert "For every table below" in head
     assert (head.count(shared), (whole + enhancing).count(shared)) == (1, 0)
-    for said in ("data: embedded phantom", "empty regions: ", "versions: ", "training seeds 0, 1, 2"):
+    for said in (
+        "data: embedded phantom",
+        "empty regions: ",
+        "versions: ",
+        "training seeds 0, 1, 2",
+    ):
         assert text.count(said) == 1, said
 
 
