@@ -39,6 +39,7 @@ _LATEX = {
     "±": r"$\pm$",
     "≥": r"$\geq$",
     "†": r"$^\dagger$",
+    "*": r"$^*$",  # bare at the beginning of a line it would belong to the line break before
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     EMPTY: "--",

@@ -111,6 +111,7 @@ def test_formats_to_the_letter():
         (r"a_b & 5% of $x# {y} ~z ^w \n", None),
         ("<0.0001", r"$<$0.0001"),
         ("p ≥ 0.05 ± 1", r"p $\geq$ 0.05 $\pm$ 1"),
+        ("*: differs", r"$^*$: differs"),
     ],
 )
 def test_latex_reads_no_text_as_a_command(text, escaped):

@@ -6,7 +6,12 @@ import json
 import pytest
 
 from evaluation.tables import write_csv
-from studies.benchmark_tables import make_tables, read_benchmark_scores, write_tables
+from studies.benchmark_tables import (
+    make_tables,
+    read_benchmark_scores,
+    show_tables,
+    write_tables,
+)
 from tests.studies.test_compare import run, scored
 
 TABLES = [
@@ -184,6 +189,17 @@ def test_tables_of_an_earlier_state_of_the_file_are_removed(benchmark):
     (benchmark / "tables" / "table-9.md").touch()
     write_tables(benchmark, scores, make_tables(scores))
     assert not (benchmark / "tables" / "table-9.md").exists()
+
+
+def test_what_all_tables_share_is_printed_once_below_them(benchmark, capsys):
+    show_tables(make_tables(read_benchmark_scores(benchmark)))
+    printed = capsys.readouterr().out
+    tables, _, shared = printed.partition("All tables\n")
+    assert "Table 1" in tables
+    assert "Subsets" in tables
+    assert "*: differs significantly" in tables
+    for said in ("data: embedded phantom", "empty regions:", "data.split_by (fusion: slice"):
+        assert (tables.count(said), shared.count(said)) == (0, 1), said
 
 
 def test_every_table_is_written_three_times_with_a_picture(benchmark):
