@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from datamodules import memory
+from datamodules.bar import make_bar
 from datamodules.geometry import (
     Geometry,
     bounding_box,
@@ -128,8 +128,13 @@ def prepare_cohort(
     # each of them they wait for one another, ten times as long on a busy machine.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(count) as pool:
         results = pool.map(attempt, cases)
-        bar = tqdm(  # cases already in the cache take no second, and need no bar
-            results, "preparing cases", len(cases), unit="case", disable=not progress, delay=1
+        bar = make_bar(  # cases already in the cache take no second, and need no bar
+            results,
+            desc="preparing cases",
+            total=len(cases),
+            unit="case",
+            disable=not progress,
+            delay=1,
         )
         outcomes = list(bar)
     problems = {

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.bar import make_bar
 from datamodules.geometry import (
     bounding_box,
     canonical_view,
@@ -315,7 +316,6 @@ def _whole_head(reading: Reading) -> str:
 def main(argv: Sequence[str]) -> int:
     """The `lightning check` command: every case examined, one table, 1 when any is bad."""
     from rich.console import Console
-    from tqdm import tqdm
 
     parser = argparse.ArgumentParser(
         prog="lightning check", description="Check every case of a cohort before training on it."
@@ -334,7 +334,8 @@ def main(argv: Sequence[str]) -> int:
         return case, reading.problems, reading.notices, content
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-        progress = tqdm(pool.map(inspect, cases), "checking", len(cases), unit="case")
+        checked = pool.map(inspect, cases)
+        progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
         for case, wrong, known, content in progress:
             unlabelled = ["no label"] if case.label is None else []
             problems[case.case_id], notices[case.case_id] = wrong, known + unlabelled

@@ -17,9 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datamodules import phantom_lesion
+from datamodules.bar import make_bar
 from datamodules.phantom_anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
 from datamodules.phantom_exam import write_exam
 from datamodules.phantom_fields import Field, Grid
@@ -223,7 +223,7 @@ def generate_cohort(
     jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
     missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
     workers = min(workers or len(os.sched_getaffinity(0)), len(missing))
-    with tqdm(
+    with make_bar(
         total=len(jobs),
         initial=len(jobs) - len(missing),
         desc="phantom cohort (SYNTHETIC)",

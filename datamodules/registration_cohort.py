@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from datamodules.bar import make_bar
 from datamodules.layouts import CaseFiles
 from datamodules.preparation import Missing
 from datamodules.registration_folder import SHEET, accept, finished, registered_case
@@ -54,7 +54,7 @@ def register_cohort(
             problems[exam.case_id] = "; ".join(wrong)
         elif finished(out / exam.case_id, sources_of(exam, missing)) is None:
             waiting.append(exam)
-    with tqdm(
+    with make_bar(
         desc="registering exams",
         total=len(waiting),
         unit="patient",

@@ -56,6 +56,8 @@ class Cell:
         text: printed instead of the value.
         best: whether it is the best of its column, at the printed precision.
         tied: whether it is not significantly worse than the best.
+        unlike: whether it differs significantly from what its row's table compares it with; None
+            where the table compares so nowhere.
         summary: what the value is the mean of, for CSV.
     """
 
@@ -66,6 +68,7 @@ class Cell:
     text: str | None = None
     best: bool = False
     tied: bool = False
+    unlike: bool | None = None
     summary: Summary | None = None
 
 

@@ -4,7 +4,7 @@ The domain is every voxel that got a probability of at least 1 %. Background tha
 of is more than 95 % of a brain and rightly near 0, and with it every calibration error looks like
 0; and the domain depends on the probabilities alone, neither on the reference, which would bias
 the bins, nor on an image, so masks of any tool can be measured. What lies below 1 % has a bin of
-its own outside the domain: how much of the region was given up there is reported beside the error.
+its own outside the domain: how much of the region was overlooked there stands beside the error.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,8 +54,8 @@ class Reliability:
         return float(gaps.sum()) / voxels if voxels else float("nan")
 
     @property
-    def given_up(self) -> float:
-        """Share of the region's voxels that got less than 1 %; NaN where there is no region."""
+    def overlooked(self) -> float:
+        """Share of the region's voxels with less than 1 %; NaN where there is no region."""
         present = int(self.present.sum())
         return float(self.present[0]) / present if present else float("nan")
 

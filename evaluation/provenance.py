@@ -49,17 +49,17 @@ class Provenance:
         notes = ["; ".join(parts)]
         if self.selected:
             notes.append("selected on these patients: they also chose the checkpoints")
-        notes.append(f"empty regions: {self.empty_rules(columns)}")
+        notes += [f"empty regions: {rule}" for rule in self.empty_rules(columns)]
         if self.versions:
             named = (f"{package} {version}" for package, version in self.versions.items())
             notes.append(f"versions: {', '.join(named)}")
         return [*notes, *self.remarks]
 
-    def empty_rules(self, columns: Sequence[ScoreColumn] = ()) -> str:
+    def empty_rules(self, columns: Sequence[ScoreColumn] = ()) -> list[str]:
         """Return what empty regions score in these columns: a slice ends nearer than a volume."""
         volumes = self.empty_rule or "rule not recorded"
+        if not self.slice_rule:
+            return [volumes]
         scopes = {column.slices for column in columns} or {True, False}
-        if not self.slice_rule or scopes == {False}:
-            return volumes
-        slices = f"slices {self.slice_rule}"
-        return slices if scopes == {True} else f"{slices}; volumes {volumes}"
+        rules = {True: f"slices {self.slice_rule}", False: f"volumes {volumes}"}
+        return [rule for slices, rule in rules.items() if slices in scopes]

@@ -103,14 +103,16 @@ def write_calibration(
     number = f"{len(patients)} patient{'' if len(patients) == 1 else 's'}"
     reliability_png(pooled, folder / "reliability.png", f"{title}, {number}")
     lines = [
-        f"Calibration  {folder / 'calibration.csv'}, {folder / 'reliability.png'}",
-        f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}:",
+        "Calibration  calibration.csv and reliability.png, beside per_case.csv",
+        f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}, "
+        "and the share",
+        "of the region that was overlooked, with a smaller one:",
     ]
     for region, counts in pooled.items():
         errors = [own[region].ece for own in patients.values()]
         lines.append(
             f"  {region}  {counts.ece:.4f} over all voxels, {nan_mean(errors):.4f} as the mean of "
-            f"{len(counted(errors))} patients; {counts.given_up:.1%} of the region got less"
+            f"{len(counted(errors))} patients; {counts.overlooked:.1%} overlooked"
         )
     return lines
 
@@ -132,7 +134,7 @@ def calibration_table(
     columns = [
         Column(f"{key}/{region}", header, region, decimals)
         for region in regions
-        for key, header, decimals in (("ece", "ECE ↓", 4), ("given_up", "given up ↓", 3))
+        for key, header, decimals in (("ece", "ECE ↓", 4), ("overlooked", "overlooked ↓", 3))
     ]
     rows = [
         (
@@ -141,7 +143,7 @@ def calibration_table(
                 Cell(value)
                 for region in regions
                 for value in (
-                    (counts[region].ece, counts[region].given_up)
+                    (counts[region].ece, counts[region].overlooked)
                     if region in counts
                     else (None, None)
                 )
@@ -152,6 +154,6 @@ def calibration_table(
     notes = [
         *(provenance.sentences(patients) if provenance else []),
         f"ECE: expected calibration error over voxels with a probability of at least "
-        f"{DOMAIN_FROM:.0%}; given up: share of the region that got less",
+        f"{DOMAIN_FROM:.0%}; overlooked: share of the region's voxels with a smaller one",
     ]
     return BenchmarkTable("Expected calibration error", columns, rows, notes, key="calibration")

@@ -5,7 +5,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,12 @@ class Report:
 
     Args:
         title: above everything.
-        provenance: where the numbers come from, a sentence each.
-        empty_rule: what empty regions score.
+        provenance: where the numbers come from, a sentence each; no table repeats one.
         synthetic: whether the patients are phantoms.
         tables: of means.
+        further: of means of further measures.
         statistics: medians, intervals and tests.
+        ways: the same of ways of testing.
         distributions: box plots and paired plots.
         curves: of the trainings.
         calibration_table: of every system; None where nothing was measured.
@@ -77,13 +78,14 @@ class Report:
 
     title: str
     provenance: Sequence[str]
-    empty_rule: str
     synthetic: bool
     tables: Sequence[BenchmarkTable]
     statistics: Sequence[BenchmarkTable]
     distributions: Sequence[Picture]
     columns: Sequence[ScoreColumn]
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    further: Sequence[BenchmarkTable] = ()
+    ways: Sequence[BenchmarkTable] = ()
     curves: Sequence[Picture] = ()
     calibration_table: BenchmarkTable | None = None
     calibration: Sequence[Picture] = ()
@@ -94,10 +96,32 @@ class Report:
     made: str = ""
 
 
+def told_once(
+    tables: Sequence[BenchmarkTable], said: Sequence[str] = ()
+) -> tuple[list[str], list[BenchmarkTable]]:
+    """Return the footnotes that all tables share, and the tables with none but their own.
+
+    Args:
+        tables: that stand below each other.
+        said: sentences that stand above them already.
+    """
+    kept = [[note for note in table.footnotes if note not in said] for table in tables]
+    several = kept if len(kept) > 1 else []
+    shared = [note for note in next(iter(several), []) if all(note in own for own in several)]
+    return shared, [
+        replace(table, footnotes=[note for note in own if note not in shared])
+        for table, own in zip(tables, kept, strict=True)
+    ]
+
+
 def to_page(report: Report) -> str:
     """Return the page as one HTML text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
+
+    def group(tables: Sequence[BenchmarkTable]) -> dict[str, Any]:
+        shared, own = told_once(tables, report.provenance)
+        return {"notes": shared, "tables": [Markup(to_html(table)) for table in own]}
 
     def asset(name: str) -> Markup:
         return Markup((ASSETS / name).read_text(encoding="utf-8"))
@@ -119,9 +143,11 @@ def to_page(report: Report) -> str:
         tables_js=asset("tables.js"),
         viewer_js=asset("viewer.js"),
         sections=_sections(report),
-        tables=[Markup(to_html(table)) for table in report.tables],
-        statistics=[Markup(to_html(table)) for table in report.statistics],
-        calibration=Markup(to_html(report.calibration_table)) if report.calibration_table else "",
+        results=group(report.tables),
+        further=group(report.further),
+        statistics=group(report.statistics),
+        ways=group(report.ways),
+        calibration=group([report.calibration_table] if report.calibration_table else []),
         measures=[
             (
                 family,

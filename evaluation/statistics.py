@@ -28,10 +28,16 @@ EXACT_PAIRS = 50
 # Means over seeds carry rounding errors; they must neither break a tie nor hide an equality.
 DIGITS = 12
 
-METHODS = (
-    f"intervals: {CONFIDENCE:.0%} bootstrap over patients (BCa, {RESAMPLES} resamples, fixed seed)",
+INTERVALS = (
+    f"intervals: {CONFIDENCE:.0%} bootstrap over patients (BCa, {RESAMPLES} resamples, fixed seed)"
+)
+TESTS = (
     "tests: paired Wilcoxon signed-rank, two-sided, equal pairs ranked and not counted (Pratt), "
-    f"exact to {EXACT_PAIRS} pairs; Holm over all systems and regions of one metric in this table",
+    f"exact to {EXACT_PAIRS} pairs"
+)
+METHODS = (
+    INTERVALS,
+    f"{TESTS}; Holm over all systems and regions of one metric in this table",
 )
 
 
@@ -316,17 +322,28 @@ def compare(
         theirs = patient_scores(systems[chosen], column)
         for name, rows in systems.items():
             if name != chosen:
-                found.append(_pair(name, patient_scores(rows, column), chosen, theirs, column))
-    return _holm(found)
+                found.append(
+                    compare_pair(name, patient_scores(rows, column), chosen, theirs, column)
+                )
+    return correct(found)
 
 
-def _pair(
+def compare_pair(
     system: str,
     ours: Mapping[str, float],
     reference: str,
     theirs: Mapping[str, float],
     column: ScoreColumn,
 ) -> Comparison:
+    """Compare two patient by patient, not corrected yet.
+
+    Args:
+        system: name of what is compared.
+        ours: its patients' scores.
+        reference: name of what it is compared with.
+        theirs: scores of at least the same patients.
+        column: in which score.
+    """
     pairs = [(ours[patient], theirs[patient]) for patient in ours]
     kept = [pair for pair in pairs if not any(map(math.isnan, pair))]
     dropped = len(pairs) - len(kept)
@@ -348,7 +365,8 @@ def _pair(
     )
 
 
-def _holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Correct comparisons after Holm, those of one measure together."""
     from statsmodels.stats.multitest import multipletests
 
     corrected = list(comparisons)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
-from evaluation.measures import ScoreColumn
+from evaluation.measures import Measure, ScoreColumn
 from evaluation.provenance import Provenance
 from evaluation.statistics import (
     METHODS,
@@ -19,6 +19,7 @@ from evaluation.statistics import (
 )
 
 DESCRIBING = 4  # columns that describe one system
+EFFECT = "effect: matched-pairs rank-biserial, positive where the system is better"
 
 
 def statistics_tables(
@@ -43,45 +44,59 @@ def statistics_tables(
     for family in dict.fromkeys(column.family for column in columns):
         members = [column for column in columns if column.family == family]
         measure, scope = members[0].measure, members[0].scope
-        places = measure.decimals
-        shown = [
-            Column("region", "Region"),
-            Column("n", "n", decimals=None),
-            Column("mean", "mean (95 % interval)", decimals=places),
-            Column("median", "median", decimals=places),
-            Column("difference", "median difference", decimals=places),
-            Column("effect", "effect", decimals=2),
-            Column("p", "p", decimals=4),
-            Column("p_holm", "p (Holm)", decimals=4),
-        ][: DESCRIBING if alone else None]
+        shown = statistics_columns(measure)[: DESCRIBING if alone else None]
         rows = [
             (
                 name,
-                _statistics_cells(rows_of, column, found.get((name, column.key)), places)[
-                    : len(shown)
-                ],
+                statistics_cells(rows_of, column, found.get((name, column.key)))[: len(shown)],
             )
             for column in members
             for name, rows_of in systems.items()
         ]
         against = [
-            f"difference, effect and p against {reference} over the same patients; effect: "
-            "matched-pairs rank-biserial, positive where the system is better",
+            f"difference, effect and p against {reference} over the same patients; {EFFECT}",
         ]
         tests = [item for item in found.values() if item.column.family == family]
         notes = provenance.sentences(patients, members) if provenance else []
         notes += [METHODS[0]] if alone else [*against, *METHODS, *power_notes(tests)]
-        dropped = sum(item.dropped for item in tests)
-        if dropped:
-            notes.append(f"{dropped} pairs without a score on one side were left out")
+        notes += dropped_notes(tests)
         title = f"{measure.heading}, {scope}" + ("" if alone else f", against {reference}")
         tables.append(BenchmarkTable(title, shown, rows, notes, key=family.replace("/", "-")))
     return tables
 
 
-def _statistics_cells(
-    rows: Sequence[Row], column: ScoreColumn, against: Comparison | None, places: int
+def statistics_columns(measure: Measure) -> list[Column]:
+    """Return the columns of a table of statistics: what describes a system, then its tests."""
+    places = measure.decimals
+    return [
+        Column("region", "Region"),
+        Column("n", "n", decimals=None),
+        Column("mean", "mean (95 % interval)", decimals=places),
+        Column("median", "median", decimals=places),
+        Column("difference", "median difference", decimals=places),
+        Column("effect", "effect", decimals=2),
+        Column("p", "p", decimals=4),
+        Column("p_holm", "p (Holm)", decimals=4),
+    ]
+
+
+def dropped_notes(tests: Sequence[Comparison]) -> list[str]:
+    """Return the sentence about pairs that could not be compared, none where all could."""
+    dropped = sum(item.dropped for item in tests)
+    return [f"{dropped} pairs without a score on one side were left out"] if dropped else []
+
+
+def statistics_cells(
+    rows: Sequence[Row], column: ScoreColumn, against: Comparison | None
 ) -> list[Cell]:
+    """Return the cells of :func:`statistics_columns`.
+
+    Args:
+        rows: of one system.
+        column: the score.
+        against: its comparison; None leaves the tests empty.
+    """
+    places = column.measure.decimals
     summary = summarise(patient_scores(rows, column))
     mean, low, high = (printed(v, places) for v in (summary.mean, summary.low, summary.high))
     compared: list[Cell] = [Cell()] * 4  # the reference itself

@@ -17,7 +17,9 @@ from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, printed
 
 EMPTY = "–"  # noqa: RUF001, a dash as printed tables have it
 DAGGER = "†"
-MANY = 10  # columns, above which HTML sets them closer
+STAR = "*"
+MANY = 8  # columns, above which HTML sets them closer
+LONG = 40  # rows, above which HTML lets them scroll
 SUMMARY_PARTS = ("sd", "median", "low", "high", "n", "missing")
 
 _LATEX = {
@@ -37,6 +39,7 @@ _LATEX = {
     "±": r"$\pm$",
     "≥": r"$\geq$",
     "†": r"$^\dagger$",
+    "*": r"$^*$",  # bare at the beginning of a line it would belong to the line break before
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     EMPTY: "--",
@@ -44,7 +47,7 @@ _LATEX = {
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Return what a cell shows, without emphasis: value, spread, mark of a tie."""
+    """Return what a cell shows, without emphasis: value, spread, marks of its tests."""
     if cell.text is not None:
         return cell.text
     if cell.value is None:
@@ -52,7 +55,7 @@ def cell_text(cell: Cell, column: Column) -> str:
     text = printed(cell.value, column.decimals)
     if cell.spread is not None and not math.isnan(cell.spread):
         text += f" ± {printed(cell.spread, column.decimals)}"
-    return text + (DAGGER if cell.tied else "")
+    return text + (DAGGER if cell.tied else "") + (STAR if cell.unlike else "")
 
 
 def to_markdown(table: BenchmarkTable) -> str:
@@ -157,7 +160,8 @@ def to_html(table: BenchmarkTable) -> str:
         [
             '<figure class="table">',
             f"<figcaption>{escape(table.title)}</figcaption>" if table.title else "",
-            f'<div class="wide"><table{many}><thead>',
+            f'<div class="{"wide long" if len(table.rows) > LONG else "wide"}">'
+            f"<table{many}><thead>",
             f"<tr><td></td>{''.join(spans)}</tr>" if grouped else "",
             f'<tr><th scope="col">{escape(table.corner)}</th>{heads}</tr></thead>',
             f"<tbody>{''.join(lines)}</tbody></table></div>",
@@ -259,6 +263,8 @@ def _mean_fields(key: str, cell: Cell) -> dict[str, Any]:
     if cell.summary is not None:
         fields |= {f"{key}/{part}": getattr(cell.summary, part) for part in SUMMARY_PARTS}
         fields |= {f"{key}/best": int(cell.best), f"{key}/tied": int(cell.tied)}
+        if cell.unlike is not None:
+            fields[f"{key}/unlike"] = int(cell.unlike)
     return fields
 
 

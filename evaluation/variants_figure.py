@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from evaluation.benchmark_tables import BenchmarkTable, printed
 from evaluation.comparison_figure import FAINT, INK, PAPER
 from evaluation.figures import save_png
+from evaluation.table_writers import STAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,8 @@ def _cells(panel: "Axes", table: BenchmarkTable, places: list[int]) -> None:
             panel.text(
                 place,
                 row,
-                printed(cell.value, table.columns[places[place]].decimals),
+                printed(cell.value, table.columns[places[place]].decimals)
+                + (STAR if cell.unlike else ""),
                 ha="center",
                 va="center",
                 fontsize=7.5,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from datamodules.bar import make_bar
 
 
 class EmbeddingStore:
@@ -52,7 +53,15 @@ class EmbeddingStore:
             if not all(self._file(keys[index]).is_file() for index in members)
         ]
         done = 0
-        for members in tqdm(missing, progress, disable=progress is None, unit="batch", delay=1):
+        bar = make_bar(
+            missing,
+            desc=progress or "",
+            total=len(missing),
+            disable=progress is None,
+            unit="batch",
+            delay=1,
+        )
+        for members in bar:
             halves = encode(members).to(torch.float16).cpu().numpy()
             for index, values in zip(members, halves, strict=True):
                 self._write(keys[index], values)

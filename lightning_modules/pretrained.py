@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from tqdm import tqdm
 
+from datamodules.bar import make_bar
 from errors import InputError
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -144,7 +144,7 @@ def _download(url: str, part: Path) -> None:
         resumed = answer.status == 206
         left = int(answer.headers.get("Content-Length") or 0)
         total = left + (done if resumed else 0)
-        bar = tqdm(
+        bar = make_bar(
             total=total or None,
             initial=done if resumed else 0,
             unit="B",

@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.callbacks import ProgressBar
+from rich import get_console
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,8 +23,21 @@ from rich.progress import (
 VERBS = {"validate": "validating", "test": "testing", "predict": "predicting"}
 
 
+def draws_bars(console: Console | None = None) -> bool:
+    """Whether a bar can be drawn over itself: in no log, also none that is coloured (FORCE_COLOR).
+
+    Args:
+        console: where; None: the usual one on stdout.
+    """
+    console = console or get_console()
+    return bool(console.file.isatty()) and not console.is_dumb_terminal
+
+
 def make_progress(console: Console | None = None) -> Progress:
-    """Return the progress display of this project: name, bar, count, times, latest scores."""
+    """Return the progress display of this project: name, bar, count, times, latest scores.
+
+    It shows nothing where no bar can be drawn.
+    """
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=28),
@@ -33,7 +46,21 @@ def make_progress(console: Console | None = None) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[scores]}"),
         console=console,
+        disable=not draws_bars(console),
     )
+
+
+def read_state(file: Path) -> dict[str, Any] | None:
+    """Return what :class:`RunProgress` wrote for its parent; None where it is not there or whole.
+
+    ``done`` and ``total`` steps or patients, ``scores`` for a bar, ``line`` of the last epoch that
+    ended, empty before.
+    """
+    try:
+        state: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return state
 
 
 def format_scores(metrics: dict[str, Any]) -> str:
@@ -50,9 +77,9 @@ def format_scores(metrics: dict[str, Any]) -> str:
 class RunProgress(ProgressBar):
     """Show a training by its optimisation steps, other commands by their patients.
 
-    In a terminal it is a bar with the latest loss and validation Dice; where there is no terminal
-    it prints a line an epoch; as a stage in the background it writes ``file`` instead, and the
-    parent process draws the bar.
+    In a terminal it is a bar with the epoch, the latest loss and validation Dice; where there is no
+    terminal it prints a line an epoch; as a stage in the background it writes ``file`` instead, and
+    the parent process draws the bar.
 
     Args:
         description: what is running, e.g. the experiment's name.
@@ -64,6 +91,8 @@ class RunProgress(ProgressBar):
         self.description = description
         self.file = file
         self.scores = ""
+        self.epoch = ""  # that is running
+        self.line = ""  # of the last epoch that ended
         self.done = 0
         self.total: int | None = None
         self.progress: Progress | None = None
@@ -84,6 +113,11 @@ class RunProgress(ProgressBar):
         epochs = trainer.max_epochs or 1
         self._open(trainer, self.description, steps * epochs, trainer.current_epoch * steps)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show which epoch it is."""
+        self.epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._report(force=True)
+
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Advance by a step."""
         self._advance()
@@ -91,11 +125,10 @@ class RunProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the epoch's scores; print them where there is no terminal."""
         self.scores = format_scores(dict(trainer.callback_metrics))
+        self.line = f"{self.epoch}  {self.scores}"
         self._report(force=True)
-        plain = self.file is None and trainer.is_global_zero and not sys.stdout.isatty()
-        if plain:
-            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            print(f"{self.description}  {epoch}  {self.scores}", flush=True)
+        if self.file is None and trainer.is_global_zero and not draws_bars():
+            print(f"{self.description}  {self.line}", flush=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
@@ -154,11 +187,9 @@ class RunProgress(ProgressBar):
 
     def _open(self, trainer: L.Trainer, description: str, total: int, done: int) -> None:
         self.done, self.total = done, total
-        if self.file is None and trainer.is_global_zero and sys.stdout.isatty():
+        if self.file is None and trainer.is_global_zero and draws_bars():
             self.progress = make_progress()
-            self.task = self.progress.add_task(
-                description, total=total, completed=done, scores=self.scores
-            )
+            self.task = self.progress.add_task(description, total=total, completed=done, scores="")
             self.progress.start()
         self._report(force=True)
 
@@ -167,11 +198,12 @@ class RunProgress(ProgressBar):
         self._report()
 
     def _report(self, *, force: bool = False) -> None:
+        shown = "  ".join(filter(None, [self.epoch, self.scores]))
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=self.done, scores=self.scores)
+            self.progress.update(self.task, completed=self.done, scores=shown)
         elif self.file is not None and (force or time.monotonic() - self.reported > 0.5):
             self.reported = time.monotonic()
-            state = {"done": self.done, "total": self.total, "scores": self.scores}
+            state = {"done": self.done, "total": self.total, "scores": shown, "line": self.line}
             temporary = self.file.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps(state))
             temporary.replace(self.file)

@@ -9,20 +9,15 @@ from typing import Any
 
 from datamodules.layouts import REGIONS, read_object
 from errors import InputError
-from evaluation.benchmark_tables import BenchmarkTable, Cell, Column, benchmark_table, printed
+from evaluation.benchmark_tables import BenchmarkTable, benchmark_table
 from evaluation.comparison_figure import comparison_png
 from evaluation.measures import SLICES, ScoreColumn
 from evaluation.provenance import Provenance
-from evaluation.statistics import (
-    Row,
-    common_patients,
-    patient_scores,
-    patients_of,
-    ranking_means,
-    summarise,
-)
+from evaluation.report import told_once
+from evaluation.statistics import Row, common_patients, patients_of
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
+from evaluation.variant_tables import compare_variants, variant_statistics, variant_table
 from evaluation.variants_figure import variants_png
 from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
@@ -123,7 +118,7 @@ def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[B
     for number, wanted in enumerate(scores.plan["tables"], start=1):
         key = f"table-{number}"
         if wanted.get("variants"):
-            tables.append(_variant_table(scores, wanted, key))
+            tables += _variant_tables(scores, wanted, key)
             continue
         try:
             rows, columns = _selection(scores, wanted)
@@ -189,16 +184,21 @@ def variant_tables(
 
 
 def show_tables(tables: Sequence[BenchmarkTable]) -> None:
-    """Print the tables of a benchmark without their statistics."""
+    """Print the tables of a benchmark without their statistics; what all say is said at the end."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=110)
-    for table in tables:
-        if re.fullmatch(r"table-\d+", table.key):
-            console.print(to_terminal(table, console.width))
-            console.print()
+    shown = [table for table in tables if re.fullmatch(r"table-\d+", table.key)]
+    shared, own = told_once(shown)
+    for table in own:
+        console.print(to_terminal(table, console.width))
+        console.print()
+    if shared:
+        console.print("All tables", *(Text(f" {note}", style="dim") for note in shared), sep="\n")
+        console.print()
 
 
 def provenance(
@@ -281,62 +281,38 @@ def _main_table(
     return _renamed(table, wanted["title"], key)
 
 
-def _variant_table(scores: BenchmarkScores, wanted: Mapping[str, Any], key: str) -> BenchmarkTable:
-    """Return a way of testing a row, a system a column, grouped by score."""
-    variants = ["", *wanted["variants"]]
-    by_variant = {variant: scores.rows(variant) for variant in variants}
-    names = wanted.get("experiments") or list(by_variant[""])
-    columns = _columns(wanted, {n: r for n, r in by_variant[""].items() if n in names})
-    shown = [
-        Column(
-            f"{name}/{column.key}",
-            name,
-            f"{column.measure.heading}, {column.region}",
-            column.measure.decimals,
-        )
-        for column in columns
-        for name in names
-    ]
-    everyone = set().union(*(patients_of(rows) for rows in by_variant[""].values()))
-    lines, fewer = [], []
-    for variant in variants:
-        there = {name: by_variant[variant][name] for name in names if name in by_variant[variant]}
-        rows = _shared(there)
-        shared = patients_of(next(iter(rows.values()))) if rows else set()
-        if shared != everyone:
-            fewer.append(f"{variant or AS_TRAINED} {len(shared)}")
-        cells = [_score_cells(rows, column) for column in columns]
-        filled = [found.get(name, Cell()) for found in cells for name in names]
-        lines.append((variant or AS_TRAINED, filled))
+def _variant_tables(
+    scores: BenchmarkScores, wanted: Mapping[str, Any], key: str
+) -> list[BenchmarkTable]:
+    """Return the table of ways of testing, and its statistics where they can be compared."""
+    by_variant = {
+        variant or AS_TRAINED: scores.rows(variant) for variant in ("", *wanted["variants"])
+    }
+    trained = by_variant[AS_TRAINED]
+    names = wanted.get("experiments") or list(trained)
+    columns = _columns(wanted, {name: rows for name, rows in trained.items() if name in names})
+    variants = {
+        label: _shared({name: rows[name] for name in names if name in rows})
+        for label, rows in by_variant.items()
+    }
+    everyone = set().union(*(patients_of(rows) for rows in trained.values()))
+    tested = {
+        label: patients_of(next(iter(systems.values()))) if systems else set()
+        for label, systems in variants.items()
+    }
+    fewer = [f"{label} {len(found)}" for label, found in tested.items() if found != everyone]
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
     told = provenance(scores, names, [partly] if fewer else [])
-    notes = [
-        *told.sentences(len(everyone), columns),
-        "mean ± standard deviation over patients, seeds averaged within a patient; bold: best "
-        "system of the row in this score",
+    notes = told.sentences(len(everyone), columns)
+    compared = compare_variants(variants, columns)
+    table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)
+    return [
+        _renamed(table, wanted["title"], key),
+        *(
+            _renamed(one, f"{wanted['title']}: {one.title}", key)
+            for one in variant_statistics(variants, names, columns, compared, provenance=told)
+        ),
     ]
-    return BenchmarkTable(wanted["title"], shown, lines, notes, corner="Tested", key=key)
-
-
-def _score_cells(rows: Mapping[str, Sequence[Row]], column: ScoreColumn) -> dict[str, Cell]:
-    """Return the cell of every system in one score; the best, and what prints like it, is bold."""
-    patients = {name: patient_scores(found, column) for name, found in rows.items()}
-    ranked = ranking_means(patients)
-    pick: Any = max if column.measure.higher else min
-    decimals = column.measure.decimals
-    best = printed(pick(ranked.values()), decimals) if len(ranked) > 1 else None
-    cells = {}
-    for name, scored in patients.items():
-        found = summarise(scored)
-        cells[name] = Cell(
-            found.mean,
-            spread=found.sd,
-            low=found.low,
-            high=found.high,
-            best=name in ranked and printed(ranked[name], decimals) == best,
-            summary=found,
-        )
-    return cells
 
 
 def _shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:

@@ -20,6 +20,7 @@ from lightning_modules.callbacks import running_as_stage
 from studies import applying, training
 from studies.arguments import DEFAULTS, CommandLine, find_config
 from studies.environment import is_main_process
+from studies.option_help import BriefParser
 from studies.recall import Recall, recall
 from studies.stages import Planner
 
@@ -43,6 +44,7 @@ class ExperimentCLI(LightningCLI):
             datamodule_class=L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            parser_class=BriefParser,
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={

@@ -1,13 +1,11 @@
 """What a study shows while it runs: a line a job, bars in a terminal."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import TaskID
 
-from lightning_modules.progress import make_progress
+from lightning_modules.progress import draws_bars, make_progress, read_state
 from studies.jobs import Job
 
 
@@ -16,7 +14,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.bars = make_progress(self.console) if self.console.is_terminal else None
+        self.bars = make_progress(self.console) if draws_bars(self.console) else None
         self.tasks: dict[str, TaskID] = {}
         self.printed: dict[str, str] = {}
 
@@ -51,7 +49,7 @@ class Display:
     def progress(self, running: list[Job]) -> None:
         """Show how far the trainings are; without a terminal a line an epoch."""
         for job in running:
-            state = _read(job.progress_file)
+            state = read_state(job.progress_file)
             if state is None:
                 continue
             if self.bars is not None and job.id in self.tasks:
@@ -64,21 +62,13 @@ class Display:
             elif (
                 self.bars is None
                 and job.kind == "fit"
-                and state["scores"] != self.printed.get(job.id, "")
+                and state["line"] != self.printed.get(job.id, "")
             ):
-                self.printed[job.id] = state["scores"]
-                self.console.print(f"        {title(job)}  {state['scores']}", markup=False)
+                self.printed[job.id] = state["line"]
+                self.console.print(f"        {title(job)}  {state['line']}", markup=False)
 
 
 def title(job: Job) -> str:
     """Return what a job is, in a few words."""
     variant = f" {job.variant}" if job.variant else ""
     return f"{job.kind} {job.run.experiment} {job.run.id}{variant}"
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        state: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return state

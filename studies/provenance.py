@@ -165,7 +165,7 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
     protocols = [run.manifest.get("determinants", {}).get("protocol", {}) for run in known]
     keys = dict.fromkeys(key for protocol in protocols for key in protocol)
     differing = [
-        f"{key} {_joined(str(protocol.get(key)) for protocol in protocols)}"
+        f"{key} {_joined(sorted(str(protocol.get(key)) for protocol in protocols))}"
         for key in keys
         if len({str(protocol.get(key)) for protocol in protocols}) > 1
     ]

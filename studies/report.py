@@ -156,9 +156,10 @@ def _compose(
     everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
     others = [c for c in everything if c.key not in {column.key for column in columns}]
     planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
-    tables = planned_means or [beside.table(columns, "Dice and HD95")]
-    statistics = [table for table in planned if table not in planned_means]
-    tables += _further(beside, others)
+    of_variants = tuple(f"{table.key}-" for table in variants)
+    tested = [table for table in planned if table not in planned_means]
+    ways = [table for table in tested if table.key.startswith(of_variants)]
+    statistics = [table for table in tested if table not in ways]
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
         distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
@@ -181,10 +182,11 @@ def _compose(
     return Report(
         title=title,
         provenance=provenance.sentences(patients),
-        empty_rule=provenance.empty_rules([*columns, *others]),
         synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
-        tables=tables,
+        tables=planned_means or [beside.table(columns, "Dice and HD95")],
+        further=_further(beside, others),
         statistics=statistics or beside.statistics(columns),
+        ways=ways,
         distributions=distributions,
         columns=[*columns, *others],
         rows=beside.rows,
@@ -208,7 +210,7 @@ def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[Benchma
     return [
         beside.table(
             [column for column in columns if (column.region, column.scope) == (region, scope)],
-            f"Further measures, {region}, {scope}",
+            f"{region}, {scope}",
             beside=False,
         )
         for region, scope in scopes
@@ -220,7 +222,8 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
     for table in tables:
         file = studio / f"{table.key}.png"
         variants_png(table, file)
-        found.append(Picture.of(file, f"{table.title}: means; bold is the best system of a row."))
+        marks = "bold: best system of a row; *: differs significantly from as trained"
+        found.append(Picture.of(file, f"{table.title}: means; {marks}."))
     return found
 
 

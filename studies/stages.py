@@ -16,7 +16,7 @@ from typing import Any
 from datamodules.slice_split import case_of, is_by_slice
 from errors import InputError
 from lightning_modules.checkpoints import read_card
-from lightning_modules.progress import make_progress
+from lightning_modules.progress import make_progress, read_state
 from studies.arguments import ROOT, CommandLine
 from studies.environment import cores, is_main_process
 from studies.runs import Run, identity_hash
@@ -278,7 +278,7 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
         while running:
             running = any(process.poll() is None for process in processes)
             for index, plan in enumerate(group):
-                state = _read_state(plan.run.progress_file)
+                state = read_state(plan.run.progress_file)
                 if state:
                     progress.update(
                         tasks[index],
@@ -286,9 +286,9 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
                         total=state["total"],
                         scores=state["scores"],
                     )
-                    if not progress.console.is_terminal and state["scores"] != printed[index]:
-                        printed[index] = state["scores"]
-                        print(f"{plan.run.experiment}  {state['scores']}", flush=True)
+                    if progress.disable and state["line"] != printed[index]:
+                        printed[index] = state["line"]
+                        print(f"{plan.run.experiment}  {state['line']}", flush=True)
             failed = [
                 plan
                 for plan, one in zip(group, processes, strict=True)
@@ -329,14 +329,6 @@ def _start(
     )
     stack.callback(stop, process)
     return process
-
-
-def _read_state(file: Path) -> dict[str, Any] | None:
-    try:
-        state: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return state
 
 
 def _failure(plan: Plan) -> str:

@@ -111,6 +111,7 @@ def test_formats_to_the_letter():
         (r"a_b & 5% of $x# {y} ~z ^w \n", None),
         ("<0.0001", r"$<$0.0001"),
         ("p ≥ 0.05 ± 1", r"p $\geq$ 0.05 $\pm$ 1"),
+        ("*: differs", r"$^*$: differs"),
     ],
 )
 def test_latex_reads_no_text_as_a_command(text, escaped):
@@ -258,10 +259,11 @@ def test_what_empty_slices_score_is_said_of_slices():
     provenance = Provenance(empty_rule="HD95 373.13 mm", slice_rule="HD95 the slice's diagonal")
     columns = score_columns(["slices/hd95/WT", "hd95/WT"])
     slices, volumes = ([c for c in columns if c.slices is kind] for kind in (True, False))
-    assert provenance.empty_rules(slices) == "slices HD95 the slice's diagonal"
-    assert provenance.empty_rules(volumes) == "HD95 373.13 mm"
-    both = "slices HD95 the slice's diagonal; volumes HD95 373.13 mm"
+    both = ["slices HD95 the slice's diagonal", "volumes HD95 373.13 mm"]
+    assert provenance.empty_rules(slices) == both[:1]
+    assert provenance.empty_rules(volumes) == both[1:]
     assert provenance.empty_rules(columns) == provenance.empty_rules() == both
+    assert Provenance(empty_rule="HD95 373.13 mm").empty_rules() == ["HD95 373.13 mm"]
     scored = {name: [{"case_id": "p", "slices/hd95/WT": 3.0}] for name in "ab"}
     for table in (
         benchmark_table(scored, slices, provenance=provenance),

@@ -43,7 +43,7 @@ def test_by_hand():
     assert counts.voxels.tolist() == [2, 2, 0, 1, 0, 0, 1, 0, 0, 0, 2]
     # gaps: 2 x 0.05 - 0, 1 - 0.25, 0.5, |1 - 1.95|, over six voxels of the domain
     assert counts.ece == pytest.approx((0.1 + 0.75 + 0.5 + 0.95) / 6)
-    assert counts.given_up == pytest.approx(1 / 3)
+    assert counts.overlooked == pytest.approx(1 / 3)
 
 
 def test_counts_of_patients_add_up_in_any_order_and_through_a_table():
@@ -62,7 +62,7 @@ def test_counts_of_patients_add_up_in_any_order_and_through_a_table():
 def test_nothing_to_measure_and_what_is_no_probability():
     none = measure_reliability(np.zeros((2, 2)), np.zeros((2, 2), bool))
     assert np.isnan(none.ece)
-    assert np.isnan(none.given_up)
+    assert np.isnan(none.overlooked)
     for wrong in (1.5, -0.1, np.nan):
         with pytest.raises(ValueError, match="from 0 to 1"):
             measure_reliability(np.full((2, 2), wrong), np.zeros((2, 2), bool))

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.image import imread, imsave
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
-from evaluation.benchmark_tables import benchmark_table
+from evaluation.benchmark_tables import BenchmarkTable, benchmark_table
 from evaluation.figures import COLOURS, WARNING
 from evaluation.measures import ScoreColumn, score_columns
-from evaluation.report import Picture, Report, _cell, to_page
+from evaluation.report import Picture, Report, _cell, to_page, told_once
 from evaluation.statistics_tables import statistics_tables
 from evaluation.systems_figure import systems_png
 from evaluation.viewed_case import ViewedCase
@@ -68,7 +68,6 @@ def page(tmp_path):
     report = Report(
         title=NASTY,
         provenance=["data: phantoms"],
-        empty_rule="rule brats",
         synthetic=True,
         tables=[benchmark_table(systems, columns, title=NASTY)],
         statistics=statistics_tables(systems, columns, "a"),
@@ -85,6 +84,22 @@ def page(tmp_path):
     file = tmp_path / "report.html"
     file.write_text(to_page(report))
     return file
+
+
+def test_what_all_tables_say_is_told_once_and_what_the_page_says_by_none():
+    def tables(*footnotes):
+        return [BenchmarkTable("t", [], [], notes) for notes in footnotes]
+
+    shared, own = told_once(tables(["data", "Wilcoxon", "own"], ["data", "Wilcoxon"]), ["data"])
+    assert shared == ["Wilcoxon"]
+    assert [table.footnotes for table in own] == [["own"], []]
+    shared, own = told_once(tables(["data", "Wilcoxon"]), ["data"])
+    assert (shared, own[0].footnotes) == ([], ["Wilcoxon"])
+    shared, own = told_once(
+        tables(["data, 8 patients"], ["data, 6 patients"]), ["data, 8 patients"]
+    )
+    assert (shared, [table.footnotes for table in own]) == ([], [[], ["data, 6 patients"]])
+    assert told_once([]) == ([], [])
 
 
 def test_the_page_asks_for_nothing_and_escapes_everything(page):

@@ -22,7 +22,7 @@ def drawn(monkeypatch, tmp_path):
     ]
     rows = [
         ("as trained", [Cell(0.9, best=True), Cell(0.8), Cell(0.5), Cell(0.5)]),
-        ("without-t1", [Cell(0.1), Cell(0.4, best=True), Cell(), Cell(math.nan)]),
+        ("without-t1", [Cell(0.1, unlike=True), Cell(0.4, best=True), Cell(), Cell(math.nan)]),
     ]
     variants_png(BenchmarkTable("Subsets", columns, rows), tmp_path / "subsets.png")
     (figure,) = figures
@@ -35,7 +35,7 @@ def test_every_score_is_a_panel_with_its_numbers_in_their_cells(drawn):
     assert [label.get_text() for label in whole.get_yticklabels()] == ["as trained", "without-t1"]
     assert [label.get_text() for label in whole.get_xticklabels()] == ["one", "two"]
     places = {text.get_position(): text.get_text() for text in whole.texts}
-    assert places == {(0, 0): "0.900", (1, 0): "0.800", (0, 1): "0.100", (1, 1): "0.400"}
+    assert places == {(0, 0): "0.900", (1, 0): "0.800", (0, 1): "0.100*", (1, 1): "0.400"}
     assert [text.get_text() for text in whole.texts if text.get_fontweight() == "bold"] == [
         "0.900",
         "0.400",
@@ -60,4 +60,4 @@ def test_the_larger_number_is_darker_and_its_ink_is_read_on_it(drawn):
     assert light[0, 0] < light[0, 1] < light[1, 1] < light[1, 0]
     inks = {text.get_text(): text.get_color() for text in whole.texts}
     assert inks["0.900"] == "#ffffff"
-    assert inks["0.100"] != "#ffffff"
+    assert inks["0.100*"] != "#ffffff"

@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from lightning_modules.progress import make_progress
@@ -22,9 +23,14 @@ def jobs(folder):
 def show(display, fit, test):
     display.started(fit)
     display.started(test)
-    for scores in ("loss 0.5", "loss 0.5", "loss 0.4"):
+    for scores, line in (
+        ("epoch 1/2", ""),
+        ("epoch 1/2  loss 0.5", "epoch 1/2  loss 0.5"),
+        ("epoch 2/2  loss 0.5", "epoch 1/2  loss 0.5"),
+        ("epoch 2/2  loss 0.4", "epoch 2/2  loss 0.4"),
+    ):
         for job in (fit, test):
-            state = {"done": 3, "total": 8, "scores": scores if job is fit else ""}
+            state = {"done": 3, "total": 8, "scores": scores, "line": line}
             job.progress_file.write_text(json.dumps(state))
         display.progress([fit, test])
     fit.progress_file.write_text("{")  # half of it: the next look sees it whole
@@ -33,14 +39,17 @@ def show(display, fit, test):
     display.ended(test, {"status": "failed", "message": "no good", "seconds": 1.0}, 2, 2)
 
 
-def test_lines_without_a_terminal(tmp_path, capsys):
+@pytest.mark.parametrize("coloured", [False, True])
+def test_lines_without_a_terminal(coloured, tmp_path, capsys, monkeypatch):
+    if coloured:  # as CI services ask for: colours, not bars
+        monkeypatch.setenv("FORCE_COLOR", "1")
     with Display() as display:
         show(display, *jobs(tmp_path))
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         "begins    fit dynunet ab12",
         "begins    test dynunet ab12 without-t1",
-        "fit dynunet ab12  loss 0.5",
-        "fit dynunet ab12  loss 0.4",
+        "fit dynunet ab12  epoch 1/2  loss 0.5",
+        "fit dynunet ab12  epoch 2/2  loss 0.4",
         "1/2 finished  fit dynunet ab12  3 s",
         "2/2 failed    test dynunet ab12 without-t1  no good",
     ]
@@ -54,7 +63,8 @@ def test_a_bar_for_each_job_in_a_terminal(tmp_path):
     fit, test = jobs(tmp_path)
     display.started(fit)
     display.started(test)
-    test.progress_file.write_text(json.dumps({"done": 3, "total": 8, "scores": ""}))
+    state = {"done": 3, "total": 8, "scores": "", "line": ""}
+    test.progress_file.write_text(json.dumps(state))
     display.progress([fit, test])
     bars = {task.description: task for task in display.bars.tasks}
     assert (bars["test dynunet ab12 without-t1"].completed, bars["fit dynunet ab12"].total) == (

@@ -106,7 +106,7 @@ def test_a_test_inside_a_run_has_the_curves_of_the_run(place, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_rows_of_several_runs_are_told_apart_and_each_table_has_its_notes(place, capsys):
+def test_rows_of_several_runs_are_told_apart_and_what_tables_share_is_told_once(place, capsys):
     own = scored(0.2, **{"nsd/WT": 0.5, "nsd/ET": 0.6})
     for number in (1, 2):
         run(place, "zhou2022", f"seed{number}00000000", own, seed=number)
@@ -121,13 +121,20 @@ def test_rows_of_several_runs_are_told_apart_and_each_table_has_its_notes(place,
         'z</td><td class="text">seed20, seed 2',
         'akbar2022</td><td class="text">',
     ]
-    whole, enhancing = re.findall(r"<figcaption>Further measures, .*?</figure>", text, re.DOTALL)
+    further = text.partition("<h3>Further measures</h3>")[2].partition('id="statistics"')[0]
+    head, whole, enhancing = further.split("<figcaption>")
     assert "nsd/WT: patients without a score, left out: akbar2022 1" in whole
-    assert "without a score" not in enhancing
-    for table in (whole, enhancing):
-        assert "Holm over all systems and regions of one metric in this table" in table
-    statistics = text.partition('id="statistics"')[2].partition('id="distributions"')[0]
-    assert statistics.count("<li>data: embedded phantom") == 2
+    assert "without a score" not in head + enhancing
+    shared = "Holm over all systems and regions of one metric in this table"
+    assert "For every table below" in head
+    assert (head.count(shared), (whole + enhancing).count(shared)) == (1, 0)
+    for said in (
+        "data: embedded phantom",
+        "empty regions: ",
+        "versions: ",
+        "training seeds 0, 1, 2",
+    ):
+        assert text.count(said) == 1, said
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -258,7 +265,13 @@ def test_ways_of_testing_are_a_table_and_a_picture(place, capsys):
     assert report(capsys, str(folder), "--pictures", "false")[0] == 0
     text = (folder / "report.html").read_text()
     assert '<th scope="row">without-t1' in text
-    assert "Subsets: means; bold is the best system of a row." in text
+    assert "Subsets: means; bold: best system of a row; *: differs significantly from" in text
+    statistics = text.partition('id="statistics"')[2].partition('id="distributions"')[0]
+    assert re.findall("<figcaption>(.*?)</figcaption>", statistics) == [
+        "Dice ↑, whole volumes, against our fusion",
+        "HD95 (mm) ↓, whole volumes, against our fusion",
+        "Subsets: Dice ↑, whole volumes, against as trained",
+    ]
     assert text.count("data:image/png") == 1
 
 

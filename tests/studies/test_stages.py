@@ -1,5 +1,6 @@
 """Stages that another process trains are waited for: two agents of one sweep share them."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -7,7 +8,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+import lightning_modules.progress
+from lightning_modules.progress import RunProgress
 from studies import stages
 from studies.runs import Run
 
@@ -55,6 +59,58 @@ def test_so_is_one_that_another_process_began_a_moment_before(
     plan = SimpleNamespace(stages={"net.yaml": stage})
     stages.train_stages(plan, side_by_side=side_by_side)
     assert stage.run.finished
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, monkeypatch, capsys):
+    """What a stage writes while it trains; in a log no bar and no control character."""
+    stage.run.folder.mkdir(parents=True)
+    report = RunProgress("net", stage.run.progress_file)
+
+    def start(plan, index, threads, stack):
+        begun = threading.Event()
+
+        def work():
+            with plan.run.lock():
+                begun.set()
+                trainer = SimpleNamespace(
+                    num_training_batches=2, max_epochs=2, current_epoch=0, is_global_zero=True
+                )
+                report.on_train_start(trainer, None)
+                for epoch in (0, 1):
+                    trainer.current_epoch = epoch
+                    trainer.callback_metrics = {"train/loss": 0.5 - epoch / 4}
+                    report.on_train_epoch_start(trainer, None)
+                    time.sleep(0.3)
+                    for _ in range(2):
+                        report.on_train_batch_end(trainer)
+                    report.on_train_epoch_end(trainer, None)
+                    time.sleep(0.3)
+                plan.run.checkpoints.mkdir()
+                plan.run.best_checkpoint.touch()
+                plan.run.update_manifest(status="finished")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait()
+        stack.callback(thread.join)
+        return SimpleNamespace(poll=lambda: None if thread.is_alive() else 0)
+
+    monkeypatch.setattr(stages, "_start", start)
+    monkeypatch.setattr(stages, "_wait_for_others", lambda plan: None)
+    if terminal:
+        monkeypatch.setattr("lightning_modules.progress.draws_bars", lambda console=None: True)
+        console = Console(force_terminal=True, color_system=None, width=120)
+        monkeypatch.setattr(
+            stages, "make_progress", lambda: lightning_modules.progress.make_progress(console)
+        )
+    stages.train_stages(SimpleNamespace(stages={"net.yaml": stage}), side_by_side=False)
+    printed = capsys.readouterr().out
+    if terminal:
+        assert re.search("net .* 4/4 .* epoch 2/2  loss 0.250", printed)
+        return
+    assert printed.splitlines()[1:] == ["net  epoch 1/2  loss 0.500", "net  epoch 2/2  loss 0.250"]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", printed)
 
 
 def test_ranks_of_one_training_begin_a_stage_together(stage, monkeypatch):

@@ -6,7 +6,12 @@ import json
 import pytest
 
 from evaluation.tables import write_csv
-from studies.benchmark_tables import make_tables, read_benchmark_scores, write_tables
+from studies.benchmark_tables import (
+    make_tables,
+    read_benchmark_scores,
+    show_tables,
+    write_tables,
+)
 from tests.studies.test_compare import run, scored
 
 TABLES = [
@@ -76,8 +81,12 @@ def test_the_reference_is_tested_against(benchmark):
     assert any("against fusion" in note for note in statistics.footnotes)
 
 
+def subsets_of(tables):
+    return next(table for table in tables if table.key == "table-2")
+
+
 def test_a_way_of_testing_is_a_row_and_the_best_of_the_row_is_bold(benchmark):
-    table = make_tables(read_benchmark_scores(benchmark))[-1]
+    table = subsets_of(make_tables(read_benchmark_scores(benchmark)))
     assert [name for name, _ in table.rows] == ["as trained", "without-t1"]
     assert [column.header for column in table.columns] == ["fusion", "dynunet"]
     trained, without = (cells for _, cells in table.rows)
@@ -86,10 +95,27 @@ def test_a_way_of_testing_is_a_row_and_the_best_of_the_row_is_bold(benchmark):
     assert without[0].value == pytest.approx(0.5 + 0.03 * 3.5 - 0.1)
 
 
+def test_a_way_of_testing_is_tested_against_as_trained(benchmark):
+    tables = make_tables(read_benchmark_scores(benchmark))
+    statistics = next(table for table in tables if table.key == "table-2-dice")
+    assert statistics.title == "Subsets: Dice ↑, whole volumes, against as trained"
+    keys = [column.key for column in statistics.columns]
+    found = {(name, cells[1].text): cells for name, cells in statistics.rows}
+    assert list(found) == [
+        (system, way) for system in ("fusion", "dynunet") for way in ("as trained", "without-t1")
+    ]
+    # the mean of two seeds, 0.15 above, against one 0.1 below; 2 tests of 8 patients
+    without = found["fusion", "without-t1"]
+    assert without[keys.index("difference")].value == pytest.approx(-0.25)
+    assert without[keys.index("p_holm")].value == pytest.approx(2 * 2 / 2**8)
+    _, marked = subsets_of(tables).rows[1]
+    assert [cell.unlike for cell in marked] == [True, True]
+
+
 def test_systems_that_print_alike_are_best_together(benchmark, tmp_path):
     table = tmp_path / "runs" / "dynunet" / "d0" / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(-0.1000004), table)
-    _, (_, without) = make_tables(read_benchmark_scores(benchmark))[-1].rows
+    _, (_, without) = subsets_of(make_tables(read_benchmark_scores(benchmark))).rows
     assert [one.best for one in without] == [True, True]
 
 
@@ -140,7 +166,7 @@ def test_a_row_of_ways_of_testing_is_over_the_patients_that_all_its_systems_have
 ):
     table = tmp_path / "runs" / "dynunet" / "d0" / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(-0.05)[4:], table)
-    subsets = make_tables(read_benchmark_scores(benchmark))[-1]
+    subsets = subsets_of(make_tables(read_benchmark_scores(benchmark)))
     _, without = (cells for _, cells in subsets.rows)
     assert without[0].value == pytest.approx(0.5 + 0.03 * 5.5 - 0.1)
     assert without[0].summary.n == without[1].summary.n == 4
@@ -163,6 +189,17 @@ def test_tables_of_an_earlier_state_of_the_file_are_removed(benchmark):
     (benchmark / "tables" / "table-9.md").touch()
     write_tables(benchmark, scores, make_tables(scores))
     assert not (benchmark / "tables" / "table-9.md").exists()
+
+
+def test_what_all_tables_share_is_printed_once_below_them(benchmark, capsys):
+    show_tables(make_tables(read_benchmark_scores(benchmark)))
+    printed = capsys.readouterr().out
+    tables, _, shared = printed.partition("All tables\n")
+    assert "Table 1" in tables
+    assert "Subsets" in tables
+    assert "*: differs significantly" in tables
+    for said in ("data: embedded phantom", "empty regions:", "data.split_by (fusion: slice"):
+        assert (tables.count(said), shared.count(said)) == (0, 1), said
 
 
 def test_every_table_is_written_three_times_with_a_picture(benchmark):
