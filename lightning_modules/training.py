@@ -165,7 +165,7 @@ class TrainingModule(L.LightningModule):
                 self.follow_validation(scheduler)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step what does not follow the validation; Lightning would step the rest a checkpoint late.
+        """Step what follows no validation; Lightning would step the rest a checkpoint late.
 
         Args:
             scheduler: to step.
@@ -177,9 +177,9 @@ class TrainingModule(L.LightningModule):
     def follow_validation(self, scheduler: Any) -> None:
         """Step a ReduceLROnPlateau by the validation of this epoch, where there was one."""
         followed = self.trainer.callback_metrics.get(self.monitor)
-        if isinstance(scheduler, ReduceLROnPlateau) and validates(self.trainer):
-            if followed is not None:
-                scheduler.step(followed)
+        follows = isinstance(scheduler, ReduceLROnPlateau) and validates(self.trainer)
+        if follows and followed is not None:
+            scheduler.step(followed)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters in ``all`` and of those ``trained``."""

@@ -81,7 +81,7 @@ class Noting(TrainingModule):
         self.log(self.monitor, torch.tensor(self.curve[self.current_epoch]))
 
 
-class BrokenOff(Exception):
+class BrokenOffError(Exception):
     pass
 
 
@@ -91,7 +91,7 @@ class Breaks(Callback):
     def __init__(self, hook, epoch):
         def end(trainer, *_):
             if trainer.current_epoch == epoch:
-                raise BrokenOff
+                raise BrokenOffError
 
         setattr(self, hook, end)
 
@@ -167,7 +167,7 @@ LATE = (0.5, 0.4, 0.3, 0.6, 0.7, 0.8)  # early stopping with patience 2 never se
 )  # fmt: skip
 def test_it_ends_like_an_unbroken_one(tmp_path, curve, broken, settings):
     whole = train(tmp_path / "whole", curve, **settings)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(tmp_path / "broken", curve, breaks=Breaks(*broken), **settings)
     begun = left_in(tmp_path / "broken")["last"][1]
     resumed = train(tmp_path / "broken", curve, **settings)
@@ -180,12 +180,12 @@ def test_limits_end_where_they_say(tmp_path):
     assert max(train(tmp_path / "steps", RISING, steps=steps).steps) == steps - 1
     assert max(train(tmp_path / "stopped", LATE, stopping=2).steps) == 3 * STEPS - 1
     rates = [seen[2] for seen in train(tmp_path / "p", FALLING, scheduler=halving).steps.values()]
-    assert rates[:: STEPS] == [3e-4, 3e-4, 3e-4, 1.5e-4]
+    assert rates[::STEPS] == [3e-4, 3e-4, 3e-4, 1.5e-4]
 
 
 def test_the_best_goes_along_with_a_folder_that_is_moved(tmp_path):
     train(tmp_path / "whole", FALLING)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(tmp_path / "here", FALLING, breaks=Breaks("on_train_epoch_start", 2))
     shutil.move(tmp_path / "here", tmp_path / "elsewhere")
     train(tmp_path / "elsewhere", FALLING)

@@ -89,7 +89,7 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     line = CommandLine(["experiments/dynunet.yaml", str(SHRUNKEN)])
     line.options = CommandLine.parse(
-        ["--trainer.max_epochs=3", "--data.patches_per_epoch=16"]
+        ["--trainer.max_epochs=3", "--data.patches_per_epoch=24"]
     ).options
     graph = JobGraph()
     graph.add_training(make_planner(Path("runs-ray")).plan(line))
@@ -103,14 +103,15 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         workers = RayWorkers(cluster.address, 1, 0)
-        killed = []
+        killed, left = [], []
 
         class Killer(Quiet):
             def progress(self, running):
-                if killed or not job.run.metrics_file.is_file():
+                if killed or not job.run.last_checkpoint.is_file():
                     return
                 killed.append(node_of("runs-ray", nodes))
                 cluster.remove_node(killed[0], allow_graceful=False)
+                left.append(read_checkpoint(job.run.last_checkpoint)["epoch"])
 
         engine = Engine(Path("study-ray"), [job], workers, Killer())
         try:
@@ -118,6 +119,7 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
         finally:
             workers.stop()
         assert killed
+        assert left[0] < 2  # there was something left to train
     finally:
         cluster.shutdown()
     manifest = json.loads((job.run.folder / "manifest.json").read_text())
