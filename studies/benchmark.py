@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import InputError
-from studies.arguments import CommandLine, find_config
+from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark_file import integers, read_benchmark
 from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
 from studies.benchmark_tables import (
@@ -120,10 +120,9 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--folds", type=int, help="folds of cross-validation instead of the file's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the jobs and what they will cost, and leave; prepares the data, which may "
+    add_dry_run(
+        parser,
+        "print the jobs and what they will cost, and leave; prepares the data, which may "
         "take long for raw exams",
     )
     add_options(parser)

@@ -9,7 +9,7 @@ from typing import Any
 from errors import InputError
 from evaluation.tables import write_csv
 from lightning_modules.callbacks import read_metrics
-from studies.arguments import CommandLine, find_config
+from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
@@ -122,10 +122,9 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
     parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
     parser.add_argument("--seed", type=int, default=0, help="of random trials (default: 0)")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the jobs and what they will cost, and leave; prepares the data, which may take "
+    add_dry_run(
+        parser,
+        "print the jobs and what they will cost, and leave; prepares the data, which may take "
         "long for raw exams",
     )
     add_options(parser)

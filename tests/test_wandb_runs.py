@@ -174,6 +174,14 @@ def test_tables_hold_every_patient_and_his_picture(folders, fusion, manifest):
             assert np.asarray(picture).std() > 5  # not empty
 
 
+def test_pictures_of_one_list_are_equally_large(folders):
+    for folder, name in zip(folders, ("val/overlays", "test/overlays"), strict=True):
+        (shown,) = (row[name] for row in folder.history if name in row)
+        for file in shown["filenames"]:
+            with Image.open(folder.folder / "files" / file) as picture:
+                assert picture.size == (shown["width"], shown["height"])
+
+
 def test_panels_name_only_what_runs_log(folder_of, folders):
     runs = [
         *folders,
