@@ -209,6 +209,18 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
         )
 
 
+def begun_stage(plan: Plan) -> Run | None:
+    """Return a stage's run that began, did not finish, and that no other process trains now."""
+    for stage in plan.stages.values():
+        run = stage.run
+        found = begun_stage(stage)
+        if found is None and run.started and not run.finished and not run.is_locked():
+            found = run
+        if found is not None:
+            return found
+    return None
+
+
 def _list(names: list[str], most: int = 5) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
@@ -342,7 +354,8 @@ def _read_state(file: Path) -> dict[str, Any] | None:
 def _failure(plan: Plan) -> str:
     lines = plan.run.log_file.read_text(errors="replace").strip().splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    said = last.strip().removeprefix("lightning fit: ").removesuffix(".")
     return (
-        f"The stage {plan.run.experiment} stopped ({last.strip()}): its output is in "
+        f"The stage {plan.run.experiment} stopped ({said}): its output is in "
         f"{plan.run.log_file}; mend the cause and repeat the command with --resume."
     )
