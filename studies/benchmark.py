@@ -21,7 +21,7 @@ from studies.display import Display, title
 from studies.engine import Engine, study_folder
 from studies.report import write_report
 from studies.resolving import make_planner
-from studies.working import add_options, check_options, make_workers
+from studies.working import add_options, check_options, make_workers, share
 
 
 def main(words: Sequence[str]) -> int:
@@ -43,9 +43,9 @@ def main(words: Sequence[str]) -> int:
     folder = options.out or Path("benchmarks") / benchmark.name
     plan = make_plan(benchmark, make_planner(options.runs_dir), line)
     if options.dry_run:
-        from studies.estimate import print_estimate
+        from studies.cost_table import print_estimate
 
-        print_estimate(plan.graph.ordered())
+        print_estimate(plan.graph.ordered(), *share(options, plan.graph.ordered()))
         return 0
     with study_folder(folder, "benchmark"), make_workers(options, plan.graph.ordered()) as workers:
         set_aside_other(folder, plan)

@@ -97,12 +97,27 @@ class Planner:
         run = Run(line.experiment, run_id, self.runs_dir / line.experiment / run_id)
         return Plan(line, config, data, run, stages, determinants)
 
+    def check(self, line: CommandLine) -> dict[str, Any]:
+        """Return the configuration of a command line, its data settings looked at; prepare nothing.
+
+        Raises:
+            InputError: when a setting is unknown or cannot be.
+        """
+        config = self.parse(line)
+        self.make_data(config["data"])
+        return config
+
+    @staticmethod
+    def make_data(spec: Mapping[str, Any]) -> Any:
+        """Return a data module, not yet prepared."""
+        module_name, _, class_name = spec["class_path"].rpartition(".")
+        data_class = getattr(importlib.import_module(module_name), class_name)
+        return data_class(**spec["init_args"])
+
     def _prepare(self, spec: Mapping[str, Any]) -> Any:
         key = json.dumps(spec, sort_keys=True, default=str)
         if key not in self.prepared:
-            module_name, _, class_name = spec["class_path"].rpartition(".")
-            data_class = getattr(importlib.import_module(module_name), class_name)
-            data = data_class(**spec["init_args"])
+            data = self.make_data(spec)
             data.prepare_data()
             data.setup("fit")
             self.prepared[key] = data

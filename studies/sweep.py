@@ -16,8 +16,9 @@ from studies.display import Display
 from studies.engine import Engine, study_folder
 from studies.jobs import Job, JobGraph
 from studies.resolving import make_planner
+from studies.settings import placed
 from studies.sweep_file import Sweep, Trial, read_sweep
-from studies.working import add_options, check_options, make_workers
+from studies.working import add_options, check_options, make_workers, share
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ def main(words: Sequence[str]) -> int:
         raise InputError(f"--count is {options.count}: expected 1 or more.")
     trials = sweep.trials(options.count, options.seed)
     planner, graph = make_planner(options.runs_dir), JobGraph()
+    for trial in trials:
+        with placed(str(sweep.file), line):
+            planner.check(sweep.fit_line(trial, line))
     chosen = [
         TrialJob(trial, graph.add_training(planner.plan(sweep.fit_line(trial, line))))
         for trial in trials
     ]
     jobs = graph.ordered()
     if options.dry_run:
-        from studies.estimate import print_estimate
+        from studies.cost_table import print_estimate
 
-        print_estimate(jobs)
+        named = {one.job.id: one.trial for one in reversed(chosen)}
+        print_estimate(jobs, *share(options, jobs), named)
         return 0
     folder = options.out or Path("sweeps") / sweep.name
     with study_folder(folder, "sweep"), make_workers(options, jobs) as workers:
