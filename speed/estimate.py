@@ -3,8 +3,7 @@
     python -m speed.estimate dual_fusion [sam_adapter ...] [--out FILE.json]
 
 What it took is in ``speed/results/benchmark_<name>.json``, which `speed.benchmark` writes: run both
-on the same machine. The constants of `studies.estimate` come from these rows: START is what a job
-takes beside its training, VALIDATING and TESTING what its steps and windows leave unexplained.
+on the same machine. `studies.estimate` says how its constants follow from these files.
 """
 
 import argparse

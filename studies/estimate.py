@@ -16,15 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from studies.arguments import ROOT
 from studies.jobs import Job
 from studies.stages import Plan, architecture
 from studies.training import choose_device
 
-# Seconds on two cores, of jobs in speed/results/benchmark_*.json.
+# Seconds on two cores, from speed/results/benchmark_*.json. A job beside its training, the median:
 START = 8.0
-VALIDATING = 1.0
-TESTING = 1.0
+# A patient of a validation or a test beside the windows: the tests of DynUNet and of SegResNet
+# together have the windows of that of their late fusion, and one start and eight patients more.
+PATIENT = 0.4
 LIMIT = 120.0  # seconds for one model, its start and two steps together
 BATCHES = 4  # read to time one
 # Settings that change no cost, whatever their values: such trials are measured together.
@@ -38,14 +41,12 @@ class Work:
     Args:
         steps: of optimisation, over all epochs.
         windows: that pass forward in validation or test.
-        validated: patients, over all validations.
-        tested: patients.
+        patients: that are scored, over all validations or in the test.
     """
 
     steps: int
     windows: int
-    validated: int = 0
-    tested: int = 0
+    patients: int = 0
 
     def seconds(self, cost: Mapping[str, Any]) -> float:
         """Return how long it takes, start and all.
@@ -54,7 +55,7 @@ class Work:
             cost: seconds of a ``step``, of the ``batch`` before it, and of a ``forward`` pass.
         """
         computed = self.steps * (cost["step"] + cost["batch"]) + self.windows * cost["forward"]
-        return float(START + computed + self.validated * VALIDATING + self.tested * TESTING)
+        return float(START + computed + self.patients * PATIENT)
 
 
 def work_of(job: Job, *, trains: bool = True) -> Work:
@@ -64,14 +65,15 @@ def work_of(job: Job, *, trains: bool = True) -> Work:
         loader = plan.data.test_dataloader()
         cases = loader.dataset.cases
         if getattr(loader.dataset, "whole", False):
-            return Work(0, sum(int(case.slices) for case in cases), tested=len(cases))
-        return Work(0, _windows(plan, loader), tested=len(cases))
+            return Work(0, sum(int(case.slices) for case in cases), len(cases))
+        return Work(0, _windows(plan, loader), len(cases))
     trainer, loader = plan.config["trainer"], plan.data.val_dataloader()
     epochs = int(trainer.get("max_epochs") or 1) if trains else 1
     validations = max(1, epochs // int(trainer.get("check_val_every_n_epoch") or 1))
     steps = epochs * len(plan.data.train_dataloader()) if trains else 0
-    patients = validations * len(loader.dataset.cases)
-    return Work(steps, validations * _windows(plan, loader), validated=patients)
+    return Work(
+        steps, validations * _windows(plan, loader), validations * len(loader.dataset.cases)
+    )
 
 
 def _windows(plan: Plan, loader: Any) -> int:
@@ -121,16 +123,25 @@ def distinct(asked: Mapping[str, Any]) -> str:
     return json.dumps(without(asked), sort_keys=True)
 
 
-def batch_seconds(loader: Any) -> float:
-    """Return how long a batch of a training takes to be read; 0 where other processes do it."""
+def batch_seconds(loader: Any, threads: int) -> float:
+    """Return how long a batch of a training takes to be read; 0 where other processes do it.
+
+    Args:
+        loader: of the training.
+        threads: of the processor that a job will have.
+    """
     if loader.num_workers:
         return 0.0
-    batches, found = iter(loader), []
-    for _ in range(BATCHES):
-        began = time.perf_counter()
-        if next(batches, None) is None:
-            break
-        found.append(time.perf_counter() - began)
+    before, batches, found = torch.get_num_threads(), iter(loader), []
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(BATCHES):
+            began = time.perf_counter()
+            if next(batches, None) is None:
+                break
+            found.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
     return min(found, default=0.0)
 
 
@@ -157,7 +168,7 @@ class Costs:
             print(f"measuring a step of {job.run.experiment}", flush=True)
             self.measured[key] = ask(asked, self.threads)
         if id(data) not in self.batches:
-            self.batches[id(data)] = batch_seconds(data.train_dataloader())
+            self.batches[id(data)] = batch_seconds(data.train_dataloader(), self.threads)
         cost = self.measured[key]
         return cost if isinstance(cost, str) else {**cost, "batch": self.batches[id(data)]}
 

@@ -1,5 +1,7 @@
 """What a dry run counts and measures."""
 
+import json
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from studies import estimate
 from studies.estimate import Costs, Work, ask, batch_seconds, distinct, question, work_of
 from studies.measure import measure
+from tests.conftest import ROOT
 
 MODEL = {
     "class_path": "lightning_modules.BackboneModule",
@@ -58,17 +61,31 @@ def test_windows_are_those_of_the_sliding_window():
     assert (work.steps, work.windows) == (3 * 5, 3 * sum(seen))
     assert work_of(job("test", [16, 16, 16], shapes)).windows == 2 * sum(seen)
     assert work_of(job("fit", [16, 16, 16], shapes), trains=False) == Work(0, sum(seen), 2)
-    assert (work.validated, work.tested) == (3 * 2, 0)
-    assert work_of(job("test", [16, 16, 16], shapes)).tested == 4
+    assert work.patients == 3 * 2
+    assert work_of(job("test", [16, 16, 16], shapes)).patients == 4
 
 
 def test_a_job_takes_its_start_its_steps_its_windows_and_its_patients():
     cost = {"step": 2.0, "batch": 0.5, "forward": 0.25}
     assert Work(0, 0).seconds(cost) == estimate.START
-    assert Work(4, 8, 0, 0).seconds(cost) - estimate.START == 4 * 2.5 + 8 * 0.25
-    assert Work(0, 0, 3, 5).seconds(cost) - estimate.START == pytest.approx(
-        3 * estimate.VALIDATING + 5 * estimate.TESTING
-    )
+    assert Work(4, 8).seconds(cost) - estimate.START == 4 * 2.5 + 8 * 0.25
+    assert Work(0, 0, 3).seconds(cost) - estimate.START == pytest.approx(3 * estimate.PATIENT)
+
+
+def test_start_and_patients_are_what_the_shipped_benchmarks_took():
+    result = json.loads((ROOT / "speed" / "results" / "benchmark_dual_fusion.json").read_text())
+    took = {
+        name.partition("-")[0]: s for name, s in result["jobs_seconds"].items() if "." not in name
+    }
+    tests = {name.partition("-")[0]: s for name, s in result["jobs_seconds"].items() if "." in name}
+    trained = {
+        one["system"]: 60 * one["training_minutes_without_stages"] for one in result["systems"]
+    }
+    starts = [took[name] - seconds for name, seconds in trained.items()]
+    assert statistics.median(starts) == pytest.approx(estimate.START, abs=1.5)
+    beside = tests["dynunet"] + tests["segresnet"] - tests["late_fusion"]
+    patients = result["systems"][0]["held_out_phantoms"]
+    assert beside == pytest.approx(estimate.START + patients * estimate.PATIENT, abs=3)
 
 
 def test_validations_are_as_rare_as_they_are_asked_for():
@@ -146,6 +163,6 @@ def test_a_batch_is_timed_where_this_process_reads_it():
     class Loader(list):
         num_workers = 0
 
-    assert batch_seconds(Loader([1, 2])) > 0
-    assert batch_seconds(Loader()) == 0
-    assert batch_seconds(SimpleNamespace(num_workers=2)) == 0  # beside the steps
+    assert batch_seconds(Loader([1, 2]), 1) > 0
+    assert batch_seconds(Loader(), 1) == 0
+    assert batch_seconds(SimpleNamespace(num_workers=2), 1) == 0  # beside the steps

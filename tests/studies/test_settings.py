@@ -39,7 +39,8 @@ def planner(parser, tmp_path, monkeypatch):
         ("trainr.max_epochs", "trainer.max_epochs"),
         ("modl.size", "model.size"),
         ("resum", "resume"),
-        ("epochs", ""),
+        ("epochs", "trainer.max_epochs"),
+        ("quantum", ""),
         ("trainer.quantum", ""),  # the name of the group is no likeness
         ("batch", "batch_size"),
     ],
