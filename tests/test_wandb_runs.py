@@ -29,6 +29,7 @@ def folder_of(workplace):
             program, cwd=workplace, env=own, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "sizes do not match" not in result.stdout + result.stderr  # of pictures in a list
 
     def find(name: str, overlay: Path = SHRUNKEN) -> Path:
         runs = workplace / "runs-wandb" / name
