@@ -10,7 +10,7 @@ from rich.table import Table
 
 from studies.estimate import Costs, work_of
 from studies.jobs import Job
-from studies.sweep_file import Trial
+from studies.sweep_file import Trial, short_names
 
 NUMBERS = ("parameters", "trained", "memory", "disk", "time")
 
@@ -106,12 +106,6 @@ def makespan(jobs: Sequence[Job], seconds: Mapping[str, float], at_once: int) ->
         first = min(running, key=lambda name: running[name])
         now = running.pop(first)
     return now
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return the last parts of parameter names, where these tell them apart; else all of each."""
-    short = [name.rpartition(".")[2] for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _duration(seconds: float) -> str:

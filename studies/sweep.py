@@ -17,7 +17,7 @@ from studies.engine import Engine, study_folder
 from studies.jobs import Job, JobGraph
 from studies.resolving import make_planner
 from studies.settings import placed
-from studies.sweep_file import Sweep, Trial, read_sweep
+from studies.sweep_file import Sweep, Trial, read_sweep, short_names
 from studies.working import add_options, check_options, make_workers, share
 
 
@@ -106,9 +106,10 @@ def _print(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title=f"Sweep {sweep.name}", title_justify="left")
-    names = ["trial", *sweep.parameters, sweep.metric, "trained"]
-    for name in names:
-        table.add_column(name, justify="left" if name in sweep.parameters else "right")
+    swept = list(sweep.parameters)
+    names = ["trial", *swept, sweep.metric, "trained"]
+    for name, header in zip(names, ["trial", *short_names(swept), *names[-2:]], strict=True):
+        table.add_column(header, justify="left" if name in swept else "right")
     for row in rows:
         score = row[sweep.metric]
         cells = {**row, sweep.metric: "-" if score is None else f"{score:.4f}"}

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from studies import cost_table
-from studies.cost_table import makespan, print_estimate, short_names
+from studies.cost_table import makespan, print_estimate
 from studies.estimate import Work
-from studies.sweep_file import Trial
+from studies.sweep_file import Trial, short_names
 
 NAMES = ("model.head.init_args.attention", "model.head.init_args.channels", "data.drop_rate")
 
