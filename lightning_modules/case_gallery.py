@@ -88,7 +88,11 @@ def log_cases(
     """
     import wandb
 
-    images = {name: wandb.Image(picture, caption=name) for name, picture in pictures.items()}
+    shown = {
+        name: found if isinstance(found, np.ndarray) else np.asarray(wandb.Image(found).image)
+        for name, found in pictures.items()
+    }
+    images = {name: wandb.Image(one, caption=name) for name, one in of_one_size(shown).items()}
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = wandb.Table(columns=[*columns, "overlay"])
     for row in rows:
@@ -97,3 +101,22 @@ def log_cases(
     if images:
         logged[f"{subset}/overlays"] = list(images.values())
     run.log(logged, step=step, commit=True)
+
+
+def of_one_size(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return RGB pictures with margins of their own background, so that all are equally large.
+
+    W&B shows the pictures of a list at the size of the first, and complains of others.
+
+    Args:
+        pictures: by name, (height, width, 3) or with an alpha channel, uint8.
+    """
+    height = max((picture.shape[0] for picture in pictures.values()), default=0)
+    width = max((picture.shape[1] for picture in pictures.values()), default=0)
+    found = {}
+    for name, picture in pictures.items():
+        rows, columns = picture.shape[:2]
+        top, left = (height - rows) // 2, (width - columns) // 2
+        found[name] = np.full((height, width, 3), picture[0, 0, :3], np.uint8)
+        found[name][top : top + rows, left : left + columns] = picture[..., :3]
+    return found

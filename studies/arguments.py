@@ -1,5 +1,6 @@
 """The command line as a list of words: which file is the experiment, what goes to its stages."""
 
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,6 +125,12 @@ def _is_negative_number(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def add_dry_run(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``--dry-run``; ``--dry_run``, as the options of a training are spelled, means it too."""
+    parser.add_argument("--dry-run", action="store_true", help=purpose)
+    parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
 
 
 def find_config(name: str) -> Path:

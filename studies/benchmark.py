@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import InputError
-from studies.arguments import CommandLine, find_config
+from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark_file import integers, read_benchmark
 from studies.benchmark_plan import BenchmarkPlan, check_forwarded, make_plan
 from studies.benchmark_tables import (
@@ -21,7 +21,7 @@ from studies.display import Display, title
 from studies.engine import Engine, study_folder
 from studies.report import write_report
 from studies.resolving import make_planner
-from studies.working import add_options, check_options, make_workers
+from studies.working import add_options, check_options, make_workers, share
 
 
 def main(words: Sequence[str]) -> int:
@@ -43,9 +43,9 @@ def main(words: Sequence[str]) -> int:
     folder = options.out or Path("benchmarks") / benchmark.name
     plan = make_plan(benchmark, make_planner(options.runs_dir), line)
     if options.dry_run:
-        from studies.estimate import print_estimate
+        from studies.cost_table import print_estimate
 
-        print_estimate(plan.graph.ordered())
+        print_estimate(plan.graph.ordered(), *share(options, plan.graph.ordered()))
         return 0
     with study_folder(folder, "benchmark"), make_workers(options, plan.graph.ordered()) as workers:
         set_aside_other(folder, plan)
@@ -120,10 +120,9 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--folds", type=int, help="folds of cross-validation instead of the file's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the jobs and what they will cost, and leave; prepares the data, which may "
+    add_dry_run(
+        parser,
+        "print the jobs and what they will cost, and leave; prepares the data, which may "
         "take long for raw exams",
     )
     add_options(parser)

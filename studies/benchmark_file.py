@@ -28,6 +28,7 @@ KEYS = (
 )
 ENTRY_KEYS = ("file", "label", "overlays", "options")
 TABLE_KEYS = ("title", "experiments", "metrics", "regions", "scope", "variants", "published")
+TEST_OPTIONS = ("data", "model", "trainer", "rule", "postprocessing")  # or how they begin
 METRICS = (
     "dice",
     "hd95",
@@ -285,7 +286,14 @@ def _variant(item: Any, path: Path) -> Variant:
         raise InputError(f"{path}: test holds {item!r}, expected keys name and options.")
     only_keys(item, ("name", "options"), f"{path}: test")
     name = _name(item["name"], f"{path}: test")
-    return Variant(name, tuple(option_words(item["options"], f"{path}: test {name}")))
+    words = option_words(item["options"], f"{path}: test {name}")
+    for option in item["options"]:
+        if str(option).partition(".")[0] not in TEST_OPTIONS:
+            raise InputError(
+                f"{path}: test {name} has the unknown option {option}: expected data.*, model.*, "
+                "trainer.*, rule or postprocessing."
+            )
+    return Variant(name, tuple(words))
 
 
 def _check_table(table: Any, benchmark: Benchmark) -> None:

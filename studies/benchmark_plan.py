@@ -13,6 +13,7 @@ from studies.benchmark_file import Benchmark, Entry
 from studies.fairness import check_fair, protocol_of
 from studies.jobs import Job, JobGraph
 from studies.runs import write_atomically
+from studies.settings import placed
 from studies.stages import Parse, Planner
 
 
@@ -130,8 +131,8 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     Raises:
         InputError: an experiment does not resolve, or the comparison is unfair.
     """
-    differences = compare_protocols(benchmark, planner.parse, line)
-    _check_variants(benchmark, planner.parse, line)
+    differences = compare_protocols(benchmark, planner.check, line)
+    _check_variants(benchmark, planner.check, line)
     graph = JobGraph()
     cells: list[Cell] = []
     folds: list[int | None] = [*benchmark.folds] or [None]
@@ -150,15 +151,13 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
 
 
 def _check_variants(benchmark: Benchmark, parse: Parse, line: CommandLine) -> None:
-    """Refuse a further test with a data setting that there is none of."""
+    """Refuse a further test with a data setting that there is none of, or that cannot be."""
     for variant in benchmark.variants:
         words = [word for word in variant.options if word.startswith("--data.")]
         asked = _line(benchmark, benchmark.entries[0], line)
         asked = CommandLine(asked.configs, [*asked.options, *CommandLine.parse(words).options])
-        try:
+        with placed(f"{benchmark.file}: test {variant.name}", line):
             parse(asked)
-        except InputError as error:
-            raise InputError(f"{benchmark.file}: test {variant.name}: {error}") from error
 
 
 def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:
@@ -181,10 +180,11 @@ def compare_protocols(
     """
 
     def protocols(*, own: bool) -> dict[str, dict[str, Any]]:
-        return {
-            entry.system: protocol_of(parse(_line(benchmark, entry, line, own=own)))
-            for entry in benchmark.entries
-        }
+        found = {}
+        for entry in benchmark.entries:
+            with placed(f"{benchmark.file}: {entry.system}", line):
+                found[entry.system] = protocol_of(parse(_line(benchmark, entry, line, own=own)))
+        return found
 
     return check_fair(protocols(own=True), protocols(own=False), benchmark.allow_different)
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from errors import InputError
 from evaluation.statistics import patients_of
+from studies.arguments import ROOT
 from studies.benchmark_tables import BenchmarkScores, provenance, read_benchmark_scores
+from studies.runs import run_named
 from studies.side_by_side import SideBySide, side_by_side
 
+BENCHMARK_FILES = "experiments/benchmarks"
 NAMED_AT_MOST = 6
 
 
@@ -54,6 +57,27 @@ def benchmark_systems(
     added = [said for said in beside.provenance.remarks if said not in own.remarks]
     own = replace(own, remarks=[*added, *own.remarks])
     return scores, replace(beside, provenance=own), remarks
+
+
+def refuse_unrun(path: Path, runs_dir: Path) -> None:
+    """Say how a benchmark is made, where its folder or its file is named and there is none yet.
+
+    Raises:
+        InputError: naming the command.
+    """
+    is_file = path.suffix == ".yaml"
+    if path.resolve().parent.name != "benchmarks" or (path.is_file() and not is_file):
+        return
+    if (path / "per_case.csv").is_file() or run_named(str(path), runs_dir) is not None:
+        return
+    file = f"{BENCHMARK_FILES}/{path.name}.yaml"
+    shipped = any((place / file).is_file() for place in (Path(), ROOT))
+    folder = Path("benchmarks", path.stem) if is_file else path
+    told = path if is_file else file if shipped else "FILE"
+    raise InputError(
+        f"{folder} holds no benchmark yet, looked for from {Path.cwd()}: run `lightning benchmark "
+        f"{told}` first, which also writes its page."
+    )
 
 
 def _open(scores: BenchmarkScores) -> list[str]:

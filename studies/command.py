@@ -22,6 +22,7 @@ from studies.arguments import DEFAULTS, CommandLine, find_config
 from studies.environment import is_main_process
 from studies.option_help import BriefParser
 from studies.recall import Recall, recall
+from studies.settings import ExperimentParser, explain
 from studies.stages import Planner
 
 
@@ -46,6 +47,7 @@ class ExperimentCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=BriefParser,
             save_config_callback=None,
+            parser_class=ExperimentParser,
             seed_everything_default=0,
             parser_kwargs={
                 "exit_on_error": False,
@@ -133,7 +135,7 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise explain(error, self.line, typed=True) from error
         # a checkpoint's constructor arguments are read by studies.recall, never by LightningCLI
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
@@ -142,7 +144,7 @@ class ExperimentCLI(LightningCLI):
         try:
             return self.plain(parser, parser.parse_args(line.words()))
         except ArgumentError as error:
-            raise InputError(f"{line.configs[0]}: {' '.join(str(error).split())}") from error
+            raise explain(error, line, typed=False) from error
 
     @staticmethod
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:

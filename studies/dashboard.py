@@ -10,6 +10,7 @@ from rich.tree import Tree
 
 from errors import InputError
 from studies.account import has_key, mode
+from studies.arguments import add_dry_run
 
 Kind = Literal["lines", "bars", "scatter", "pictures", "table", "differences"]
 SYSTEM = "gliofuse.system"  # in every run's configuration: experiment, overlays, options
@@ -254,7 +255,7 @@ def main(words: list[str]) -> int:
         help="only the runs of this group as W&B names it, a benchmark with its "
         "cohort, such as 'dual_fusion 3d-0123abcd' (default: all)",
     )
-    add("--dry_run", action="store_true", help="only show what would be built")
+    add_dry_run(parser, "only show what would be built")
     options = parser.parse_args(words)
     hindrance, remedy = obstacle()
     if not hindrance and not options.dry_run:
@@ -262,7 +263,7 @@ def main(words: list[str]) -> int:
         return 0
     Console(highlight=False).print(tree(options.project, options.group))
     if not hindrance:
-        print("\nNothing was built (--dry_run); without it this page is made on W&B.")
+        print("\nNothing was built (--dry-run); without it this page is made on W&B.")
         return 0
     print(f"\nNothing was built: {hindrance}. To build it:")
     print(f"  {remedy}")

@@ -1,24 +1,37 @@
-"""What a study will cost, from one measured step of every distinct model: ``--dry-run``."""
+"""What a study will cost: ``--dry-run``.
+
+Included are what every process needs to start, the batches of a training (read and augmented as in
+it), its optimisation steps, every validation, and every test with its metrics. Each distinct
+network is measured once on noise, with the threads that a job will have. Not included: preparing
+the cohort, which is done by then, pictures, and early stopping, which makes it less.
+"""
 
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import torch
 
 from studies.arguments import ROOT
 from studies.jobs import Job
 from studies.stages import Plan, architecture
 from studies.training import choose_device
 
+# Seconds on two cores, from speed/results/benchmark_*.json. A job beside its training, the median:
+START = 8.0
+# A patient of a validation or a test beside the windows: the tests of DynUNet and of SegResNet
+# together have the windows of that of their late fusion, and one start and eight patients more.
+PATIENT = 0.4
 LIMIT = 120.0  # seconds for one model, its start and two steps together
+BATCHES = 4  # read to time one
+# Settings that change no cost, whatever their values: such trials are measured together.
+FREE = ("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing")
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,21 @@ class Work:
     Args:
         steps: of optimisation, over all epochs.
         windows: that pass forward in validation or test.
+        patients: that are scored, over all validations or in the test.
     """
 
     steps: int
     windows: int
+    patients: int = 0
 
-    def seconds(self, cost: dict[str, Any]) -> float:
-        """Return how long it takes at a measured cost."""
-        return float(self.steps * cost["step"] + self.windows * cost["forward"])
+    def seconds(self, cost: Mapping[str, Any]) -> float:
+        """Return how long it takes, start and all.
+
+        Args:
+            cost: seconds of a ``step``, of the ``batch`` before it, and of a ``forward`` pass.
+        """
+        computed = self.steps * (cost["step"] + cost["batch"]) + self.windows * cost["forward"]
+        return float(START + computed + self.patients * PATIENT)
 
 
 def work_of(job: Job, *, trains: bool = True) -> Work:
@@ -43,12 +63,17 @@ def work_of(job: Job, *, trains: bool = True) -> Work:
     plan = job.plan
     if job.kind == "test":
         loader = plan.data.test_dataloader()
+        cases = loader.dataset.cases
         if getattr(loader.dataset, "whole", False):
-            return Work(0, sum(int(case.slices) for case in loader.dataset.cases))
-        return Work(0, _windows(plan, loader))
-    epochs = int(plan.config["trainer"].get("max_epochs") or 1) if trains else 1
-    windows = epochs * _windows(plan, plan.data.val_dataloader())
-    return Work(epochs * len(plan.data.train_dataloader()), windows)
+            return Work(0, sum(int(case.slices) for case in cases), len(cases))
+        return Work(0, _windows(plan, loader), len(cases))
+    trainer, loader = plan.config["trainer"], plan.data.val_dataloader()
+    epochs = int(trainer.get("max_epochs") or 1) if trains else 1
+    validations = max(1, epochs // int(trainer.get("check_val_every_n_epoch") or 1))
+    steps = epochs * len(plan.data.train_dataloader()) if trains else 0
+    return Work(
+        steps, validations * _windows(plan, loader), validations * len(loader.dataset.cases)
+    )
 
 
 def _windows(plan: Plan, loader: Any) -> int:
@@ -85,7 +110,70 @@ def question(plan: Plan) -> dict[str, Any]:
     }
 
 
-def ask(asked: dict[str, Any], limit: float = LIMIT) -> dict[str, Any] | str:
+def distinct(asked: Mapping[str, Any]) -> str:
+    """Return what tells measurements apart: all of a question but settings that change no cost."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("{"):  # the network of a stage
+            return without(json.loads(value))
+        if isinstance(value, Mapping):
+            return {name: without(inner) for name, inner in value.items() if name not in FREE}
+        return [without(inner) for inner in value] if isinstance(value, list) else value
+
+    return json.dumps(without(asked), sort_keys=True)
+
+
+def batch_seconds(loader: Any, threads: int) -> float:
+    """Return how long a batch of a training takes to be read; 0 where other processes do it.
+
+    Args:
+        loader: of the training.
+        threads: of the processor that a job will have.
+    """
+    if loader.num_workers:
+        return 0.0
+    before, batches, found = torch.get_num_threads(), iter(loader), []
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(BATCHES):
+            began = time.perf_counter()
+            if next(batches, None) is None:
+                break
+            found.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return min(found, default=0.0)
+
+
+class Costs:
+    """What jobs cost; each distinct network is measured once.
+
+    Args:
+        threads: of the processor that a job will have.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.measured: dict[str, dict[str, Any] | str] = {}
+        self.batches: dict[int, float] = {}
+
+    def of(self, job: Job) -> dict[str, Any] | str:
+        """Return what `studies.measure` found for the network of a job, or why it found nothing.
+
+        ``batch`` is added, the seconds that a batch of the job's own data takes to be read.
+        """
+        asked, data = question(job.plan), job.plan.data
+        key = distinct(asked)
+        if key not in self.measured:
+            print(f"measuring a step of {job.run.experiment}", flush=True)
+            self.measured[key] = ask(asked, self.threads)
+        if id(data) not in self.batches:
+            self.batches[id(data)] = batch_seconds(data.train_dataloader(), self.threads)
+        cost = self.measured[key]
+        return cost if isinstance(cost, str) else {**cost, "batch": self.batches[id(data)]}
+
+
+def ask(asked: dict[str, Any], threads: int, limit: float = LIMIT) -> dict[str, Any] | str:
     """Measure one step in a process of its own; return why not where that fails."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
@@ -95,7 +183,7 @@ def ask(asked: dict[str, Any], limit: float = LIMIT) -> dict[str, Any] | str:
             capture_output=True,
             text=True,
             timeout=limit,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
             check=True,
         )
     except subprocess.TimeoutExpired:
@@ -105,57 +193,3 @@ def ask(asked: dict[str, Any], limit: float = LIMIT) -> dict[str, Any] | str:
         return f"not measured ({last})"
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def print_estimate(jobs: Sequence[Job]) -> None:
-    """Print the jobs of a study as a table, with what each will cost."""
-    costs: dict[str, dict[str, Any] | str] = {}
-    table = Table(box=box.SIMPLE_HEAD)
-    for header in ("job", "needs", "done", "parameters", "trained", "memory", "disk", "time"):
-        left = header in ("job", "needs", "done")
-        table.add_column(header, justify="left" if left else "right", no_wrap=not left)
-    seconds, disk, unknown = 0.0, 0.0, 0
-    for job in jobs:
-        name = f"{job.run.experiment} {job.run.id}"
-        if job.kind == "test":
-            name = f"  test {job.variant}".rstrip()
-        needs = ", ".join(stage.run.experiment for stage in job.plan.stages.values())
-        needs = needs if job.kind == "fit" else ""
-        if job.finished():
-            table.add_row(name, needs, "yes", *[""] * 5)
-            continue
-        asked = question(job.plan)
-        key = json.dumps(asked, sort_keys=True)
-        if key not in costs:
-            print(f"measuring a step of {job.run.experiment}", flush=True)
-            costs[key] = ask(asked)
-        cost = costs[key]
-        if isinstance(cost, str):
-            unknown += 1
-            table.add_row(name, needs, "no", *[""] * 4, cost)
-            continue
-        takes = work_of(job, trains=cost["step"] > 0).seconds(cost)
-        seconds += takes
-        if job.kind == "test":
-            table.add_row(name, needs, "no", "", "", "", "", _duration(takes))
-            continue
-        disk += cost["checkpoint_gb"]
-        counts = cost["parameters"]
-        sizes = [f"{cost['memory_gb']:.1f} GB", f"{cost['checkpoint_gb']:.2f} GB"]
-        numbers = [f"{counts['all']:,}", f"{counts['trained']:,}"]
-        table.add_row(name, needs, "no", *numbers, *sizes, _duration(takes))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    console.print(
-        f"Together {_duration(seconds)} one after another and {disk:.2f} GB. An estimate: steps x "
-        "epochs from one measured step on noise, validation and test from one forward pass x "
-        "windows. Not measured: reading data, augmentation, metrics, pictures, the start of each "
-        "process (some 10 s), and early stopping, which makes it less."
-        + (f" {unknown} jobs could not be measured." if unknown else ""),
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -25,7 +25,7 @@ from evaluation.tables import read_csv
 from evaluation.variants_figure import variants_png
 from evaluation.viewed_case import ViewedCase
 from evaluation.viewer_volumes import packed
-from studies.benchmark_systems import benchmark_systems
+from studies.benchmark_systems import benchmark_systems, refuse_unrun
 from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
 from studies.environment import versions
@@ -89,6 +89,8 @@ def write_report(
         title, tables = str(scores.plan["name"]), make_tables(scores, **given)
         variants = variant_tables(scores, tables)
     else:
+        for source in sources:
+            refuse_unrun(Path(source), runs_dir)
         tested = [find_tested(str(source), runs_dir) for source in sources]
         beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
         title = _title(list(beside.systems))

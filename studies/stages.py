@@ -97,12 +97,27 @@ class Planner:
         run = Run(line.experiment, run_id, self.runs_dir / line.experiment / run_id)
         return Plan(line, config, data, run, stages, determinants)
 
+    def check(self, line: CommandLine) -> dict[str, Any]:
+        """Return the configuration of a command line, its data settings looked at; prepare nothing.
+
+        Raises:
+            InputError: when a setting is unknown or cannot be.
+        """
+        config = self.parse(line)
+        self.make_data(config["data"])
+        return config
+
+    @staticmethod
+    def make_data(spec: Mapping[str, Any]) -> Any:
+        """Return a data module, not yet prepared."""
+        module_name, _, class_name = spec["class_path"].rpartition(".")
+        data_class = getattr(importlib.import_module(module_name), class_name)
+        return data_class(**spec["init_args"])
+
     def _prepare(self, spec: Mapping[str, Any]) -> Any:
         key = json.dumps(spec, sort_keys=True, default=str)
         if key not in self.prepared:
-            module_name, _, class_name = spec["class_path"].rpartition(".")
-            data_class = getattr(importlib.import_module(module_name), class_name)
-            data = data_class(**spec["init_args"])
+            data = self.make_data(spec)
             data.prepare_data()
             data.setup("fit")
             self.prepared[key] = data
@@ -207,6 +222,18 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
             "--data.allow_seen_patients true and say so beside the scores."
         )
+
+
+def begun_stage(plan: Plan) -> Run | None:
+    """Return a stage's run that began, did not finish, and that no other process trains now."""
+    for stage in plan.stages.values():
+        run = stage.run
+        found = begun_stage(stage)
+        if found is None and run.started and not run.finished and not run.is_locked():
+            found = run
+        if found is not None:
+            return found
+    return None
 
 
 def _list(names: list[str], most: int = 5) -> str:
@@ -334,7 +361,8 @@ def _start(
 def _failure(plan: Plan) -> str:
     lines = plan.run.log_file.read_text(errors="replace").strip().splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    said = last.strip().removeprefix("lightning fit: ").removesuffix(".")
     return (
-        f"The stage {plan.run.experiment} stopped ({last.strip()}): its output is in "
+        f"The stage {plan.run.experiment} stopped ({said}): its output is in "
         f"{plan.run.log_file}; mend the cause and repeat the command with --resume."
     )

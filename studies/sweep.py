@@ -9,15 +9,16 @@ from typing import Any
 from errors import InputError
 from evaluation.tables import write_csv
 from lightning_modules.callbacks import read_metrics
-from studies.arguments import CommandLine, find_config
+from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
 from studies.engine import Engine, study_folder
 from studies.jobs import Job, JobGraph
 from studies.resolving import make_planner
-from studies.sweep_file import Sweep, Trial, read_sweep
-from studies.working import add_options, check_options, make_workers
+from studies.settings import placed
+from studies.sweep_file import Sweep, Trial, read_sweep, short_names
+from studies.working import add_options, check_options, make_workers, share
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ def main(words: Sequence[str]) -> int:
         raise InputError(f"--count is {options.count}: expected 1 or more.")
     trials = sweep.trials(options.count, options.seed)
     planner, graph = make_planner(options.runs_dir), JobGraph()
+    for trial in trials:
+        with placed(str(sweep.file), line):
+            planner.check(sweep.fit_line(trial, line))
     chosen = [
         TrialJob(trial, graph.add_training(planner.plan(sweep.fit_line(trial, line))))
         for trial in trials
     ]
     jobs = graph.ordered()
     if options.dry_run:
-        from studies.estimate import print_estimate
+        from studies.cost_table import print_estimate
 
-        print_estimate(jobs)
+        named = {one.job.id: one.trial for one in reversed(chosen)}
+        print_estimate(jobs, *share(options, jobs), named)
         return 0
     folder = options.out or Path("sweeps") / sweep.name
     with study_folder(folder, "sweep"), make_workers(options, jobs) as workers:
@@ -101,9 +106,10 @@ def _print(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title=f"Sweep {sweep.name}", title_justify="left")
-    names = ["trial", *sweep.parameters, sweep.metric, "trained"]
-    for name in names:
-        table.add_column(name, justify="left" if name in sweep.parameters else "right")
+    swept = list(sweep.parameters)
+    names = ["trial", *swept, sweep.metric, "trained"]
+    for name, header in zip(names, ["trial", *short_names(swept), *names[-2:]], strict=True):
+        table.add_column(header, justify="left" if name in swept else "right")
     for row in rows:
         score = row[sweep.metric]
         cells = {**row, sweep.metric: "-" if score is None else f"{score:.4f}"}
@@ -122,10 +128,9 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
     parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
     parser.add_argument("--seed", type=int, default=0, help="of random trials (default: 0)")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the jobs and what they will cost, and leave; prepares the data, which may take "
+    add_dry_run(
+        parser,
+        "print the jobs and what they will cost, and leave; prepares the data, which may take "
         "long for raw exams",
     )
     add_options(parser)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,12 @@ def read_sweep(file: str) -> Sweep:
         maximise=goal == "maximize" or not metric,
         run_cap=content.get("run_cap"),
     )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return the last parts of parameter names, where these tell them apart; else all of each."""
+    short = [name.rpartition(".")[2] for name in names]
+    return short if len(set(short)) == len(short) else list(names)
 
 
 def _line(command: Any, path: Path) -> CommandLine:

@@ -43,7 +43,14 @@ from studies.environment import (
     versions,
 )
 from studies.runs import Run, write_atomically
-from studies.stages import Plan, architecture, check_checkpoint, replace_strings, train_stages
+from studies.stages import (
+    Plan,
+    architecture,
+    begun_stage,
+    check_checkpoint,
+    replace_strings,
+    train_stages,
+)
 from studies.summary import training_summary
 
 TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
@@ -120,11 +127,11 @@ class Training:
         run = self.run
         if self.overwrite:
             run.discard()
-        elif run.started and not self.resume:
+        elif not self.resume and (begun := run if run.started else begun_stage(self.plan)):
+            what = "This training" if begun is run else f"Its stage {begun.experiment}"
             raise InputError(
-                f"This training was begun before and not finished ({run.folder}): repeat the "
-                "command with --resume to go on from its last epoch, or with --overwrite to start "
-                "again."
+                f"{what} was begun before and not finished ({begun.folder}): repeat the command "
+                "with --resume to go on from its last epoch, or with --overwrite to start again."
             )
 
     @staticmethod

@@ -83,10 +83,25 @@ def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
     """
     for job in jobs:  # here once, not by every job in its log
         check_account(job.plan.config)
-    spread = _spread(jobs)
-    gpus = [] if spread else _gpus(jobs)
-    at_once = wanted or jobs_at_once(cores(), len(gpus), spread=spread)
-    return LocalWorkers(at_once, max(1, cores() // at_once), gpus if len(gpus) > 1 else [])
+    gpus = [] if _spread(jobs) else _gpus(jobs)
+    at_once, threads = _share(wanted, jobs, gpus)
+    return LocalWorkers(at_once, threads, gpus if len(gpus) > 1 else [])
+
+
+def share(options: argparse.Namespace, jobs: Sequence[Job]) -> tuple[int, int]:
+    """Return how many jobs this machine does at once, and the threads of its processor for each.
+
+    Args:
+        options: those of `add_options`; of jobs on a Ray cluster one is taken to be done at once.
+        jobs: what will be done.
+    """
+    at_once, threads = _share(options.jobs, jobs, [] if _spread(jobs) else _gpus(jobs))
+    return (1, options.cpus_per_job or threads) if options.ray else (at_once, threads)
+
+
+def _share(wanted: int | None, jobs: Sequence[Job], gpus: Sequence[str]) -> tuple[int, int]:
+    at_once = wanted or jobs_at_once(cores(), len(gpus), spread=_spread(jobs))
+    return at_once, max(1, cores() // at_once)
 
 
 def _spread(jobs: Sequence[Job]) -> bool:

@@ -29,6 +29,7 @@ def folder_of(workplace):
             program, cwd=workplace, env=own, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "sizes do not match" not in result.stdout + result.stderr  # of pictures in a list
 
     def find(name: str, overlay: Path = SHRUNKEN) -> Path:
         runs = workplace / "runs-wandb" / name
@@ -172,6 +173,14 @@ def test_tables_hold_every_patient_and_his_picture(folders, fusion, manifest):
         with Image.open(overlay["path"]) as picture:
             assert picture.size == (overlay["width"], overlay["height"])
             assert np.asarray(picture).std() > 5  # not empty
+
+
+def test_pictures_of_one_list_are_equally_large(folders):
+    for folder, name in zip(folders, ("val/overlays", "test/overlays"), strict=True):
+        (shown,) = (row[name] for row in folder.history if name in row)
+        for file in shown["filenames"]:
+            with Image.open(folder.folder / "files" / file) as picture:
+                assert picture.size == (shown["width"], shown["height"])
 
 
 def test_panels_name_only_what_runs_log(folder_of, folders):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_modules import case_gallery
-from lightning_modules.case_gallery import CaseGallery, mean_dice
+from lightning_modules.case_gallery import CaseGallery, mean_dice, of_one_size
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,14 @@ def test_the_worst_and_the_best_are_kept(monkeypatch):
         gallery.on_test_batch_end(trainer, module, outputs, None, 0)
     assert list(gallery.pictures) == ["d", "a", "e"]
     assert "f" not in drawn  # never drawn: neither low nor high
+
+
+def test_smaller_pictures_get_margins_of_their_background():
+    dark, light = np.full((2, 5, 4), 10, np.uint8), np.full((4, 2, 3), 200, np.uint8)
+    dark[1], light[0, 1] = 77, 5  # what they show
+    found = of_one_size({"dark": dark, "light": light})
+    assert [picture.shape for picture in found.values()] == [(4, 5, 3)] * 2
+    assert found["dark"][..., 0].tolist() == [[10] * 5, [10] * 5, [77] * 5, [10] * 5]
+    assert found["light"][0, :, 2].tolist() == [200, 200, 5, 200, 200]
+    assert (found["light"][1:] == 200).all()
+    assert of_one_size({}) == {}

@@ -59,7 +59,8 @@ def planner(tmp_path, monkeypatch):
     for name in ("dynunet", "segresnet", "late", "fusion", "over"):
         Path(f"{name}.yaml").touch()
     made = Planner(parse, tmp_path / "runs")
-    monkeypatch.setattr(made, "_prepare", lambda spec: Data(**spec["init_args"]))
+    for name in ("_prepare", "make_data"):
+        monkeypatch.setattr(made, name, lambda spec: Data(**spec["init_args"]))
     return made
 
 

@@ -171,11 +171,14 @@ def test_a_sweep_over_what_is_done_orders_it(place, monkeypatch, capsys):
     }
     (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     assert cli.main(["sweep", "sweep.yaml", "--runs_dir", str(place / "runs-benchmark")]) == 0
-    assert "begins" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "begins" not in out
     (row,) = rows_of(place / "sweeps" / "sweep" / "trials.csv")
     run = only(place / "runs-benchmark" / "dynunet")
     assert row["run"] == str(run)
     scores = json.loads((run / "manifest.json").read_text())["scores"]
+    heads = [line.split()[:3] for line in out.splitlines()]
+    assert ["trial", "patches_per_epoch", "max_epochs"] in heads  # their short names
     assert float(row["val/dice/WT"]) == pytest.approx(scores["val/dice/WT"], abs=1e-6)
 
 

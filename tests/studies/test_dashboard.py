@@ -78,12 +78,13 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch, capsys):
     assert 'pip install -c constraints.txt -e ".[dashboard]"' in capsys.readouterr().out
 
 
-def test_dry_run_asks_nobody(monkeypatch, capsys):
+@pytest.mark.parametrize("spelling", ["--dry-run", "--dry_run"])
+def test_dry_run_asks_nobody(spelling, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(dashboard, "save", None)
-    assert cli.main(["dashboard", "--dry_run"]) == 0
-    assert "--dry_run" in capsys.readouterr().out
+    assert cli.main(["dashboard", spelling]) == 0
+    assert "(--dry-run)" in capsys.readouterr().out
 
 
 def test_it_is_saved_where_there_is_an_account(monkeypatch, capsys):

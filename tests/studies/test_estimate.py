@@ -1,12 +1,16 @@
 """What a dry run counts and measures."""
 
+import json
+import statistics
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from studies.estimate import ask, question, work_of
+from studies import estimate
+from studies.estimate import Costs, Work, ask, batch_seconds, distinct, question, work_of
 from studies.measure import measure
+from tests.conftest import ROOT
 
 MODEL = {
     "class_path": "lightning_modules.BackboneModule",
@@ -56,8 +60,38 @@ def test_windows_are_those_of_the_sliding_window():
     work = work_of(job("fit", [16, 16, 16], shapes))
     assert (work.steps, work.windows) == (3 * 5, 3 * sum(seen))
     assert work_of(job("test", [16, 16, 16], shapes)).windows == 2 * sum(seen)
-    assert work_of(job("fit", [16, 16, 16], shapes), trains=False).windows == sum(seen)
-    assert work.seconds({"step": 2.0, "forward": 0.5}) == 15 * 2 + work.windows / 2
+    assert work_of(job("fit", [16, 16, 16], shapes), trains=False) == Work(0, sum(seen), 2)
+    assert work.patients == 3 * 2
+    assert work_of(job("test", [16, 16, 16], shapes)).patients == 4
+
+
+def test_a_job_takes_its_start_its_steps_its_windows_and_its_patients():
+    cost = {"step": 2.0, "batch": 0.5, "forward": 0.25}
+    assert Work(0, 0).seconds(cost) == estimate.START
+    assert Work(4, 8).seconds(cost) - estimate.START == 4 * 2.5 + 8 * 0.25
+    assert Work(0, 0, 3).seconds(cost) - estimate.START == pytest.approx(3 * estimate.PATIENT)
+
+
+def test_start_and_patients_are_what_the_shipped_benchmarks_took():
+    result = json.loads((ROOT / "speed" / "results" / "benchmark_dual_fusion.json").read_text())
+    took = {
+        name.partition("-")[0]: s for name, s in result["jobs_seconds"].items() if "." not in name
+    }
+    tests = {name.partition("-")[0]: s for name, s in result["jobs_seconds"].items() if "." in name}
+    trained = {
+        one["system"]: 60 * one["training_minutes_without_stages"] for one in result["systems"]
+    }
+    starts = [took[name] - seconds for name, seconds in trained.items()]
+    assert statistics.median(starts) == pytest.approx(estimate.START, abs=1.5)
+    beside = tests["dynunet"] + tests["segresnet"] - tests["late_fusion"]
+    patients = result["systems"][0]["held_out_phantoms"]
+    assert beside == pytest.approx(estimate.START + patients * estimate.PATIENT, abs=3)
+
+
+def test_validations_are_as_rare_as_they_are_asked_for():
+    rare = job("fit", [16, 16, 16], [(16, 16, 16)])
+    rare.plan.config["trainer"]["check_val_every_n_epoch"] = 2
+    assert work_of(rare) == Work(3 * 5, 1, 1)
 
 
 def test_slices_are_counted_one_by_one():
@@ -87,4 +121,48 @@ def test_memory_is_that_of_the_device_of_the_run(monkeypatch):
 def test_what_cannot_be_measured_says_so():
     asked = question(job("fit", [16, 16, 16], []).plan)
     assert asked["model"] == MODEL
-    assert ask(asked, limit=0.05) == "not measured in 0 s"
+    assert ask(asked, 1, limit=0.05) == "not measured in 0 s"
+
+
+def with_model(**settings):
+    """A training whose module has other settings."""
+    made = job("fit", [16, 16, 16], [])
+    init_args = {**MODEL["init_args"], **settings}
+    made.plan.config = {**made.plan.config, "model": {**MODEL, "init_args": init_args}}
+    made.run = SimpleNamespace(experiment="mine")
+    made.plan.data.train_dataloader = lambda: SimpleNamespace(num_workers=1)
+    return made
+
+
+def optimizer(**settings):
+    return {"class_path": "torch.optim.SGD", "init_args": settings}
+
+
+def test_only_what_costs_otherwise_is_measured_again(monkeypatch):
+    asked = []
+    monkeypatch.setattr(estimate, "ask", lambda *words: asked.append(words) or {"step": 1.0})
+    costs = Costs(threads=3)
+    for rate in (0.1, 0.2):
+        told = costs.of(with_model(optimizer=optimizer(lr=rate, weight_decay=rate), overlap=rate))
+        assert told == {"step": 1.0, "batch": 0.0}
+    assert [threads for _, threads in asked] == [3]
+    costs.of(with_model(optimizer=optimizer(lr=0.1, momentum=0.9)))  # one more state a weight
+    costs.of(with_model(optimizer=optimizer(lr=0.1), size="base"))
+    assert len(asked) == 3
+
+
+def test_networks_of_stages_are_told_apart_and_their_rates_are_not():
+    def fusion(stage):
+        return distinct({"model": {"init_args": {"backbones": [stage]}}})
+
+    stages = ['{"size": "tiny", "lr": 1}', '{"size": "tiny", "lr": 2}', '{"size": "base", "lr": 1}']
+    assert len({fusion(stage) for stage in stages}) == 2
+
+
+def test_a_batch_is_timed_where_this_process_reads_it():
+    class Loader(list):
+        num_workers = 0
+
+    assert batch_seconds(Loader([1, 2]), 1) > 0
+    assert batch_seconds(Loader(), 1) == 0
+    assert batch_seconds(SimpleNamespace(num_workers=2), 1) == 0  # beside the steps

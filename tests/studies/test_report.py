@@ -290,6 +290,9 @@ def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, ca
     [
         (["untested"], "was not tested yet: run `lightning test"),
         (["nothing"], "no finished run 'nothing'"),
+        (["benchmarks/dual_fusion"], "no benchmark yet.*experiments/benchmarks/dual_fusion.yaml`"),
+        (["fusion", "benchmarks/mine/"], "benchmarks/mine holds .*`lightning benchmark FILE`"),
+        (["experiments/benchmarks/mine.yaml"], ": benchmarks/mine holds no benchmark yet"),
         (["broken.csv"], r"broken\.csv is damaged"),
         (["dynunet", "fusion", "--reference", "x"], "one of dynunet, fusion"),
         (["fusion", "--out", "."], r"--out \. is a folder"),

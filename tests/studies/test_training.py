@@ -128,6 +128,26 @@ def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
     assert not run.folder.exists()
 
 
+def test_a_stage_that_was_stopped_is_named_before_anything_begins(tmp_path):
+    first, second, last = (Run(name, "abc", tmp_path / name / "abc") for name in "abc")
+    for run in (first, second):
+        run.update_manifest(status="running")
+    session = Training.__new__(Training)
+    session.run, session.overwrite, session.resume = last, False, False
+    below = SimpleNamespace(run=first, stages={})
+    stage = SimpleNamespace(run=second, stages={"a.yaml": below})
+    session.plan = SimpleNamespace(stages={"b.yaml": stage})
+    told = r"^Its stage a was begun before .*a/abc\): repeat .*--resume.*again\.$"
+    with pytest.raises(InputError, match=told):
+        session._check_started()
+    with first.lock(), pytest.raises(InputError, match="Its stage b was begun"):
+        session._check_started()
+    with first.lock(), second.lock():
+        session._check_started()  # others train them, and are waited for
+    session.resume = True
+    session._check_started()
+
+
 def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing(
     tmp_path, monkeypatch
 ):
