@@ -309,7 +309,8 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         if self.trainer is not None:
             # Of a training that goes on, worker processes ask for their first patches before
             # Lightning says which epoch it is.
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            done: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(done.processed)
         return sampler
 
     def _loader(

@@ -20,7 +20,6 @@ from lightning_modules.callbacks import running_as_stage
 from studies import applying, training
 from studies.arguments import DEFAULTS, CommandLine, find_config
 from studies.environment import is_main_process
-from studies.option_help import BriefParser
 from studies.recall import Recall, recall
 from studies.settings import ExperimentParser, explain
 from studies.stages import Planner
@@ -45,7 +44,6 @@ class ExperimentCLI(LightningCLI):
             datamodule_class=L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_class=BriefParser,
             save_config_callback=None,
             parser_class=ExperimentParser,
             seed_everything_default=0,

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser
 
 from errors import InputError
 from studies.arguments import CommandLine, find_config
+from studies.option_help import BriefParser
 
 UNKNOWN = (  # how argparse and jsonargparse say it
     r"unrecognized arguments: --([^\s=]+)",
@@ -35,7 +35,7 @@ class UnknownSettingError(InputError):
         self.key = key
 
 
-class ExperimentParser(LightningArgumentParser):
+class ExperimentParser(BriefParser):
     """Lightning's parser; names are written out, and of an unknown one it says the nearest.
 
     jsonargparse makes one for every class that a configuration names, so this one knows what each

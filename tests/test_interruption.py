@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -62,12 +61,12 @@ def kill_in(name, runs, words, environment):
         while not any(runs.glob(f"{name}/*/checkpoints/last.ckpt")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
         wait_until_free(runs)
         if _epochs_done(only(runs / name)) < int(EPOCHS):
             return
-        shutil.rmtree(runs / name)
+        shutil.rmtree(runs / name if "--resume" in words else runs)
     raise AssertionError(f"{name} ended before it could be killed")
 
 
