@@ -278,7 +278,7 @@ class Training:
     def _begin(self, trainer: L.Trainer, model: Any) -> None:
         run, plan = self.run, self.plan
         remove_leftovers(run.checkpoints)
-        for notice in [*model.remarks(), *plan.data.notices, *self._elsewhere()]:
+        for notice in [*model.remarks(), *plan.data.notices, *self._not_repeatable()]:
             print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
         write_atomically(
@@ -309,17 +309,22 @@ class Training:
             tracking=self.filed,
         )
 
-    def _elsewhere(self) -> list[str]:
-        """Return how this machine differs from the one that a training goes on from."""
+    def _not_repeatable(self) -> list[str]:
+        """Return why this training may not end as another one of the same command."""
+        clock = self.plan.config["trainer"].get("max_time")
+        timed = [f"trainer.max_time {clock} ends it by the clock: elsewhere it ends elsewhere."]
+        found = timed if clock else []
         if not self.resume or not self.run.last_checkpoint.is_file():
-            return []
+            return found
         before, now = self.run.manifest().get("hardware", {}), hardware()
         changed = [
             f"{name} {before[name]} then, {now[name]} now"
             for name in ("processor", "threads", "accelerators")
             if name in before and before[name] != now[name]
         ]
-        return [f"{', '.join(changed)}: last digits may differ from one machine's."] * bool(changed)
+        if changed:
+            found.append(f"{', '.join(changed)}: the last digits may not be those of one machine.")
+        return found
 
     def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
         model.patch_size = tuple(data.patch_size)

@@ -14,6 +14,7 @@ from evaluation.tables import write_csv
 from lightning_modules import FeatureTransitionModule
 from lightning_modules.checkpoints import WholeCheckpoints, is_whole
 from studies import tracking
+from studies.environment import hardware
 from studies.runs import Run
 from studies.training import (
     Training,
@@ -180,3 +181,21 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
     assert (len(fits), len(asked)) == (1, 2)
     assert asked[0] == asked[1]
     assert (run.folder / "curves.png").is_file()
+
+
+def test_what_may_change_the_last_digits_is_said(tmp_path):
+    run = Run("dynunet", "abc", tmp_path / "dynunet" / "abc")
+    now = hardware()
+    run.update_manifest(status="running", hardware={**now, "threads": now["threads"] + 1})
+    session = Training.__new__(Training)
+    session.run, session.resume = run, True
+    session.plan = SimpleNamespace(config={"trainer": {"max_time": "00:01:00:00"}})
+    (clock,) = session._not_repeatable()  # it begins anew: nothing of the first part is left
+    assert "by the clock" in clock
+    run.checkpoints.mkdir()
+    run.last_checkpoint.touch()
+    session.plan = SimpleNamespace(config={"trainer": {"max_time": None}})
+    (machine,) = session._not_repeatable()
+    assert f"threads {now['threads'] + 1} then, {now['threads']} now" in machine
+    run.update_manifest(hardware=now)
+    assert session._not_repeatable() == []
