@@ -16,7 +16,6 @@ from errors import InputError
 from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
 from lightning_modules.case_gallery import log_cases
-from lightning_modules.resuming import validates
 from lightning_modules.run_logger import harmless, wandb_run
 
 
@@ -47,7 +46,7 @@ class MetricsFile(Callback):
         metrics = {
             name: float(value)
             for name, value in sorted(trainer.callback_metrics.items())
-            if validates(trainer) or not name.startswith("val/")
+            if getattr(pl_module, "validated", True) or not name.startswith("val/")
         }
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         row = {

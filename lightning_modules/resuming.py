@@ -13,12 +13,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 STOPS = "gliofuse_stops"  # whether a training had decided to end, in checkpoints it can go on from
 
 
-def validates(trainer: L.Trainer) -> bool:
-    """Whether the epoch that runs has a validation: in others the metrics are those of before."""
-    every = trainer.check_val_every_n_epoch or 1
-    return trainer.should_stop or (trainer.current_epoch + 1) % every == 0
-
-
 def checkpoints(folder: Path, model: Any) -> list[Callback]:
     """Return what writes ``best.ckpt``, the weights alone, and ``last.ckpt``, to go on from.
 
@@ -68,17 +62,17 @@ class MovableCheckpoint(ModelCheckpoint):
 class Ending(Callback):
     """End a training that had decided to end, and one that has made its steps.
 
-    A decision of early stopping or of a signal, made in an epoch, is kept with that epoch's
+    A decision of early stopping or of ``max_time``, made in an epoch, is kept with that epoch's
     checkpoint. A limit of steps is kept here: with one of its own Lightning ends a finished epoch
     again when a training goes on.
 
     Args:
-        max_steps: of all optimisers, after which the training ends with a validation; None or -1:
-            no limit.
+        max_steps: of all optimisers, after which the training ends with a validation; None: no
+            limit.
     """
 
     def __init__(self, max_steps: int | None = None) -> None:
-        self.max_steps = max_steps if max_steps is not None and max_steps >= 0 else None
+        self.max_steps = max_steps
         self.ended = False
 
     def on_save_checkpoint(
@@ -102,3 +96,5 @@ class Ending(Callback):
         """End with the last of the steps."""
         if self.max_steps is not None and trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+            if trainer.check_val_every_n_epoch:
+                trainer.check_val_every_n_epoch = 1  # this last epoch has one in any case

@@ -16,7 +16,6 @@ from datamodules.layouts import MODALITIES, REGIONS
 from errors import InputError
 from lightning_modules.checkpoints import KEY
 from lightning_modules.inference import Execution, choose_execution
-from lightning_modules.resuming import validates
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -59,6 +58,7 @@ class TrainingModule(L.LightningModule):
         self.gradient_clip_val: float | None = None  # for a module that steps its own optimisers
         self.patch_size: tuple[int, ...] | None = None
         self.validation_cases: dict[str, dict[str, float]] = {}
+        self.validated_epoch: int | None = None
         self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
@@ -177,9 +177,18 @@ class TrainingModule(L.LightningModule):
     def follow_validation(self, scheduler: Any) -> None:
         """Step a ReduceLROnPlateau by the validation of this epoch, where there was one."""
         followed = self.trainer.callback_metrics.get(self.monitor)
-        follows = isinstance(scheduler, ReduceLROnPlateau) and validates(self.trainer)
+        follows = isinstance(scheduler, ReduceLROnPlateau) and self.validated
         if follows and followed is not None:
             scheduler.step(followed)
+
+    def on_validation_end(self) -> None:
+        """Note that this epoch has a validation."""
+        self.validated_epoch = self.current_epoch
+
+    @property
+    def validated(self) -> bool:
+        """Whether the present epoch had a validation; if not, its scores are those of before."""
+        return self.validated_epoch == self.current_epoch
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters in ``all`` and of those ``trained``."""

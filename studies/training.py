@@ -158,7 +158,7 @@ class Training:
             settings["plugins"] = _with_whole_checkpoints(settings.get("plugins"))
         if not model.automatic_optimization:
             _hand_over_optimisation(model, settings)
-        callbacks.insert(0, Ending(settings.pop("max_steps", None)))
+        callbacks.insert(0, Ending(_limit_of_steps(settings)))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -383,6 +383,27 @@ def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
     if chosen == "ddp" or (chosen == "auto" and device_count(settings) > 1):
         # each backward pass reaches half of the networks
         settings["strategy"] = "ddp_find_unused_parameters_true"
+
+
+def _limit_of_steps(settings: dict[str, Any]) -> int | None:
+    """Take the limit of steps out of a trainer's settings; see `Ending`.
+
+    Raises:
+        InputError: a limit below 1, or beside one that forbids to stop.
+    """
+    steps = settings.pop("max_steps", None)
+    if steps in (None, -1):
+        return None
+    if steps < 1:
+        raise InputError(f"trainer.max_steps is {steps}: expected 1 or more, or -1 for no limit.")
+    for name in ("min_epochs", "min_steps"):
+        if settings.get(name):
+            raise InputError(
+                f"trainer.max_steps and trainer.{name} may contradict each other: leave one out."
+            )
+    if settings.get("max_epochs") is None:
+        settings["max_epochs"] = steps  # an epoch has one or more; Lightning's default is 1000
+    return int(steps)
 
 
 def device_count(settings: dict[str, Any]) -> int:

@@ -183,6 +183,21 @@ def test_limits_end_where_they_say(tmp_path):
     assert rates[::STEPS] == [3e-4, 3e-4, 3e-4, 1.5e-4]
 
 
+def test_an_epoch_without_validation_shows_none_and_moves_no_rate(tmp_path):
+    settings = {"check_val_every_n_epoch": 2, "scheduler": halving}
+    train(tmp_path / "stopped", (0.5,) * 8, stopping=1, min_epochs=8, **settings)
+    rows = read_metrics(tmp_path / "stopped" / "metrics.csv")
+    assert [int(row["epoch"]) for row in rows if "val/dice/mean" in row] == [1, 3, 5, 7]
+    assert [row["lr"] for row in rows] == [3e-4] * 6 + [1.5e-4] * 2
+    train(tmp_path / "limited", RISING, steps=2 * STEPS + 1, **settings)
+    rows = read_metrics(tmp_path / "limited" / "metrics.csv")
+    assert [row.get("val/dice/mean") for row in rows] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(0.3),
+    ]
+
+
 def test_the_best_goes_along_with_a_folder_that_is_moved(tmp_path):
     train(tmp_path / "whole", FALLING)
     with pytest.raises(BrokenOffError):

@@ -127,7 +127,6 @@ def test_volumes_are_in_ml_and_doubts_are_named():
 
 
 class FakeTrainer:
-    should_stop, check_val_every_n_epoch = False, 1
     is_global_zero = True
     global_step = 7
 

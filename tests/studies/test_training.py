@@ -20,6 +20,7 @@ from studies.training import (
     Training,
     _concerns,
     _hand_over_optimisation,
+    _limit_of_steps,
     _with_whole_checkpoints,
 )
 from tests.conftest import SHRUNKEN
@@ -77,6 +78,25 @@ def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_somethin
 def test_what_it_cannot_do_is_refused(setting, words):
     with pytest.raises(InputError, match=words):
         _hand_over_optimisation(Adversarial(), setting)
+
+
+@pytest.mark.parametrize("given", [{"max_steps": -1}, {"max_steps": None}, {}])
+def test_no_limit_of_steps(given):
+    settings = {**given, "max_epochs": None, "min_epochs": 3}
+    assert _limit_of_steps(settings) is None
+    assert settings == {"max_epochs": None, "min_epochs": 3}
+
+
+def test_a_limit_of_steps_is_not_left_to_lightning():
+    settings = {"max_steps": 7, "max_epochs": None}
+    assert _limit_of_steps(settings) == 7
+    assert settings == {"max_epochs": 7}
+    for wrong, words in [
+        ({"max_steps": 0}, "1 or more"),
+        ({"max_steps": 7, "min_epochs": 1}, "contradict"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            _limit_of_steps(wrong)
 
 
 def test_checkpoints_are_written_whole_unless_another_plugin_writes_them():
