@@ -21,7 +21,7 @@ from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.progress import RunProgress
 from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from studies import tracking
-from studies.contents import Contents
+from studies.contents import Contents, check_writable
 from studies.environment import is_main_process
 from studies.recall import Recall, check_preparation
 from studies.stages import file_hash
@@ -75,8 +75,9 @@ class Application:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         if self.subcommand == "predict":
             self.contents = self._contents()
-            if is_main_process():
-                self._refuse_others(self.contents)
+            # in every process: one that goes on alone would wait for the others
+            check_writable(self.contents.record.parent, "--output")
+            self._refuse_others(self.contents)
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
         if self.subcommand != "test":
             arguments.trainer.logger = False

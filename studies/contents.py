@@ -1,6 +1,7 @@
 """Of what the results in a folder were made: noted beside them, so nothing else goes over them."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +28,24 @@ class Contents:
     made_of: Mapping[str, str]
 
     def others(self) -> str | None:
-        """Return in words what else the folder holds; None where it is empty or holds the same."""
+        """Return in words what else the folder holds; None where it is empty or holds the same.
+
+        Raises:
+            InputError: when that cannot be read.
+        """
         try:
             held: Any = json.loads(self.record.read_text())
         except FileNotFoundError:
             if not (self.record.parent / self.result).exists():
                 return None
             held = None
-        except (OSError, ValueError):
+        except ValueError:
             held = None
+        except OSError as error:
+            raise InputError(
+                f"{self.record} cannot be read ({error.strerror}): give another folder for the "
+                "results."
+            ) from error
         if not isinstance(held, dict):
             return f"a {self.result} that does not say of what it was made"
         differing = [
@@ -51,13 +61,15 @@ class Contents:
         write_atomically(self.record, json.dumps(dict(self.made_of), indent=2) + "\n")
 
     def move_aside(self, used: Sequence[Path]) -> Path:
-        """Rename the folder with all it holds; return where it lies now.
+        """Rename the folder with all it holds, leave an empty one; return where it lies now.
+
+        Where the path to the folder is a link, the link stays and leads to the empty one.
 
         Args:
             used: files and folders that the command goes on to need.
 
         Raises:
-            InputError: when some of that lies in the folder.
+            InputError: when some of that lies in the folder, or the folder cannot be renamed.
         """
         folder = self.record.parent.resolve()
         for path in used:
@@ -66,4 +78,31 @@ class Contents:
                     f"--overwrite would move {folder} aside, and with it {path}, which is still "
                     "needed: give another folder for the results."
                 )
-        return set_aside(folder)
+        try:
+            aside = set_aside(folder)
+            folder.mkdir(exist_ok=True)
+        except OSError as error:  # a mount point, or a folder above that is not ours
+            raise InputError(
+                f"{folder} cannot be moved aside ({error.strerror}): give another --output."
+            ) from error
+        return aside
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Make a folder and find out before an hour of work that its result cannot be written.
+
+    Args:
+        folder: of the results.
+        option: that names it.
+
+    Raises:
+        InputError: saying why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # no name: several processes may ask at once
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {folder} cannot be written ({error.strerror}): give another folder."
+        ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from datamodules.layouts import REGIONS, LabelConvention
 from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
-from studies.contents import Contents
+from studies.contents import Contents, check_writable
 from studies.mask_folders import CONVENTIONS, Pair, find_masks, named_convention, pair_up
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     ]
     pairs = pair_up(predictions, references, *chosen)
     missing, notes = _unmatched(list(predictions), list(references), options)
-    _check_out(options.out)
+    check_writable(options.out, "--out")
     contents = _contents(chosen, options)
     held = contents.others()
     if held and not options.overwrite:
@@ -145,19 +145,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + others
 
 
-def _check_out(folder: Path) -> None:
-    """Find out before an hour of work that its result cannot be written."""
-    probe = folder / ".lightning-evaluate"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--out {folder} cannot be written ({error.strerror}): give another folder."
-        ) from error
-
-
 def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> Contents:
     """Return of what the table is made: files are named by their folder, not by what they hold."""
     predicted, reference = (
@@ -250,12 +237,12 @@ def _evaluate(
     ]
     try:
         # what lies beside the table belongs to it, never to an earlier one
-        for name in (RECORD, "calibration.csv", "reliability.png", UNSCORED):
+        for name in ("calibration.csv", "reliability.png", UNSCORED):
             (options.out / name).unlink(missing_ok=True)
         if unscored:
             write_csv(unscored, options.out / UNSCORED)
+        contents.write()  # before the table: whoever repeats the command is never refused
         partial.replace(table)
-        contents.write()
     except OSError as error:
         raise _full(table, error) from error
     console.print(f"Per patient  {table}")
@@ -323,7 +310,6 @@ def _score(
 
     attempt = partial(_attempt, regions=options.regions, rule=options.rule)
     progress = make_progress(Console(stderr=True))
-    progress.disable = not sys.stderr.isatty()
     with progress, ExitStack() as stack:
         task = progress.add_task("scoring", total=len(pairs), scores="")
         run: Any = map

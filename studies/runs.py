@@ -185,8 +185,12 @@ class Run:
 
 def set_aside(folder: Path) -> Path:
     """Rename a folder so that another takes its place; return its new name."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return folder.rename(folder.with_name(f"{folder.name}.replaced-{stamp}"))
+    name = f"{folder.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"
+    aside, number = folder.with_name(name), 1
+    while aside.exists():  # moved within the same second
+        number += 1
+        aside = folder.with_name(f"{name}-{number}")
+    return folder.rename(aside)
 
 
 def run_at(folder: Path) -> Run:

@@ -10,6 +10,7 @@ from datamodules.splits import Split
 from errors import InputError
 from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing
+from studies import applying
 from studies.applying import Application
 from studies.runs import Run
 
@@ -138,4 +139,19 @@ def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
     (aside,) = tmp_path.glob("predictions.replaced-*")
     assert (aside / "prediction.json").is_file()
     assert capsys.readouterr().out == f"Note: what predictions held lies in {aside} now.\n"
-    assert not Path("predictions").exists()
+    assert list(Path("predictions").iterdir()) == []
+
+
+def test_every_process_refuses_what_the_first_refuses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predicting(tmp_path).contents.write()
+    monkeypatch.setattr(applying, "is_main_process", lambda: False)
+    with pytest.raises(InputError, match="results of tta none instead of flips"):
+        predicting(tmp_path, tta="flips")
+
+
+def test_an_output_that_cannot_be_written_is_refused_as_that(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("predictions").touch()
+    with pytest.raises(InputError, match=r"^--output predictions cannot be written"):
+        predicting(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from errors import InputError
-from studies.contents import Contents
+from studies.contents import Contents, check_writable
 
 MADE_OF = {"rule": "brats", "references": "/r"}
 
@@ -45,6 +45,47 @@ def test_a_folder_is_moved_aside_whole_but_never_with_what_is_needed(tmp_path, m
         with pytest.raises(InputError, match="which is still needed"):
             contents(Path()).move_aside([tmp_path, needed])
     aside = contents(folder).move_aside([tmp_path])
-    assert not folder.exists()
+    assert list(folder.iterdir()) == []
     assert aside.parent == tmp_path
     assert (aside / "mask.nii.gz").read_bytes() == b"mask"
+
+
+def test_a_record_that_cannot_be_read_is_told_as_that(tmp_path):
+    (tmp_path / "made.json").mkdir()
+    with pytest.raises(InputError, match=r"made.json cannot be read \(Is a directory\)"):
+        contents(tmp_path).others()
+
+
+def test_a_link_to_a_folder_leads_to_an_empty_one_after_the_move(tmp_path):
+    folder, link = tmp_path / "results", tmp_path / "link"
+    contents(folder).write()
+    link.symlink_to(folder)
+    aside = contents(link).move_aside([])
+    assert aside.name.startswith("results.replaced-")
+    assert (aside / "made.json").is_file()
+    link.mkdir(exist_ok=True)  # as who writes the results does
+    assert list(link.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_renamed_is_told(tmp_path, monkeypatch):
+    def busy(folder):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr("studies.contents.set_aside", busy)
+    with pytest.raises(InputError, match=r"aside \(Device or resource busy\): give another --out"):
+        contents(tmp_path).move_aside([])
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_its_option(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "folder", "--out")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--out .*/file cannot be written \(File exists\)"):
+        check_writable(tmp_path / "file", "--out")
+
+    def denied(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\): give another"):
+        check_writable(tmp_path / "new", "--output")

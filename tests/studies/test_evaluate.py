@@ -1,6 +1,7 @@
 """``lightning evaluate``: masks of other tools, other layouts, and everything wrong with them."""
 
 import csv
+import io
 import json
 import shutil
 import struct
@@ -361,6 +362,40 @@ def test_a_full_disk_costs_the_file_and_not_the_numbers(folders, monkeypatch, ca
     captured = capsys.readouterr()
     assert "3 patients" in captured.out
     assert "per_case.csv cannot be written (No space left on device)" in captured.err
+
+
+@pytest.mark.parametrize("kept", ["first", "second"])
+def test_the_advice_after_a_full_disk_is_never_refused(folders, monkeypatch, capsys, kept):
+    words = () if kept == "first" else ("--rule", "nan", "--overwrite")
+    out = folders / "predictions"
+    if kept == "second":
+        assert evaluate(folders) == 0
+
+    def full(contents):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluating.Contents, "write", full)
+        assert evaluate(folders, *words) == 2
+    assert "make room and repeat the command" in capsys.readouterr().err
+    if kept == "first":
+        assert not (out / "per_case.csv").exists()
+    else:  # the earlier table still says of what it was made
+        assert json.loads((out / "evaluation.json").read_text())["rule"] == "brats"
+        assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"brats"}
+    assert evaluate(folders, *words) == 0
+
+
+def test_a_terminal_that_draws_no_bars_gets_none(folders, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    assert evaluate(folders) == 0
+    assert terminal.getvalue() == ""
 
 
 def test_probabilities_beside_the_masks_are_calibrated(folders, capsys):

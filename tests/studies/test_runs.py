@@ -65,6 +65,19 @@ def test_discard_keeps_what_was_computed(tmp_path):
     assert newest_finished(tmp_path, "fusion", []) is None
 
 
+def test_folders_moved_aside_within_a_second_lie_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda _: "20260101-000000")
+    moved = []
+    for number in range(3):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / f"{number}").touch()
+        moved.append(runs.set_aside(tmp_path / "out"))
+    assert [path.name for path in moved] == [
+        f"out.replaced-20260101-000000{suffix}" for suffix in ("", "-2", "-3")
+    ]
+    assert [path.name for aside in moved for path in aside.iterdir()] == ["0", "1", "2"]
+
+
 def test_atomic_write_leaves_no_temporary_file(tmp_path):
     write_atomically(tmp_path / "deep" / "file.txt", "text")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file.txt"]
