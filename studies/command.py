@@ -23,6 +23,7 @@ from studies.environment import is_main_process
 from studies.recall import Recall, recall
 from studies.settings import ExperimentParser, explain
 from studies.stages import Planner
+from studies.trainer_settings import precision_of_machine
 
 
 class ExperimentCLI(LightningCLI):
@@ -152,7 +153,7 @@ class ExperimentCLI(LightningCLI):
         )
         resolved.pop("config", None)
         if resolved["trainer"]["precision"] is None:
-            resolved["trainer"]["precision"] = training.precision_of_machine(
+            resolved["trainer"]["precision"] = precision_of_machine(
                 resolved["trainer"]["accelerator"]
             )
         return resolved

@@ -21,7 +21,7 @@ import torch
 from studies.arguments import ROOT
 from studies.jobs import Job
 from studies.stages import Plan, architecture
-from studies.training import choose_device
+from studies.trainer_settings import choose_device
 
 # Seconds on two cores, from speed/results/benchmark_*.json. A job beside its training, the median:
 START = 8.0

@@ -14,7 +14,7 @@ from studies.arguments import CommandLine
 from studies.environment import cores, git_revision, hardware, versions
 from studies.runs import Run, run_named, write_atomically
 from studies.stages import Parse, Plan, replace_strings
-from studies.training import choose_device, device_count
+from studies.trainer_settings import choose_device, device_count
 
 NOT_TRAINING = ("runs_dir", "resume", "overwrite", "ckpt_path", "weights_only")
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.plugins.io import CheckpointIO
 
 from errors import InputError
 from evaluation.curves import training_curves_png
@@ -23,7 +21,6 @@ from lightning_modules.callbacks import (
 )
 from lightning_modules.checkpoints import (
     KEY,
-    WholeCheckpoints,
     is_whole,
     read_checkpoint,
     remove_leftovers,
@@ -52,24 +49,18 @@ from studies.stages import (
     train_stages,
 )
 from studies.summary import training_summary
+from studies.trainer_settings import (
+    choose_device,
+    hand_over_optimisation,
+    limit_of_steps,
+    with_whole_checkpoints,
+)
 
 TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
 
 
 class AlreadyFinishedError(Exception):
     """The very training asked for has been done; its text is the summary of that run."""
-
-
-def choose_device(accelerator: str) -> str:
-    """Return the kind of device that a trainer's accelerator setting means here."""
-    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "cuda" if use_cuda else "cpu"
-
-
-def precision_of_machine(accelerator: str) -> str:
-    """Return the trainer's precision for this machine: from its flags, never from timing."""
-    execution = choose_execution(choose_device(accelerator))
-    return "bf16-mixed" if execution.precision == "bf16" else "32-true"
 
 
 class Training:
@@ -155,10 +146,10 @@ class Training:
         if not self.rehearsal:
             callbacks += [MetricsFile(run.metrics_file), self.gallery]
             callbacks += checkpoints(run.checkpoints, model)
-            settings["plugins"] = _with_whole_checkpoints(settings.get("plugins"))
+            settings["plugins"] = with_whole_checkpoints(settings.get("plugins"))
         if not model.automatic_optimization:
-            _hand_over_optimisation(model, settings)
-        callbacks.insert(0, Ending(_limit_of_steps(settings)))
+            hand_over_optimisation(model, settings)
+        callbacks.insert(0, Ending(limit_of_steps(settings)))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -348,75 +339,6 @@ def _concerns(callback: Any, model: Any) -> bool:
     """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
     watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
     return not watches or model.monitor == TrainingModule.monitor
-
-
-def _with_whole_checkpoints(plugins: Any) -> list[Any]:
-    """Return a trainer's plugins with the writer of checkpoints, unless it has another one."""
-    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
-    if any(isinstance(plugin, CheckpointIO) for plugin in given):
-        return given
-    return [*given, WholeCheckpoints()]
-
-
-def _hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
-    """Give a module that steps its own optimisers what Lightning refuses to do for it.
-
-    Raises:
-        InputError: when gradients should be summed over several batches.
-    """
-    if (settings.get("accumulate_grad_batches") or 1) > 1:
-        raise InputError(
-            f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}, but "
-            f"{type(model).__name__} steps several optimisers in turns: leave it out, and raise "
-            "data.batch_size instead."
-        )
-    for limit in ("max_steps", "min_steps"):  # Lightning counts the steps of every optimiser
-        if (settings.get(limit) or -1) > 0:
-            settings[limit] *= model.steps_per_batch
-    model.gradient_clip_val = settings.pop("gradient_clip_val", None)
-    if settings.get("gradient_clip_algorithm") not in (None, "norm"):
-        raise InputError(
-            f"trainer.gradient_clip_algorithm is {settings['gradient_clip_algorithm']!r}: "
-            f"{type(model).__name__} clips by norm."
-        )
-    chosen = settings.get("strategy", "auto")
-    if chosen == "ddp" or (chosen == "auto" and device_count(settings) > 1):
-        # each backward pass reaches half of the networks
-        settings["strategy"] = "ddp_find_unused_parameters_true"
-
-
-def _limit_of_steps(settings: dict[str, Any]) -> int | None:
-    """Take the limit of steps out of a trainer's settings; see `Ending`.
-
-    Raises:
-        InputError: a limit below 1, or beside one that forbids to stop.
-    """
-    steps = settings.pop("max_steps", None)
-    if steps in (None, -1):
-        return None
-    if steps < 1:
-        raise InputError(f"trainer.max_steps is {steps}: expected 1 or more, or -1 for no limit.")
-    for name in ("min_epochs", "min_steps"):
-        if settings.get(name):
-            raise InputError(
-                f"trainer.max_steps and trainer.{name} may contradict each other: leave one out."
-            )
-    if settings.get("max_epochs") is None:
-        settings["max_epochs"] = steps  # an epoch has one or more; Lightning's default is 1000
-    return int(steps)
-
-
-def device_count(settings: dict[str, Any]) -> int:
-    """Return on how many devices a trainer of these settings trains, over all nodes."""
-    devices = settings.get("devices", "auto")
-    if devices in ("auto", -1, "-1"):
-        on_gpu = choose_device(settings.get("accelerator", "auto")) == "cuda"
-        count = torch.cuda.device_count() if on_gpu else 1
-    elif isinstance(devices, list):
-        count = len(devices)
-    else:
-        count = len(str(devices).split(",")) if "," in str(devices) else int(devices)
-    return count * int(settings.get("num_nodes") or 1)
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,7 @@ def _spread(jobs: Sequence[Job]) -> bool:
 
 def _gpus(jobs: Sequence[Job]) -> list[str]:
     """Return the GPUs that the jobs may use, by the names that their processes know them by."""
-    from studies.training import choose_device
+    from studies.trainer_settings import choose_device
 
     kinds = {choose_device(job.plan.config["trainer"]["accelerator"]) for job in jobs}
     if "cuda" not in kinds:

@@ -46,7 +46,7 @@ def test_a_task_gets_the_gpu_with_the_fewest(workers):
 def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("studies.training.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("studies.trainer_settings.choose_device", lambda _: "cuda")
     assert working._gpus([]) == []  # no job, no GPU is asked for
     job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": {"accelerator": "auto"}}))
     assert working._gpus([job]) == names
@@ -81,7 +81,7 @@ def test_a_training_that_leaves_its_devices_open_gets_one_gpu(
     monkeypatch, devices, wanted, at_once, threads, gpus
 ):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("studies.training.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("studies.trainer_settings.choose_device", lambda _: "cuda")
     monkeypatch.setattr(working, "cores", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     trainer = {"accelerator": "auto", "devices": devices}
