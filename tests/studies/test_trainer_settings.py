@@ -67,7 +67,7 @@ def test_no_limit_of_steps(given):
     assert settings == {"max_epochs": None, "min_epochs": 3}
 
 
-def test_alimit_of_steps_is_not_left_to_lightning():
+def test_a_limit_of_steps_is_not_left_to_lightning():
     settings = {"max_steps": 7, "max_epochs": None}
     assert limit_of_steps(settings) == 7
     assert settings == {"max_epochs": 7}
