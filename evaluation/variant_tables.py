@@ -29,6 +29,7 @@ from evaluation.statistics_tables import (
 )
 
 METHOD = f"{TESTS}; Holm over all systems, ways of testing and regions of one metric in this table"
+NAMED_AT_MOST = 6
 Compared = dict[tuple[str, str, str], Comparison]
 
 
@@ -80,17 +81,15 @@ def unpaired_runs(variants: Mapping[str, Systems]) -> list[str]:
         for system in [name for name in variants[way] if name in variants[first]]:
             tested, trained = runs_of(variants[way][system]), runs_of(variants[first][system])
             lacks = [(way, trained - tested), (first, tested - trained)]
-            said += [
-                f"{system} {', '.join(sorted(runs))} (not tested {name})"
-                for name, runs in lacks
-                if runs
-            ]
+            for name, runs in lacks:
+                named = sorted(runs) if len(runs) <= NAMED_AT_MOST else [f"{len(runs)} runs"]
+                if runs:
+                    said.append(f"{system} {', '.join(named)} (not tested {name})")
     said = list(dict.fromkeys(said))
     if not said:
         return []
-    return [
-        f"differences from {first} are over the runs tested both ways; without {'; '.join(said)}"
-    ]
+    told = "; ".join(said[:NAMED_AT_MOST]) + (" and others" if len(said) > NAMED_AT_MOST else "")
+    return [f"differences from {first} are over the runs tested both ways; without {told}"]
 
 
 def variant_table(

@@ -308,10 +308,11 @@ def _variant_tables(
     trained = by_variant[AS_TRAINED]
     names = wanted.get("experiments") or list(trained)
     columns = _columns(wanted, {name: rows for name, rows in trained.items() if name in names})
-    variants = {
-        label: _shared({name: rows[name] for name in names if name in rows})
+    there = {
+        label: {name: rows[name] for name in names if name in rows}
         for label, rows in by_variant.items()
     }
+    variants = {label: _shared(rows) for label, rows in there.items()}
     everyone = set().union(*(patients_of(trained[name]) for name in names if name in trained))
     tested = {
         label: patients_of(next(iter(systems.values()))) if systems else set()
@@ -319,7 +320,7 @@ def _variant_tables(
     }
     fewer = [f"{label} {len(found)}" for label, found in tested.items() if everyone - found]
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
-    remarks = [*([partly] if fewer else []), *unpaired_runs(variants)]
+    remarks = [*([partly] if fewer else []), *unpaired_runs(there)]
     told = provenance(scores, names, remarks)
     notes = told.sentences(len(everyone), columns)
     compared = compare_variants(variants, columns)

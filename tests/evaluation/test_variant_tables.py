@@ -115,6 +115,14 @@ def test_runs_are_paired_too():
     assert unpaired_runs(variants()) == []
 
 
+def test_of_many_unpaired_runs_the_number_is_told():
+    many = [row for seed in range(9) for row in rows(0.0, 1, trained=f"seed {seed}")]
+    ways = {f"without-{number}": {"a": many[:1]} for number in range(8)}
+    (said,) = unpaired_runs({"as trained": {"a": many}, **ways})
+    assert "without a 8 runs (not tested without-0); a 8 runs (not tested without-1);" in said
+    assert said.endswith("(not tested without-5) and others")
+
+
 def test_without_a_test_as_trained_nothing_is_compared():
     alone = variants(**{"as trained": {}})
     table = made(alone)
