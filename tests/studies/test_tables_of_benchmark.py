@@ -149,7 +149,7 @@ def test_folds_are_paired_and_without_a_common_run_nothing_is_compared(benchmark
 
 
 def test_patients_of_systems_that_a_table_leaves_out_are_not_lacking_in_it(benchmark, tmp_path):
-    write_csv(scored(count=16), tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv")
+    write_csv(scored(count=12), tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv")
     plan = json.loads((benchmark / "plan.json").read_text())
     plan["tables"][1]["experiments"] = ["fusion"]
     (benchmark / "plan.json").write_text(json.dumps(plan))
