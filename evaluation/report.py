@@ -101,12 +101,15 @@ def told_once(
 ) -> tuple[list[str], list[BenchmarkTable]]:
     """Return the footnotes that all tables share, and the tables with none but their own.
 
+    A table without rows says why it has none, and has no part in what is shared.
+
     Args:
         tables: that stand below each other.
         said: sentences that stand above them already.
     """
     kept = [[note for note in table.footnotes if note not in said] for table in tables]
-    several = kept if len(kept) > 1 else []
+    whole = [own for table, own in zip(tables, kept, strict=True) if table.rows]
+    several = whole if len(whole) > 1 else []
     shared = [note for note in next(iter(several), []) if all(note in own for own in several)]
     return shared, [
         replace(table, footnotes=[note for note in own if note not in shared])

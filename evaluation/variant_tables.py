@@ -29,16 +29,20 @@ from evaluation.statistics_tables import (
 )
 
 METHOD = f"{TESTS}; Holm over all systems, ways of testing and regions of one metric in this table"
+NAMED_AT_MOST = 6
 Compared = dict[tuple[str, str, str], Comparison]
 
 
 def compare_variants(variants: Mapping[str, Systems], columns: Sequence[ScoreColumn]) -> Compared:
     """Compare every system with itself, tested the first way, over the patients of both.
 
-    The family that is corrected together is one measure: all its regions, systems and ways.
+    A run that was tested one of the two ways alone counts in neither: runs differ from each other
+    however they are tested. The family that is corrected together is one measure: all its regions,
+    systems and ways.
 
     Args:
         variants: way of testing to systems to rows; the first way is what others are compared with.
+            Rows of several runs name theirs as ``trained``.
         columns: what is compared.
 
     Returns:
@@ -49,11 +53,43 @@ def compare_variants(variants: Mapping[str, Systems], columns: Sequence[ScoreCol
     for column in columns:
         for way in others:
             for system in [name for name in variants[way] if name in variants[first]]:
-                theirs = patient_scores(variants[first][system], column)
-                scores = patient_scores(variants[way][system], column)
+                rows, trained = variants[way][system], variants[first][system]
+                both = runs_of(rows) & runs_of(trained)
+                if not both:
+                    continue
+                theirs = patient_scores(_only(trained, both), column)
+                scores = patient_scores(_only(rows, both), column)
                 ours = {patient: scores[patient] for patient in scores if patient in theirs}
                 found[way, system, column.key] = compare_pair(system, ours, first, theirs, column)
     return dict(zip(found, correct(list(found.values())), strict=True))
+
+
+def runs_of(rows: Sequence[Row]) -> set[str]:
+    """Return the runs of rows, as their column ``trained`` names them."""
+    return {str(row.get("trained", "")) for row in rows}
+
+
+def unpaired_runs(variants: Mapping[str, Systems]) -> list[str]:
+    """Say which runs no comparison counts, as they were not tested both ways; nothing for none.
+
+    Args:
+        variants: of :func:`compare_variants`.
+    """
+    first, *others = variants
+    said = []
+    for way in others:
+        for system in [name for name in variants[way] if name in variants[first]]:
+            tested, trained = runs_of(variants[way][system]), runs_of(variants[first][system])
+            lacks = [(way, trained - tested), (first, tested - trained)]
+            for name, runs in lacks:
+                named = sorted(runs) if len(runs) <= NAMED_AT_MOST else [f"{len(runs)} runs"]
+                if runs:
+                    said.append(f"{system} {', '.join(named)} (not tested {name})")
+    said = list(dict.fromkeys(said))
+    if not said:
+        return []
+    told = "; ".join(said[:NAMED_AT_MOST]) + (" and others" if len(said) > NAMED_AT_MOST else "")
+    return [f"differences from {first} are over the runs tested both ways; without {told}"]
 
 
 def variant_table(
@@ -156,6 +192,10 @@ def variant_statistics(
         shown = [region, Column("tested", "Tested"), *others]
         tables.append(BenchmarkTable(title, shown, rows, notes, key=family.replace("/", "-")))
     return tables
+
+
+def _only(rows: Sequence[Row], runs: set[str]) -> list[Row]:
+    return [row for row in rows if str(row.get("trained", "")) in runs]
 
 
 def _score_cells(

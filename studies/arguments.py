@@ -22,10 +22,12 @@ class CommandLine:
         configs: values of ``--config`` in their order; the first is the experiment, the others
             are overlays.
         options: every other option as (name without dashes, its words as typed).
+        typed_as: file of ``configs`` that was made from another to how a person named that one.
     """
 
     configs: list[str] = field(default_factory=list)
     options: list[tuple[str, list[str]]] = field(default_factory=list)
+    typed_as: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, words: list[str]) -> "CommandLine":

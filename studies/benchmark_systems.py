@@ -63,7 +63,7 @@ def refuse_unrun(path: Path, runs_dir: Path) -> None:
     """Say how a benchmark is made, where its folder or its file is named and there is none yet.
 
     Raises:
-        InputError: naming the command.
+        InputError: naming the command; where there is one and its file is named, naming its folder.
     """
     is_file = path.suffix == ".yaml"
     if path.resolve().parent.name != "benchmarks" or (path.is_file() and not is_file):
@@ -73,6 +73,10 @@ def refuse_unrun(path: Path, runs_dir: Path) -> None:
     file = f"{BENCHMARK_FILES}/{path.name}.yaml"
     shipped = any((place / file).is_file() for place in (Path(), ROOT))
     folder = Path("benchmarks", path.stem) if is_file else path
+    if (folder / "plan.json").is_file():
+        raise InputError(
+            f"{path} is the file of a benchmark: name its folder, `lightning report {folder}`."
+        )
     told = path if is_file else file if shipped else "FILE"
     raise InputError(
         f"{folder} holds no benchmark yet, looked for from {Path.cwd()}: run `lightning benchmark "

@@ -17,7 +17,12 @@ from evaluation.report import told_once
 from evaluation.statistics import Row, common_patients, patients_of
 from evaluation.statistics_tables import statistics_tables
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
-from evaluation.variant_tables import compare_variants, variant_statistics, variant_table
+from evaluation.variant_tables import (
+    compare_variants,
+    unpaired_runs,
+    variant_statistics,
+    variant_table,
+)
 from evaluation.variants_figure import variants_png
 from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
@@ -50,6 +55,17 @@ class BenchmarkScores:
         for cell, item in zip(self.cells, self.tested, strict=True):
             if cell["variant"] == variant:
                 found.setdefault(cell["system"], []).extend(item.rows)
+        return found
+
+    def rows_with_runs(self, variant: str = "") -> dict[str, list[Row]]:
+        """Return the same; each row names as ``trained`` the fold and seed that it is of."""
+        found: dict[str, list[Row]] = {}
+        for cell, item in zip(self.cells, self.tested, strict=True):
+            if cell["variant"] == variant:
+                fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']} "
+                trained = f"{fold}seed {cell['seed']}"
+                rows = found.setdefault(cell["system"], [])
+                rows += [{**row, "trained": trained} for row in item.rows]
         return found
 
     def first(self, system: str) -> Tested:
@@ -286,23 +302,26 @@ def _variant_tables(
 ) -> list[BenchmarkTable]:
     """Return the table of ways of testing, and its statistics where they can be compared."""
     by_variant = {
-        variant or AS_TRAINED: scores.rows(variant) for variant in ("", *wanted["variants"])
+        variant or AS_TRAINED: scores.rows_with_runs(variant)
+        for variant in ("", *wanted["variants"])
     }
     trained = by_variant[AS_TRAINED]
     names = wanted.get("experiments") or list(trained)
     columns = _columns(wanted, {name: rows for name, rows in trained.items() if name in names})
-    variants = {
-        label: _shared({name: rows[name] for name in names if name in rows})
+    there = {
+        label: {name: rows[name] for name in names if name in rows}
         for label, rows in by_variant.items()
     }
-    everyone = set().union(*(patients_of(rows) for rows in trained.values()))
+    variants = {label: _shared(rows) for label, rows in there.items()}
+    everyone = set().union(*(patients_of(trained[name]) for name in names if name in trained))
     tested = {
         label: patients_of(next(iter(systems.values()))) if systems else set()
         for label, systems in variants.items()
     }
-    fewer = [f"{label} {len(found)}" for label, found in tested.items() if found != everyone]
+    fewer = [f"{label} {len(found)}" for label, found in tested.items() if everyone - found]
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
-    told = provenance(scores, names, [partly] if fewer else [])
+    remarks = [*([partly] if fewer else []), *unpaired_runs(there)]
+    told = provenance(scores, names, remarks)
     notes = told.sentences(len(everyone), columns)
     compared = compare_variants(variants, columns)
     table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)

@@ -285,11 +285,13 @@ def _apply(subcommand: str, words: list[str]) -> int:
             "seed_everything": recalled.config["seed_everything"],
         }
         files = [_write_yaml(Path(folder) / "checkpoint.yaml", base)]
+        named = [str(recalled.checkpoints[0]), *line.configs[1:]]
         for index, overlay in enumerate(line.configs[1:]):
             settings = yaml.safe_load(find_config(overlay).read_text()) or {}
             settings.pop("model", None)  # the network is the checkpoint's
             files.append(_write_yaml(Path(folder) / f"overlay{index}.yaml", settings))
         line.configs = files
+        line.typed_as = dict(zip(files, named, strict=True))
         if images:
             line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
         line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from errors import InputError
 from studies.arguments import ROOT
 from studies.jobs import Job
 from studies.stages import Plan, architecture
@@ -68,12 +69,36 @@ def work_of(job: Job, *, trains: bool = True) -> Work:
             return Work(0, sum(int(case.slices) for case in cases), len(cases))
         return Work(0, _windows(plan, loader), len(cases))
     trainer, loader = plan.config["trainer"], plan.data.val_dataloader()
-    epochs = int(trainer.get("max_epochs") or 1) if trains else 1
+    steps, epochs = _steps(trainer, len(plan.data.train_dataloader())) if trains else (0, 1)
     validations = max(1, epochs // int(trainer.get("check_val_every_n_epoch") or 1))
-    steps = epochs * len(plan.data.train_dataloader()) if trains else 0
     return Work(
         steps, validations * _windows(plan, loader), validations * len(loader.dataset.cases)
     )
+
+
+def _steps(trainer: Mapping[str, Any], batches: int) -> tuple[int, int]:
+    """Return how many batches a training has, and in how many epochs, a begun one counted.
+
+    Args:
+        trainer: its settings.
+        batches: of an epoch.
+
+    Raises:
+        InputError: when it has no end.
+    """
+    limit, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    if limit is not None and int(limit) >= 0:
+        most = int(limit) * int(trainer.get("accumulate_grad_batches") or 1)
+        if epochs is None or int(epochs) < 0:
+            return most, math.ceil(most / max(1, batches))
+        steps = min(int(epochs) * batches, most)
+        return steps, math.ceil(steps / max(1, batches))
+    if epochs is not None and int(epochs) < 0:
+        raise InputError(
+            f"A training with trainer.max_epochs {epochs} and no trainer.max_steps has no end that "
+            "could be estimated: give one of them, or leave out --dry-run."
+        )
+    return int(epochs or 1) * batches, int(epochs or 1)
 
 
 def _windows(plan: Plan, loader: Any) -> int:

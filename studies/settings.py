@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -62,7 +62,13 @@ class ExperimentParser(BriefParser):
 def _names(parser: argparse.ArgumentParser) -> list[str]:
     """Return what a parser takes."""
     names = [action.dest for action in parser._actions]
-    return [name for name in names if "==" not in name and name.rpartition(".")[2] != "help"]
+    return [
+        name
+        for name in names
+        if "==" not in name
+        and name.rpartition(".")[2] != "help"
+        and not name.startswith("print_")  # of the parser itself, such as print_shtab
+    ]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -108,7 +114,7 @@ def explain(error: Exception, line: CommandLine, *, typed: bool) -> InputError:
     shown, place, dashes = option or path, "", "--" if option and typed else ""
     if not option:
         file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
-        place = f"{file}: " if file else ""
+        place = f"{line.typed_as.get(file, file)}: " if file else ""
     sentence = f"{place}there is no {dashes}{shown}" + (f" in {owner[1]}" if owner else "")
     if near:
         sentence += f": the nearest is {dashes}{shown.removesuffix(name)}{near}."
@@ -145,10 +151,17 @@ def _holds(file: str, path: str) -> bool:
         content = yaml.safe_load(find_config(file).read_text())
     except (InputError, OSError, yaml.YAMLError):
         return False
-    for name in path.split("."):
-        if isinstance(content, Mapping) and name not in content and "init_args" in content:
-            content = content["init_args"]
-        if not isinstance(content, Mapping) or name not in content:
-            return False
-        content = content[name]
-    return True
+    return _has(content, path.split("."))
+
+
+def _has(content: Any, names: Sequence[str]) -> bool:
+    """Whether there is something below names, in a list below those of any of its entries."""
+    if not names:
+        return True
+    if isinstance(content, list):
+        return any(_has(entry, names) for entry in content)
+    if not isinstance(content, Mapping):
+        return False
+    if names[0] not in content:
+        return _has(content.get("init_args"), names)
+    return _has(content[names[0]], names[1:])

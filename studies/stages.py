@@ -229,7 +229,8 @@ def begun_stage(plan: Plan) -> Run | None:
     for stage in plan.stages.values():
         run = stage.run
         found = begun_stage(stage)
-        if found is None and run.started and not run.finished and not run.is_locked():
+        # in this order: who ends it meanwhile has written that it is finished before he lets it go
+        if found is None and run.started and not run.is_locked() and not run.finished:
             found = run
         if found is not None:
             return found

@@ -88,7 +88,7 @@ def page(tmp_path):
 
 def test_what_all_tables_say_is_told_once_and_what_the_page_says_by_none():
     def tables(*footnotes):
-        return [BenchmarkTable("t", [], [], notes) for notes in footnotes]
+        return [BenchmarkTable("t", [], [("a", [])], notes) for notes in footnotes]
 
     shared, own = told_once(tables(["data", "Wilcoxon", "own"], ["data", "Wilcoxon"]), ["data"])
     assert shared == ["Wilcoxon"]
@@ -100,6 +100,10 @@ def test_what_all_tables_say_is_told_once_and_what_the_page_says_by_none():
     )
     assert (shared, [table.footnotes for table in own]) == ([], [[], ["data, 6 patients"]])
     assert told_once([]) == ([], [])
+    empty = BenchmarkTable("t", [], [], ["No patient was tested by all."])
+    shared, own = told_once([empty, *tables(["data"], ["data", "own"])])
+    assert shared == ["data"]
+    assert [one.footnotes for one in own] == [["No patient was tested by all."], [], ["own"]]
 
 
 def test_the_page_asks_for_nothing_and_escapes_everything(page):

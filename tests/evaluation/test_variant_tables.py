@@ -10,7 +10,12 @@ from evaluation.benchmark_tables import Cell
 from evaluation.measures import score_columns
 from evaluation.provenance import Provenance
 from evaluation.table_writers import cell_text, to_csv, to_markdown
-from evaluation.variant_tables import compare_variants, variant_statistics, variant_table
+from evaluation.variant_tables import (
+    compare_variants,
+    unpaired_runs,
+    variant_statistics,
+    variant_table,
+)
 
 COLUMNS = score_columns(["dice/WT", "dice/ET"], ["dice"])
 
@@ -96,6 +101,26 @@ def test_pairs_are_the_patients_tested_both_ways():
     found = compare_variants(variants(**{"without-t2": {"a": rows(0.05, 9)}}), COLUMNS)
     assert found["without-t2", "a", "dice/WT"].n == 9
     assert found["without-t1", "a", "dice/WT"].n == 12
+
+
+def test_runs_are_paired_too():
+    first, second = rows(0.0, trained="seed 0"), rows(0.3, trained="seed 1")
+    tested = {"as trained": {"a": [*first, *second]}, "without-t1": {"a": first}}
+    found = compare_variants(tested, COLUMNS)["without-t1", "a", "dice/WT"]
+    assert (found.equal, found.n) == (12, 12)
+    (said,) = unpaired_runs(tested)
+    assert said.endswith("without a seed 1 (not tested without-t1)")
+    tested["as trained"] = {"a": second}
+    assert compare_variants(tested, COLUMNS) == {}
+    assert unpaired_runs(variants()) == []
+
+
+def test_of_many_unpaired_runs_the_number_is_told():
+    many = [row for seed in range(9) for row in rows(0.0, 1, trained=f"seed {seed}")]
+    ways = {f"without-{number}": {"a": many[:1]} for number in range(8)}
+    (said,) = unpaired_runs({"as trained": {"a": many}, **ways})
+    assert "without a 8 runs (not tested without-0); a 8 runs (not tested without-1);" in said
+    assert said.endswith("(not tested without-5) and others")
 
 
 def test_without_a_test_as_trained_nothing_is_compared():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from errors import InputError
 from studies import estimate
 from studies.estimate import Costs, Work, ask, batch_seconds, distinct, question, work_of
 from studies.measure import measure
@@ -92,6 +93,29 @@ def test_validations_are_as_rare_as_they_are_asked_for():
     rare = job("fit", [16, 16, 16], [(16, 16, 16)])
     rare.plan.config["trainer"]["check_val_every_n_epoch"] = 2
     assert work_of(rare) == Work(3 * 5, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_steps": 8}, Work(8, 2, 2)),  # it ends in the second epoch, with a validation
+        ({"max_steps": 100}, Work(3 * 5, 3, 3)),
+        ({"max_steps": -1}, Work(3 * 5, 3, 3)),
+        ({"max_steps": 8, "max_epochs": -1}, Work(8, 2, 2)),
+        ({"max_steps": 8, "max_epochs": -1, "accumulate_grad_batches": 2}, Work(16, 4, 4)),
+    ],
+)
+def test_steps_may_end_a_training(settings, expected):
+    limited = job("fit", [16, 16, 16], [(16, 16, 16)])
+    limited.plan.config["trainer"].update(settings)
+    assert work_of(limited) == expected
+
+
+def test_a_training_without_an_end_cannot_be_estimated():
+    endless = job("fit", [16, 16, 16], [(16, 16, 16)])
+    endless.plan.config["trainer"]["max_epochs"] = -1
+    with pytest.raises(InputError, match=r"max_epochs -1 and no trainer\.max_steps"):
+        work_of(endless)
 
 
 def test_slices_are_counted_one_by_one():

@@ -293,6 +293,7 @@ def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, ca
         (["benchmarks/dual_fusion"], "no benchmark yet.*experiments/benchmarks/dual_fusion.yaml`"),
         (["fusion", "benchmarks/mine/"], "benchmarks/mine holds .*`lightning benchmark FILE`"),
         (["experiments/benchmarks/mine.yaml"], ": benchmarks/mine holds no benchmark yet"),
+        (["experiments/benchmarks/two.yaml"], "its folder, `lightning report benchmarks/two`"),
         (["broken.csv"], r"broken\.csv is damaged"),
         (["dynunet", "fusion", "--reference", "x"], "one of dynunet, fusion"),
         (["fusion", "--out", "."], r"--out \. is a folder"),

@@ -12,11 +12,12 @@ from studies.arguments import CommandLine
 from studies.benchmark_file import read_benchmark
 from studies.benchmark_plan import make_plan
 from studies.resolving import FitParser
-from studies.settings import UnknownSettingError, explain, nearest, placed
+from studies.settings import ExperimentParser, UnknownSettingError, explain, nearest, placed
 from studies.stages import Planner
 
 SAM = "experiments/sam_adapter.yaml"
 DATA = "datamodules.BraTSPatchDataModule"
+STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,15 @@ def test_a_mistyped_flag_is_told_with_the_nearest(words, owner, told, parser):
     assert str(explain(refused.value, line, typed=True)) == sentence
 
 
+def test_options_of_the_parser_itself_are_no_settings():
+    made = ExperimentParser(exit_on_error=False)
+    made.add_argument("--rule")
+    made.add_argument("--print_rules", action="store_true")
+    made.add_argument("--print_shtab", action="store_true")
+    with pytest.raises(ArgumentError, match="no setting 'shtab', nearest '', known 'rule'"):
+        made.error("unrecognized arguments: --shtab")
+
+
 def test_a_wrong_value_keeps_its_own_words(parser):
     line = CommandLine.parse(["--config", "experiments/dynunet.yaml", "--trainer.max_epochs=x"])
     with pytest.raises(InputError, match=r"^experiments/dynunet.yaml: .*max_epochs.*x") as refused:
@@ -87,6 +97,10 @@ def test_a_wrong_value_keeps_its_own_words(parser):
         (
             {"model": {"init_args": {"network": {"init_args": {"first_block": 4}}}}},
             "there is no model.network.first_block.*: the nearest is model.network.first_blocks",
+        ),
+        (
+            {"trainer": {"callbacks": [{"class_path": STOPPING, "init_args": {"monitr": "x"}}]}},
+            "there is no trainer.callbacks.monitr.*: the nearest is trainer.callbacks.monitor",
         ),
     ],
 )

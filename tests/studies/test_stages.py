@@ -47,6 +47,22 @@ def test_a_stage_that_another_process_trains_is_waited_for(stage, monkeypatch, c
     assert "Stage net.yaml: trained before" in printed
 
 
+def test_one_that_ends_while_it_is_asked_about_is_not_taken_for_a_broken_one(stage, monkeypatch):
+    plan, run = SimpleNamespace(stages={"net.yaml": stage}), stage.run
+    with run.lock():
+        run.checkpoints.mkdir()
+        run.best_checkpoint.touch()
+        run.update_manifest(status="running")
+    assert stages.begun_stage(plan) == run
+
+    def asked(_):
+        run.update_manifest(status="finished")
+        return False
+
+    monkeypatch.setattr(Run, "is_locked", asked)
+    assert stages.begun_stage(plan) is None
+
+
 @pytest.mark.parametrize("side_by_side", [True, False])
 def test_so_is_one_that_another_process_began_a_moment_before(
     side_by_side, stage, monkeypatch, capsys

@@ -43,6 +43,7 @@ def benchmark(tmp_path):
         cell(again, "fusion", None, seed=1),
         cell(dynunet, "dynunet", None),
         cell(fusion, "fusion", scored(-0.1), "without-t1"),
+        cell(again, "fusion", scored(-0.1), "without-t1", seed=1),
         cell(dynunet, "dynunet", scored(-0.05), "without-t1"),
         {**cell(dynunet, "segresnet", None), "per_case": str(tmp_path / "absent.csv")},
     ]
@@ -104,12 +105,57 @@ def test_a_way_of_testing_is_tested_against_as_trained(benchmark):
     assert list(found) == [
         (system, way) for system in ("fusion", "dynunet") for way in ("as trained", "without-t1")
     ]
-    # the mean of two seeds, 0.15 above, against one 0.1 below; 2 tests of 8 patients
+    # the mean of two seeds, 0.15 above, against both 0.1 below; 2 tests of 8 patients
     without = found["fusion", "without-t1"]
     assert without[keys.index("difference")].value == pytest.approx(-0.25)
     assert without[keys.index("p_holm")].value == pytest.approx(2 * 2 / 2**8)
     _, marked = subsets_of(tables).rows[1]
     assert [cell.unlike for cell in marked] == [True, True]
+    assert not any("tested both ways" in note for note in subsets_of(tables).footnotes)
+
+
+def test_a_seed_that_was_not_tested_both_ways_makes_no_difference(benchmark, tmp_path):
+    variants = "variants/without-t1/per_case.csv"
+    (tmp_path / "runs" / "fusion" / "f1" / variants).unlink()
+    write_csv(scored(0.2), tmp_path / "runs" / "fusion" / "f0" / variants)  # as it was trained
+    tables = make_tables(read_benchmark_scores(benchmark))
+    table = subsets_of(tables)
+    assert [cells[0].value for _, cells in table.rows] == pytest.approx([0.755, 0.805])
+    assert table.rows[1][1][0].unlike is False
+    told = "over the runs tested both ways; without fusion seed 1 (not tested without-t1)"
+    statistics = next(table for table in tables if table.key == "table-2-dice")
+    for one in (table, statistics):
+        assert sum(note.endswith(told) for note in one.footnotes) == 1
+
+
+def test_folds_are_paired_and_without_a_common_run_nothing_is_compared(benchmark, tmp_path):
+    plan = json.loads((benchmark / "plan.json").read_text())
+    folds = {("fusion", 1, ""): 2, ("fusion", 1, "without-t1"): 2}
+    for one in plan["cells"]:
+        key = (one["system"], one["seed"], one["variant"])
+        one |= {"fold": folds.get(key, 1), "seed": 0}
+    (benchmark / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "runs" / "fusion" / "f0" / "per_case.csv").unlink()
+    (tmp_path / "runs" / "fusion" / "f1" / "variants" / "without-t1" / "per_case.csv").unlink()
+    table = subsets_of(make_tables(read_benchmark_scores(benchmark)))
+    assert [cell.unlike for cell in table.rows[1][1]] == [None, True]
+    assert any(
+        note.endswith(
+            "without fusion fold 2 seed 0 (not tested without-t1); "
+            "fusion fold 1 seed 0 (not tested as trained)"
+        )
+        for note in table.footnotes
+    )
+
+
+def test_patients_of_systems_that_a_table_leaves_out_are_not_lacking_in_it(benchmark, tmp_path):
+    write_csv(scored(count=12), tmp_path / "runs" / "dynunet" / "d0" / "per_case.csv")
+    plan = json.loads((benchmark / "plan.json").read_text())
+    plan["tables"][1]["experiments"] = ["fusion"]
+    (benchmark / "plan.json").write_text(json.dumps(plan))
+    notes = subsets_of(make_tables(read_benchmark_scores(benchmark))).footnotes
+    assert any("8 patients" in note for note in notes)
+    assert not any("fewer" in note for note in notes)
 
 
 def test_systems_that_print_alike_are_best_together(benchmark, tmp_path):
@@ -136,6 +182,7 @@ def test_what_is_lost_or_damaged_leaves_the_rest(benchmark, tmp_path):
     assert {(cell["system"], cell["seed"], cell["variant"]) for cell in scores.cells} == {
         ("fusion", 0, ""),
         ("fusion", 0, "without-t1"),
+        ("fusion", 1, "without-t1"),
         ("dynunet", 0, "without-t1"),  # its own test is not needed for this one
     }
     names = [name for name, _ in make_tables(scores)[0].rows]
@@ -171,6 +218,7 @@ def test_a_row_of_ways_of_testing_is_over_the_patients_that_all_its_systems_have
     assert without[0].value == pytest.approx(0.5 + 0.03 * 5.5 - 0.1)
     assert without[0].summary.n == without[1].summary.n == 4
     assert any("fewer: without-t1 4" in note for note in subsets.footnotes)
+    assert not any("tested both ways" in note for note in subsets.footnotes)
 
 
 def test_how_many_runs_stand_behind_each_system_is_under_the_table(benchmark):
