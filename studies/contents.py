@@ -89,7 +89,7 @@ class Contents:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Make a folder and find out before an hour of work that its result cannot be written.
+    """Find out before an hour of work that its result cannot be written; leave nothing.
 
     Args:
         folder: of the results.
@@ -99,8 +99,8 @@ def check_writable(folder: Path, option: str) -> None:
         InputError: saying why.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # no name: several processes may ask at once
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):  # no name: several processes may ask at once
             pass
     except OSError as error:
         raise InputError(

@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     pairs = pair_up(predictions, references, *chosen)
     missing, notes = _unmatched(list(predictions), list(references), options)
     check_writable(options.out, "--out")
+    options.out.mkdir(parents=True, exist_ok=True)
     contents = _contents(chosen, options)
     held = contents.others()
     if held and not options.overwrite:

@@ -20,12 +20,18 @@ def environment(workplace):
     return {**os.environ, **settings, "WANDB_MODE": "disabled"}
 
 
-def lightning(folder, environment, *words):
-    program = [sys.executable, str(ROOT / "cli.py"), *words]
-    result = subprocess.run(
-        program, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+def lightning(folder, environment, *commands):
+    """Run commands at the same time."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "cli.py"), *words], cwd=folder, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for words in commands
+    ]  # fmt: skip
+    for process in processes:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
 
 
 def fit(name, runs_dir, *words):
@@ -51,8 +57,9 @@ def metrics_of(folder):
 
 
 def test_two_processes_train_as_one(workplace, environment):
-    lightning(workplace, environment, *fit("dynunet", "runs-one", *WITHOUT_BATCH_NORM))
-    lightning(workplace, environment, *fit("dynunet", "runs-two", *WITHOUT_BATCH_NORM, *TWO))
+    alone = fit("dynunet", "runs-one", *WITHOUT_BATCH_NORM)
+    together = fit("dynunet", "runs-two", *WITHOUT_BATCH_NORM, *TWO)
+    lightning(workplace, environment, alone, together)
     one, two = only(workplace / "runs-one" / "dynunet"), only(workplace / "runs-two" / "dynunet")
     assert one.name == two.name  # devices are no part of a run's identity
     first, second = metrics_of(one), metrics_of(two)
@@ -70,9 +77,11 @@ def test_two_processes_train_as_one(workplace, environment):
 def test_two_processes_train_the_adapter_as_one(workplace, environment):
     config = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
     exact = ["--trainer.precision", "32-true", "--model.weights", "random"]
-    for runs_dir, devices in (("runs-adapter-one", []), ("runs-adapter-two", TWO)):
-        words = [*config, *exact, "--runs_dir", runs_dir, *devices]
-        lightning(workplace, environment, "fit", *words)
+    commands = [
+        ["fit", *config, *exact, "--runs_dir", runs_dir, *devices]
+        for runs_dir, devices in (("runs-adapter-one", []), ("runs-adapter-two", TWO))
+    ]
+    lightning(workplace, environment, *commands)
     one, two = (
         only(workplace / runs_dir / "sam_adapter")
         for runs_dir in ("runs-adapter-one", "runs-adapter-two")
@@ -90,8 +99,11 @@ def test_two_processes_train_the_adversarial_stage_as_one(workplace, environment
     words = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "2", "--data.n_folds", "5"]
     # Adam's first step is the sign of the gradient, also where that is rounding alone
     words += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01"]
-    for runs_dir, devices in (("runs-gan-one", []), ("runs-gan-two", TWO)):
-        lightning(workplace, environment, *fit(name, runs_dir, *devices, *words))
+    commands = [
+        fit(name, runs_dir, *devices, *words)
+        for runs_dir, devices in (("runs-gan-one", []), ("runs-gan-two", TWO))
+    ]
+    lightning(workplace, environment, *commands)
     one, two = (only(workplace / runs_dir / name) for runs_dir in ("runs-gan-one", "runs-gan-two"))
     (ours,), (theirs,) = metrics_of(one), metrics_of(two)
     for key in ("train/cycle", "train/adversarial", "train/discriminator", "val/loss"):
@@ -108,11 +120,11 @@ def test_two_processes_train_the_adversarial_stage_as_one(workplace, environment
 
 def test_late_fusion_and_test_on_two_devices(workplace, environment):
     words = fit("late_fusion", "runs-late", *TWO, "--data.patches_per_epoch", "2")
-    lightning(workplace, environment, *words, "--trainer.max_epochs", "1")
+    lightning(workplace, environment, [*words, "--trainer.max_epochs", "1"])
     folder = only(workplace / "runs-late" / "late_fusion")
     assert (folder / "checkpoints" / "best.ckpt").is_file()
     config = ["--config", "experiments/late_fusion.yaml", "--runs_dir", "runs-late"]
-    lightning(workplace, environment, "test", *config, *TWO)
+    lightning(workplace, environment, ["test", *config, *TWO])
     with (folder / "per_case.csv").open(newline="") as handle:
         ids = [row["case_id"] for row in csv.DictReader(handle)]
     split = json.loads((folder / "split.json").read_text())

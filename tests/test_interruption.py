@@ -39,12 +39,16 @@ def unlogged(environment):
     return {**environment, "WANDB_MODE": "disabled"}
 
 
-def finish(words, folder, environment):
-    result = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+def begin(words, folder, environment):
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
 
 
 def kill_in(name, runs, words, environment):
@@ -111,7 +115,7 @@ def only(folder):
 
 
 def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatch, capsys):
-    finish(command("fusion", "runs-whole"), workplace, environment)
+    finish(begin(command("fusion", "runs-whole"), workplace, environment))
     whole, killed = workplace / "runs-whole", workplace / "runs-killed"
     words = command("fusion", "runs-killed")
     kill_in("dynunet", killed, words, environment)
@@ -122,7 +126,7 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatc
     assert "--resume" in capsys.readouterr().err
     resume = [*words, "--resume"]
     kill_in("fusion", killed, resume, environment)
-    finish(resume, workplace, environment)
+    finish(begin(resume, workplace, environment))
 
     for name in ("dynunet", "segresnet", "fusion"):
         first, second = only(whole / name), only(killed / name)
@@ -148,10 +152,11 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
         program = [sys.executable, str(ROOT / "cli.py"), "fit"]
         return [*program, *files, *settings, "--runs_dir", runs_dir]
 
-    finish(words("runs-adapter-whole"), workplace, unlogged)
+    unbroken = begin(words("runs-adapter-whole"), workplace, unlogged)
     whole, killed = workplace / "runs-adapter-whole", workplace / "runs-adapter-killed"
     kill_in("sam_adapter", killed, words("runs-adapter-killed"), unlogged)
-    finish([*words("runs-adapter-killed"), "--resume"], workplace, unlogged)
+    finish(begin([*words("runs-adapter-killed"), "--resume"], workplace, unlogged))
+    finish(unbroken)
     first, second = only(whole / "sam_adapter"), only(killed / "sam_adapter")
     assert first.name == second.name
     check_same_ending(first, second)
@@ -160,11 +165,12 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
 def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(workplace, unlogged):
     name = "zhang2021_transition"
     short = ["--model.pool_size", "4"]  # full before the training is killed
-    finish(command(name, "runs-gan-whole", *short), workplace, unlogged)
+    unbroken = begin(command(name, "runs-gan-whole", *short), workplace, unlogged)
     whole, killed = workplace / "runs-gan-whole", workplace / "runs-gan-killed"
     words = command(name, "runs-gan-killed", *short)
     kill_in(name, killed, words, unlogged)
-    finish([*words, "--resume"], workplace, unlogged)
+    finish(begin([*words, "--resume"], workplace, unlogged))
+    finish(unbroken)
     first, second = only(whole / name), only(killed / name)
     assert first.name == second.name
     ours, theirs = (
