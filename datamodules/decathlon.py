@@ -13,6 +13,7 @@ from typing import Any
 from datamodules.layouts import (
     MODALITIES,
     MSD,
+    NIFTI,
     CaseFiles,
     ImageFile,
     LabelConvention,
@@ -73,7 +74,7 @@ def _msd(
     convention = _convention(meaning["labels"], "msd", where) if "labels" in meaning else MSD
     cases = []
     for path in files:
-        case_id = re.sub(r"\.nii(\.gz)?$", "", path.name)
+        case_id = NIFTI.sub("", path.name)
         images = {modality: ImageFile(path, channels[modality]) for modality in MODALITIES}
         cases.append(_case(case_id, images, labels / path.name, convention, "msd", path))
     return sorted(cases, key=lambda case: case.case_id)

@@ -136,7 +136,7 @@ LAYOUTS: dict[str, _Years] = {
 # One collection may hold examinations before and after treatment: their labels mean the same.
 _COMPATIBLE = {"brats2023", "brats2024"}
 OTHER_LAYOUTS = ("msd", "nnunet")
-_NIFTI = re.compile(r"\.nii(\.gz)?$")
+NIFTI = re.compile(r"\.nii(\.gz)?$")  # ends the name of an image
 SEG = re.compile(r"[_-]seg$", re.IGNORECASE)  # ends the name of a mask that is not its case's
 PROBABILITIES = "_probabilities"
 
@@ -203,7 +203,7 @@ def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> 
             f"data.layout {layout!r} cannot name one patient's prediction: expected one of "
             f"{', '.join(LAYOUTS)}."
         )
-    stems = {modality: _NIFTI.sub("", path.name) for modality, path in paths.items()}
+    stems = {modality: NIFTI.sub("", path.name) for modality, path in paths.items()}
     case_id = os.path.commonprefix(list(stems.values()))  # noqa: RUF071 - of names, not paths
     case_id = re.sub(r"[-_.]+(t|T)?$", "", case_id) or paths["t1"].parent.name or "patient"
     recognised = next(
@@ -223,7 +223,7 @@ def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> 
 
 def probabilities_name(mask_name: str) -> str:
     """Name of the file of region probabilities beside a mask, ``<case>_probabilities.nii.gz``."""
-    return f"{SEG.sub('', _NIFTI.sub('', mask_name))}{PROBABILITIES}.nii.gz"
+    return f"{SEG.sub('', NIFTI.sub('', mask_name))}{PROBABILITIES}.nii.gz"
 
 
 def nifti_files(root: Path) -> Iterator[Path]:
@@ -237,7 +237,7 @@ def nifti_files(root: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and _NIFTI.search(name):
+            if not name.startswith(".") and NIFTI.search(name):
                 yield Path(folder, name)
 
 
@@ -278,7 +278,7 @@ def _find_brats(root: Path, files: Iterable[Path], given: str | None) -> list[Ca
 
 def _brats_name(path: Path, given: str | None) -> tuple[str, str, str] | None:
     """(layout, case id, modality or "seg") of a file, or None when it is named otherwise."""
-    stem = _NIFTI.sub("", path.name)
+    stem = NIFTI.sub("", path.name)
     for layout, years in LAYOUTS.items():
         if given is not None and layout != given:
             continue

@@ -15,6 +15,7 @@ from datamodules.integrity import AFFINE_TOLERANCE
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
+    NIFTI,
     CaseFiles,
     find_cases,
     nifti_files,
@@ -25,7 +26,6 @@ from errors import InputError
 
 Source = Literal["auto", "brats", "registered", "exams"]
 Found = tuple[list[CaseFiles], dict[str, str]]
-_NIFTI = re.compile(r"\.nii(\.gz)?$")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def recognise(root: Path, layout: str | None) -> Source:
 
 
 def _named_as_brats(path: Path) -> bool:
-    stem = _NIFTI.sub("", path.name)
+    stem = NIFTI.sub("", path.name)
     parts = ((years, *stem.rpartition(years.separator)) for years in LAYOUTS.values())
     return any(
         suffix.lower() in years.suffixes and re.match(years.prefix, case_id, re.IGNORECASE)

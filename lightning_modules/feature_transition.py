@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules.layouts import MODALITIES
 from errors import InputError
@@ -158,15 +157,6 @@ class FeatureTransitionModule(TrainingModule):
         """Clip the gradients where that was asked for; in float16 they are unscaled by now."""
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
-
-    def on_train_epoch_end(self) -> None:
-        """Step the schedulers, as Lightning does where it steps the optimiser itself."""
-        found = self.lr_schedulers() or []
-        for scheduler in found if isinstance(found, list) else [found]:
-            if isinstance(scheduler, ReduceLROnPlateau):
-                self.follow_validation(scheduler)
-            else:
-                scheduler.step()
 
     # -- validation --------------------------------------------------------------------------------
 

@@ -47,14 +47,14 @@ class MovableCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score, and that its checkpoint lies in the present folder."""
         here = str(Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}")
-        scores = list(state_dict.get("best_k_models", {}).values())[:1]
+        score = next(iter(state_dict.get("best_k_models", {}).values()), None)
         super().load_state_dict(
             {
                 **state_dict,
                 "dirpath": self.dirpath,
                 "best_model_path": here if state_dict["best_model_path"] else "",
-                "kth_best_model_path": here if scores else "",
-                "best_k_models": dict.fromkeys([here], *scores) if scores else {},
+                "kth_best_model_path": "" if score is None else here,
+                "best_k_models": {} if score is None else {here: score},
             }
         )
 

@@ -158,14 +158,21 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def on_train_epoch_end(self) -> None:
-        """Step schedulers that follow the validation, so that the epoch's checkpoint has it."""
-        if self.automatic_optimization:
-            found = self.lr_schedulers() or []
-            for scheduler in found if isinstance(found, list) else [found]:
-                self.follow_validation(scheduler)
+        """Step the schedulers that Lightning does not step, or would step a checkpoint late.
+
+        The first are those of a module that steps its own optimisers, the others follow the
+        validation of the epoch, where there was one.
+        """
+        found: Any = self.lr_schedulers() or []
+        for scheduler in found if isinstance(found, list) else [found]:
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                if not self.automatic_optimization:
+                    scheduler.step()
+            elif self.validated and self.monitor in self.trainer.callback_metrics:
+                scheduler.step(self.trainer.callback_metrics[self.monitor])
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step what follows no validation; Lightning would step the rest a checkpoint late.
+        """Step what follows no validation; the rest was stepped before the epoch's checkpoint.
 
         Args:
             scheduler: to step.
@@ -173,13 +180,6 @@ class TrainingModule(L.LightningModule):
         """
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
-
-    def follow_validation(self, scheduler: Any) -> None:
-        """Step a ReduceLROnPlateau by the validation of this epoch, where there was one."""
-        followed = self.trainer.callback_metrics.get(self.monitor)
-        follows = isinstance(scheduler, ReduceLROnPlateau) and self.validated
-        if follows and followed is not None:
-            scheduler.step(followed)
 
     def on_validation_end(self) -> None:
         """Note that this epoch has a validation."""

@@ -76,8 +76,10 @@ class Application:
         if self.subcommand == "predict":
             self.contents = self._contents()
             # in every process: one that goes on alone would wait for the others
-            check_writable(self.contents.record.parent, "--output")
-            self._refuse_others(self.contents)
+            check_writable(Path(arguments.output), f"--output {arguments.output}")
+            self.contents.refuse_others(
+                "--output", "move that aside", overwrite=bool(arguments.overwrite)
+            )
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
         if self.subcommand != "test":
             arguments.trainer.logger = False
@@ -106,19 +108,6 @@ class Application:
         data = self.arguments.data.init_args
         given = (data.images or {}).values() or filter(None, [data.root])
         return [Path(word).expanduser() for word in given]
-
-    def _refuse_others(self, contents: Contents) -> None:
-        """Refuse a folder of other predictions unless they are to be moved aside.
-
-        Raises:
-            InputError: saying what the folder holds.
-        """
-        held = contents.others()
-        if held and not self.arguments.overwrite:
-            raise InputError(
-                f"--output {self.arguments.output} holds {held}: give another --output, or "
-                "--overwrite to move that aside."
-            )
 
     def _make_room(self, contents: Contents) -> None:
         """Move other predictions aside, once nothing else is wrong with the command."""

@@ -56,6 +56,24 @@ class Contents:
         more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
         return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
 
+    def refuse_others(self, option: str, remedy: str, *, overwrite: bool) -> None:
+        """Refuse a folder that holds something else.
+
+        Args:
+            option: that names the folder.
+            remedy: what ``--overwrite`` does about it.
+            overwrite: whether that was asked for.
+
+        Raises:
+            InputError: saying what the folder holds.
+        """
+        held = self.others()
+        if held and not overwrite:
+            raise InputError(
+                f"{option} {self.record.parent} holds {held}: give another {option}, or "
+                f"--overwrite to {remedy}."
+            )
+
     def write(self) -> None:
         """Note of what the results are made."""
         write_atomically(self.record, json.dumps(dict(self.made_of), indent=2) + "\n")
@@ -88,12 +106,13 @@ class Contents:
         return aside
 
 
-def check_writable(folder: Path, option: str) -> None:
+def check_writable(folder: Path, told: str, other: str = "folder") -> None:
     """Find out before an hour of work that its result cannot be written; leave nothing.
 
     Args:
         folder: of the results.
-        option: that names it.
+        told: the option that names the result, and its value.
+        other: what could be given instead.
 
     Raises:
         InputError: saying why.
@@ -104,5 +123,5 @@ def check_writable(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"{option} {folder} cannot be written ({error.strerror}): give another folder."
+            f"{told} cannot be written ({error.strerror}): give another {other}."
         ) from error

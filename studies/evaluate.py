@@ -35,14 +35,10 @@ def main(argv: Sequence[str]) -> int:
     ]
     pairs = pair_up(predictions, references, *chosen)
     missing, notes = _unmatched(list(predictions), list(references), options)
-    check_writable(options.out, "--out")
+    check_writable(options.out, f"--out {options.out}")
     options.out.mkdir(parents=True, exist_ok=True)
     contents = _contents(chosen, options)
-    held = contents.others()
-    if held and not options.overwrite:
-        raise InputError(
-            f"--out {options.out} holds {held}: give another --out, or --overwrite to replace that."
-        )
+    contents.refuse_others("--out", "replace that", overwrite=options.overwrite)
     return _evaluate(pairs, missing, notes, contents, options)
 
 

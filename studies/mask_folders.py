@@ -12,6 +12,7 @@ from datamodules.layouts import (
     CANONICAL,
     LAYOUTS,
     MSD,
+    NIFTI,
     PROBABILITIES,
     SEG,
     CaseFiles,
@@ -27,7 +28,6 @@ CONVENTIONS: Mapping[str, LabelConvention] = {
     "msd": MSD,
     "canonical": CANONICAL,
 }
-_END = re.compile(r"\.nii(\.gz)?$")
 _NO_MASK = re.compile(
     rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
 )
@@ -119,7 +119,7 @@ def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
 
 
 def _masks_by_name(folder: Path) -> list[MaskFile]:
-    stems = {path: _END.sub("", path.name) for path in nifti_files(folder)}
+    stems = {path: NIFTI.sub("", path.name) for path in nifti_files(folder)}
     return [
         _mask(SEG.sub("", stem), path) for path, stem in stems.items() if not _NO_MASK.search(stem)
     ]
@@ -212,7 +212,7 @@ def _known_layout(folder: Path) -> list[CaseFiles]:
 
 
 def _mask(case_id: str, path: Path, convention: LabelConvention | None = None) -> MaskFile:
-    with_seg = f"{_END.sub('', path.name)}{PROBABILITIES}.nii.gz"  # as some tools name theirs
+    with_seg = f"{NIFTI.sub('', path.name)}{PROBABILITIES}.nii.gz"  # as some tools name theirs
     beside = [path.with_name(name) for name in (probabilities_name(path.name), with_seg)]
     found = next((file for file in beside if file.is_file()), None)
     return MaskFile(case_id, path, convention, found)

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from evaluation.viewer_volumes import packed
 from studies.benchmark_systems import benchmark_systems, refuse_unrun
 from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
+from studies.contents import check_writable
 from studies.environment import versions
 from studies.provenance import home_of
 from studies.report_cases import choose_cases, view_cases
@@ -82,7 +82,9 @@ def write_report(
             f"{folders[0]} is the folder of a benchmark: report it alone, or name runs."
         )
     page = out or (folders[0] if folders else Path()) / "report.html"
-    _check_writable(page)
+    if page.is_dir():
+        raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
+    check_writable(page.parent, f"--out {page}", "file")
     if folders:
         given: dict[str, Any] = {"reference": reference} if reference else {}
         scores, beside, remarks = benchmark_systems(folders[0], **given)
@@ -347,16 +349,6 @@ def _calibration(
 def _case_picture(case: ViewedCase, file: Path) -> Picture:
     systems_png(case, file)
     return Picture.of(file, f"{case.case_id}: reference and {', '.join(case.predictions)}", 1.0)
-
-
-def _check_writable(page: Path) -> None:
-    if page.is_dir():
-        raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
-    place = page.parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise InputError(f"--out {page} cannot be written: give another file.")
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

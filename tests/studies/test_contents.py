@@ -77,15 +77,15 @@ def test_a_folder_that_cannot_be_renamed_is_told(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_told_by_its_option(tmp_path, monkeypatch):
-    check_writable(tmp_path / "new" / "folder", "--out")
+    check_writable(tmp_path / "new" / "folder", "--out it")
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^--out .*/file cannot be written \(Not a directory\)"):
-        check_writable(tmp_path / "file", "--out")
+        check_writable(tmp_path / "file", f"--out {tmp_path / 'file'}")
 
     def denied(**_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
     with pytest.raises(InputError, match=r"cannot be written \(Permission denied\): give another"):
-        check_writable(tmp_path / "new", "--output")
+        check_writable(tmp_path / "new", "--output it")
