@@ -5,21 +5,19 @@ or not at all. An index by path, size and modification time spares reading files
 change. Two processes may prepare the same cohort at once: each case is prepared by one of them.
 """
 
+import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from datamodules import memory
@@ -31,6 +29,7 @@ from datamodules.geometry import (
     canonical_view,
     orientation_of,
 )
+from datamodules.headers import blanked, is_synthetic
 from datamodules.integrity import Reading, combine, duplicates, examine
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
@@ -38,8 +37,10 @@ from datamodules.preparation import Preparation, from_slices, to_slices
 from datamodules.prepared import PreparedCase
 from datamodules.sampling import region_samples
 from errors import InputError
+from files import cores, shared_lock, whole_folder, write_atomically
 
 Array = npt.NDArray[Any]
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)  # of what another user's folder says
 
 
 def default_cache() -> Path:
@@ -51,22 +52,46 @@ def default_cache() -> Path:
 def exclusively(folder: Path) -> Iterator[Path]:
     """Work on a folder of the cache in one process at a time; yields its mark of completion.
 
+    What another user of the cache completed can be read by one who may not write there.
+
     Raises:
-        InputError: The cache cannot be written.
+        InputError: The cache cannot be written, and something has to be.
     """
     _make_folder(folder.parent)
-    with FileLock(folder.parent / f"{folder.name}.lock"):
+    with writing(folder.parent.parent), ExitStack() as stack:
+        try:
+            stack.enter_context(shared_lock(folder.parent / f"{folder.name}.lock"))
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
         yield folder / ".complete"
+
+
+@contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Say in one sentence that a folder of the cache may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        raise unwritable(cache, error) from error
+
+
+def unwritable(cache: Path, error: OSError) -> InputError:
+    """What to raise where the cache may not be written."""
+    where = error.filename or cache
+    return InputError(
+        f"data.cache_dir {cache} cannot be written ({error.strerror}: {where}): give another "
+        "folder there or in GLIOFUSE_CACHE, or have its owner let you write there."
+    )
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"data.cache_dir {folder} cannot be written ({error.strerror}): give another folder "
-            "there or in GLIOFUSE_CACHE."
-        ) from error
+        raise unwritable(folder, error) from error
 
 
 def prepare_cases(
@@ -123,7 +148,7 @@ def prepare_cohort(
     def attempt(case: CaseFiles) -> PreparedCase | str:
         return _prepare_one(case, cache, wanted)
 
-    count = workers or max(1, min(8, (os.cpu_count() or 1) // 2))
+    count = workers or max(1, min(8, cores() // 2))
     # Resampling is many small matrix products in threads of our own: with BLAS's threads below
     # each of them they wait for one another, ten times as long on a busy machine.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(count) as pool:
@@ -167,14 +192,17 @@ def _prepare_one(case: CaseFiles, cache: Path, wanted: Preparation) -> PreparedC
     )
     name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
     entry = cache / "index" / f"{name}.json"
-    with FileLock(cache / "locks" / f"{name}.lock"):
+    folder = _lookup(entry, listed, cache)  # one that is complete needs no lock
+    if folder is not None:
+        return PreparedCase(case, folder)
+    with writing(cache), shared_lock(cache / "locks" / f"{name}.lock"):
         folder = _lookup(entry, listed, cache)
         if folder is None:
             reading = examine(case, missing=wanted.missing, whole_head=wanted.whole_head)
             if reading.problems:
                 return "; ".join(reading.problems)
             folder = _store(reading, cache, wanted)
-            _write_json(entry, {"files": listed, "folder": folder.name})
+            write_atomically(entry, json.dumps({"files": listed, "folder": folder.name}))
     return PreparedCase(case, folder)
 
 
@@ -213,7 +241,8 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
         "label": label,
         "geometry": asdict(geometry),
         "affine": reference.affine.tolist(),
-        "header": reference.header.hex(),
+        "header": blanked(reference.header).hex(),
+        "synthetic": is_synthetic(reference.header),
         "convention": reading.case.convention.to_dict() if label else None,
         "normalisation": NORMALISATION_VERSION,
     }
@@ -223,16 +252,8 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
     folder = cache / "cases" / key
     if (folder / "case.json").is_file():
         return folder
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=cache / "cases"))
-    try:
+    with whole_folder(folder) as temporary:
         _write_arrays(reading, geometry, temporary, settings)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "case.json").is_file():  # else another process was first
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -296,7 +317,8 @@ def _write_arrays(
             np.save(folder / "samples.npy", region_samples(label, resized, seed))
     brain_ml = float(np.count_nonzero(brain) * np.prod(geometry.native_spacing) / 1000)
     described = settings | {"brain_ml": brain_ml, "notices": notices, "fill": BACKGROUND}
-    _write_json(folder / "case.json", described | ({"areas": areas} if by_slice else {}))
+    described |= {"areas": areas} if by_slice else {}
+    write_atomically(folder / "case.json", json.dumps(described))
 
 
 def _image_to_fill(shape: tuple[int, ...], by_slice: bool) -> tuple[Array, Array]:
@@ -325,11 +347,3 @@ def _resample_image(
     share = geometry.resample(brain)
     inside = geometry.resample(np.where(brain, scored, 0)) / np.maximum(share, 1e-3)
     return np.where(resized, inside, BACKGROUND).astype(np.float16)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
-    os.replace(temporary, path)

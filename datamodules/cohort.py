@@ -1,6 +1,5 @@
 """What the data modules share: a cohort prepared once, checked as a whole, split by patient."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +18,7 @@ from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.prepared import PreparedCase
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from errors import InputError
+from files import cores
 
 Case = TypeVar("Case", bound=PreparedCase)
 
@@ -318,7 +318,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
     ) -> DataLoader[dict[str, Any]]:
         workers = self.num_workers
         if workers is None:
-            workers = min(8, max(0, (os.cpu_count() or 1) - 2) // max(1, self._ranks()[0]))
+            workers = min(8, max(0, cores() - 2) // max(1, self._ranks()[0]))
         return DataLoader(
             dataset,
             batch_size=batch_size,

@@ -6,7 +6,6 @@ reading. Problems are found for all cases at once and reported one line a case.
 
 import argparse
 import hashlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from datamodules.layouts import (
 from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
 from errors import InputError
+from files import cores
 
 AFFINE_TOLERANCE = 0.1  # mm that the corners of two modalities' grids may lie apart
 HEAD_VOLUME = 2500.0  # ml; the largest brains measure 2000 ml, a head with skull and skin 3500 ml
@@ -333,7 +333,7 @@ def main(argv: Sequence[str]) -> int:
         content = "" if reading.problems else reading.content_hash()
         return case, reading.problems, reading.notices, content
 
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
         checked = pool.map(inspect, cases)
         progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
         for case, wrong, known, content in progress:

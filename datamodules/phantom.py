@@ -27,6 +27,7 @@ from datamodules.phantom_files import LAYOUTS, publish, write_brats_case, write_
 from datamodules.phantom_scanner import acquire
 from datamodules.phantom_signal import MODALITIES, simulate_signals
 from errors import InputError
+from files import cores
 
 PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
@@ -222,7 +223,7 @@ def generate_cohort(
     write_cohort_note(out, settings)
     jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
     missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(missing))
+    workers = min(workers or cores(), len(missing))
     with make_bar(
         total=len(jobs),
         initial=len(jobs) - len(missing),

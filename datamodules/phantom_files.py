@@ -5,7 +5,6 @@ Every file says SYNTHETIC: the NIfTI header's description, and the note beside t
 
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from datamodules.phantom_fields import Grid
+from files import write_atomically
 
 ATLAS_MM = (240, 240, 155)  # the grid of every BraTS year, 1 mm, LPS
 _NOTE = """SYNTHETIC DATA
@@ -104,9 +104,7 @@ def write_cohort_note(out: Path, settings: Mapping[str, object]) -> None:
         ("SYNTHETIC.txt", _NOTE.format(**settings)),
         ("phantom.json", json.dumps({"SYNTHETIC": True, **settings}, indent=1) + "\n"),
     ):
-        temporary = out / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out / name)
+        write_atomically(out / name, text)
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -1,8 +1,6 @@
 """One prepared case: what training reads, and the way back to the grid of its files."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.geometry import Geometry
+from datamodules.headers import blanked, image_like, is_synthetic
 from datamodules.intensity import BACKGROUND
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
 from datamodules.reading import read_volume
 from errors import InputError
+from files import write_atomically
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +65,9 @@ class PreparedCase:
         edges = np.sqrt((self.native_affine[:3, :3] ** 2).sum(0))
         self.native_spacing = tuple(float(edge) for edge in edges)
         self.dropped: tuple[str, ...] = ()
-        self._header = bytes.fromhex(described["header"])
+        header = bytes.fromhex(described["header"])
+        self._header = blanked(header)  # of an earlier version it holds the text of its source
+        self._synthetic = bool(described.get("synthetic", is_synthetic(header)))
 
     def __repr__(self) -> str:
         return f"PreparedCase({self.case_id!r}, {'x'.join(map(str, self.shape))})"
@@ -88,7 +90,7 @@ class PreparedCase:
     @property
     def synthetic(self) -> bool:
         """Whether the files say of themselves that they show a phantom."""
-        return b"SYNTHETIC" in self._header
+        return self._synthetic
 
     @property
     def labelled(self) -> bool:
@@ -166,6 +168,8 @@ class PreparedCase:
     def save_native(self, array: Array, path: str | Path, dtype: Any) -> None:
         """Write NIfTI on the grid and affine of the files, whole or not at all.
 
+        Of the header of the files only the grid is kept: no name, no comment, no extension.
+
         Args:
             array: Values in file order, (*native_shape) or with one last axis more.
             path: Ends in ``.nii`` or ``.nii.gz``.
@@ -175,28 +179,8 @@ class PreparedCase:
         values = np.asarray(array).astype(dtype)
         if values.shape[:3] != self.native_shape or values.ndim > 4:
             raise ValueError(f"shape {values.shape} is not the native grid {self.native_shape}")
-        if self._header:
-            header = nib.Nifti1Header(self._header, check=False)
-            header.set_data_shape(values.shape)
-            header.set_data_dtype(values.dtype)
-            header.set_slope_inter(1, 0)
-            header["cal_min"] = header["cal_max"] = 0
-            # Passing no affine keeps sform and qform to the last bit.
-            image = nib.Nifti1Image(values, None, header)
-        else:
-            image = nib.Nifti1Image(values, self.native_affine)
-        suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(f".tmp{suffix}", f".{path.name}.", path.parent)
-        os.close(handle)
-        try:
-            nib.save(image, temporary)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(path, 0o666 & ~mask)  # mkstemp's file is for its owner alone
+        image = image_like(self._header, self.native_affine, values, synthetic=self.synthetic)
+        write_atomically(path, lambda file: nib.save(image, file))
 
 
 def unlabelled(case_id: str) -> InputError:

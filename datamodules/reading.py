@@ -51,7 +51,7 @@ def read_volume(path: Path) -> Volume:
     Raises:
         InputError: The file is missing, truncated, damaged or not NIfTI.
     """
-    raw = _inflate(path)
+    raw = inflate(path)
     header: Any
     try:
         # The first number of a NIfTI header is its own size: 348, or 540 in version 2.
@@ -87,8 +87,12 @@ def read_volume(path: Path) -> Volume:
     return Volume(array, affine, raw[:348] if size == 348 else b"")
 
 
-def _inflate(path: Path) -> bytes:
-    """The file's bytes, decompressed where they are gzip."""
+def inflate(path: Path) -> bytes:
+    """The file's bytes, decompressed where they are gzip.
+
+    Raises:
+        InputError: The file cannot be read, or is damaged.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -1,6 +1,5 @@
 """A cohort of hospital exams registered patient by patient, in processes side by side."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -8,14 +7,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from filelock import FileLock
-
 from datamodules.bar import make_bar
 from datamodules.layouts import CaseFiles
 from datamodules.preparation import Missing
 from datamodules.registration_folder import SHEET, accept, finished, registered_case
 from datamodules.registration_patient import exam_problems, register_patient, sources_of
 from errors import InputError
+from files import cores, shared_lock
 
 _PAIRS = 3  # sequences registered to T2: more threads a patient have nothing to do
 
@@ -115,13 +113,13 @@ def _register(
     exams: Sequence[CaseFiles], out: Path, missing: Missing, workers: int | None
 ) -> Iterator[tuple[str, str]]:
     """Register exams; yields (case id, problem or "") as they come to an end."""
-    cores = workers or len(os.sched_getaffinity(0))
-    processes = min(cores, len(exams))
+    usable = workers or cores()
+    processes = min(usable, len(exams))
     if processes < 2:  # starting processes would take longer
         for exam in exams:
-            yield exam.case_id, _attempt(exam, out, missing, min(cores, _PAIRS))
+            yield exam.case_id, _attempt(exam, out, missing, min(usable, _PAIRS))
         return
-    threads = max(1, min(cores // processes, _PAIRS))
+    threads = max(1, min(usable // processes, _PAIRS))
     pool = ProcessPoolExecutor(processes, get_context("spawn"))
     try:
         jobs = {pool.submit(_attempt, exam, out, missing, threads): exam for exam in exams}
@@ -142,7 +140,7 @@ def _attempt(exam: CaseFiles, out: Path, missing: Missing, threads: int) -> str:
     """Register one exam unless another process just did; its problem, or ""."""
     folder = out / exam.case_id
     try:
-        with FileLock(out / ".locks" / f"{exam.case_id}.lock"):
+        with shared_lock(out / ".locks" / f"{exam.case_id}.lock"):
             if finished(folder, sources_of(exam, missing)) is None:
                 register_patient(exam, folder, missing, threads)
     except InputError as error:

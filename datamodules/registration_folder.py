@@ -9,10 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from datamodules.headers import SYNTHETIC, blank
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, read_json
 from datamodules.reading import read_volume
 from datamodules.registration_scan import to_sitk
 from errors import InputError
+from files import write_atomically
 
 REGISTERED = "registered"
 REPORT = "registration.json"
@@ -142,7 +144,9 @@ def labels_on_modality(label_file: Path, registered_folder: Path, modality: str,
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = grid["description"].encode()[:79]
+    # an earlier version kept the text of the source instead
+    synthetic = grid.get("synthetic", SYNTHETIC in grid.get("description", "").encode())
+    blank(image.header, synthetic=synthetic)
     write_nifti(image, out)
 
 
@@ -150,11 +154,9 @@ def write_nifti(image: Any, path: Path) -> None:
     """Write a NIfTI file whose bytes depend on its content only (no time, no file name)."""
     raw = image.to_bytes()
     whole = gzip.compress(raw, compresslevel=4, mtime=0) if path.suffix == ".gz" else raw
-    path.write_bytes(whole)
+    write_atomically(path, whole)
 
 
 def accept(folder: Path, report: dict[str, Any]) -> None:
     """Record that a person has accepted a flagged registration."""
-    changed = folder / f".{REPORT}"
-    changed.write_text(json.dumps({**report, "accepted": True}, indent=1) + "\n")
-    changed.replace(folder / REPORT)
+    write_atomically(folder / REPORT, json.dumps({**report, "accepted": True}, indent=1) + "\n")

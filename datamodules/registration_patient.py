@@ -1,7 +1,5 @@
 """One patient's exam registered to T2 and written, whole or not at all."""
 
-import gzip
-import io
 import json
 import os
 import shutil
@@ -10,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.headers import MARK, image_like, is_synthetic, without_text
 from datamodules.layouts import MODALITIES, CaseFiles
-from datamodules.reading import Volume, read_volume
+from datamodules.reading import Volume, inflate, read_volume
 from datamodules.registration import REFERENCE, REGISTRATION_VERSION, Alignment, align
 from datamodules.registration_folder import REPORT, SHEET, finished, write_nifti
 from datamodules.registration_label import label_drawn_on, label_on_reference
@@ -125,25 +123,28 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
     _copy(exam.images[REFERENCE].path, folder / f"{exam.case_id}_{REFERENCE}.nii.gz")
     for modality, (alignment, array) in results.items():
         scan = scans[modality]
-        image = _like(fixed.volume, array, description(scan.volume))
-        write_nifti(image, folder / f"{exam.case_id}_{modality}.nii.gz")
+        write_nifti(
+            _like(fixed.volume, array, scan.volume), folder / f"{exam.case_id}_{modality}.nii.gz"
+        )
         transform = folder / f"{modality}_to_{REFERENCE}.tfm"
         sitk.WriteTransform(alignment.transform, str(transform))
-        if is_synthetic(scan.volume):  # the format allows comment lines
+        if is_synthetic(scan.volume.header):  # the format allows comment lines
             head, rest = transform.read_text().split("\n", 1)
-            transform.write_text(f"{head}\n# {description(scan.volume)}\n{rest}")
+            transform.write_text(f"{head}\n# {MARK.decode()}\n{rest}")
     label, drawn_on, notices = None, None, list(exam.notices)
     if exam.label is not None:
         drawn_on = label_drawn_on(exam)
         label = label_on_reference(exam, exam.label, drawn_on, fixed.volume, alignments, notices)
-        written = _like(fixed.volume, label, description(read_volume(exam.label)))
-        write_nifti(written, folder / f"{exam.case_id}_seg.nii.gz")
+        write_nifti(
+            _like(fixed.volume, label, read_volume(exam.label)),
+            folder / f"{exam.case_id}_seg.nii.gz",
+        )
     absent = [m for m in MODALITIES if m not in exam.images]
     if absent:
         notices.append(f"{' and '.join(absent)} missing, filled with zero")
     flags = [flag for alignment in alignments.values() for flag in alignment.flags]
     report = {
-        "SYNTHETIC": any(is_synthetic(scan.volume) for scan in scans.values()),
+        "SYNTHETIC": any(is_synthetic(scan.volume.header) for scan in scans.values()),
         "case_id": exam.case_id,
         "patient_id": exam.patient_id,
         "reference": REFERENCE,
@@ -186,43 +187,21 @@ def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """T2's own file, its content untouched."""
-    raw = source.read_bytes()
-    packed = raw if raw[:2] == b"\x1f\x8b" else gzip.compress(raw, compresslevel=4, mtime=0)
-    target.write_bytes(packed)
+    """T2's own file: its voxels and its grid untouched, the text of its header left out."""
+    target.write_bytes(without_text(inflate(source)))
 
 
-def _like(reference: Volume, array: Array, text: str) -> Any:
+def _like(reference: Volume, array: Array, source: Volume) -> Any:
     """A NIfTI image of an array on the reference's grid, with the reference's own geometry."""
-    if not reference.header:  # NIfTI-2
-        image = nib.Nifti1Image(array, reference.affine)
-    else:
-        header = nib.Nifti1Header.from_fileobj(io.BytesIO(reference.header), check=False)
-        header.set_data_shape(array.shape)
-        header.set_data_dtype(array.dtype)
-        header.set_slope_inter(1, 0)
-        header["magic"] = b"n+1"
-        header["vox_offset"] = 352
-        image = nib.Nifti1Image(array, None, header)
-    image.header["descrip"] = text.encode()[:79]
-    return image
-
-
-def description(volume: Volume) -> str:
-    """The free text of a NIfTI header."""
-    return volume.header[148:228].split(b"\0")[0].decode("latin-1")
-
-
-def is_synthetic(volume: Volume) -> bool:
-    """Whether the header says that there is no patient behind the file."""
-    return "SYNTHETIC" in description(volume)
+    synthetic = is_synthetic(source.header)
+    return image_like(reference.header, reference.affine, array, synthetic=synthetic)
 
 
 def _grid(volume: Volume) -> dict[str, Any]:
     return {
         "shape": list(volume.array.shape),
         "affine": volume.affine.tolist(),
-        "description": description(volume),
+        "synthetic": is_synthetic(volume.header),
     }
 
 

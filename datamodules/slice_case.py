@@ -160,6 +160,25 @@ class SliceCase(PreparedCase):
         shown = to_slices(canonical_view(volume, self.geometry.orientation))
         return shown[first : first + self.slices]
 
+    def names_on_modalities(self, label_name: str) -> dict[str, str]:
+        """Names of a label map on the other modalities' own grids; none where these never differed.
+
+        Args:
+            label_name: Of the label map on T2's grid; ends in ``.nii`` or ``.nii.gz``.
+        """
+        if self.layout != REGISTERED:
+            return {}
+        stem = label_name.removesuffix(".gz").removesuffix(".nii")
+        apart = [m for m in MODALITIES if m != "t2" and m not in self.missing]
+        return {modality: f"{stem}_on_{modality}.nii.gz" for modality in apart}
+
+    def save_on_modality(self, label_file: Path, modality: str, out: Path) -> None:
+        """Write a label map that lies on T2's grid on the own grid of another modality."""
+        from datamodules.registration_folder import labels_on_modality
+
+        folder = self.files.images["t2"].path.parent
+        labels_on_modality(label_file, folder, modality, out)
+
     def save_on_modalities(self, label_file: Path) -> list[Path]:
         """Write a label map that lies on T2's grid beside it on the other modalities' own grids.
 
@@ -169,18 +188,10 @@ class SliceCase(PreparedCase):
         Returns:
             The files written; none for images that were never apart.
         """
-        if self.layout != REGISTERED:
-            return []
-        from datamodules.registration_folder import labels_on_modality
-
-        stem = label_file.name.removesuffix(".gz").removesuffix(".nii")
         written = []
-        for modality in MODALITIES:
-            if modality == "t2" or modality in self.missing:
-                continue
-            out = label_file.parent / f"{stem}_on_{modality}.nii.gz"
-            labels_on_modality(label_file, self.files.images["t2"].path.parent, modality, out)
-            written.append(out)
+        for modality, name in self.names_on_modalities(label_file.name).items():
+            written.append(label_file.with_name(name))
+            self.save_on_modality(label_file, modality, written[-1])
         return written
 
     def _inside(self) -> tuple[Any, ...]:

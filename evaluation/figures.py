@@ -1,6 +1,5 @@
 """Pictures for people: a patient's contours over the four modalities, the curves of a training."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from datamodules.layouts import REGIONS
 from evaluation.metrics import dice
+from files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -359,10 +359,5 @@ def _legend(
 
 def save_png(figure: "Figure", path: Path) -> None:
     """Write a figure under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    colour = figure.get_facecolor()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", facecolor=colour))

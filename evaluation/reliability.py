@@ -15,7 +15,9 @@ from evaluation.figures import REGION_NAMES, save_png
 from evaluation.means import counted, nan_mean
 from evaluation.provenance import Provenance
 from evaluation.tables import write_csv
+from outputs import Outputs
 
+CALIBRATION = ("calibration.csv", "reliability.png")
 MOST_TICKS = 4  # of the counts, beside 0
 
 
@@ -79,7 +81,7 @@ def _count_ticks(most: int) -> list[int]:
 
 
 def write_calibration(
-    patients: Mapping[str, Mapping[str, Reliability]], folder: Path, title: str
+    patients: Mapping[str, Mapping[str, Reliability]], outputs: Outputs, title: str
 ) -> list[str]:
     """Write ``calibration.csv`` and ``reliability.png``; return what they show as lines.
 
@@ -88,7 +90,7 @@ def write_calibration(
 
     Args:
         patients: case id to region to counts; all have the same regions.
-        folder: where the files go.
+        outputs: of the folder where the files go.
         title: above the diagram.
     """
     rows = [
@@ -97,11 +99,12 @@ def write_calibration(
         for region, count in counts.items()
         for row in count.rows()
     ]
-    write_csv(rows, folder / "calibration.csv")
+    outputs.write(CALIBRATION[0], lambda file: write_csv(rows, file))
     regions = next(iter(patients.values()))
     pooled = {region: reduce(add, (own[region] for own in patients.values())) for region in regions}
     number = f"{len(patients)} patient{'' if len(patients) == 1 else 's'}"
-    reliability_png(pooled, folder / "reliability.png", f"{title}, {number}")
+    above = f"{title}, {number}"
+    outputs.write(CALIBRATION[1], lambda file: reliability_png(pooled, file, above))
     lines = [
         "Calibration  calibration.csv and reliability.png, beside per_case.csv",
         f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}, "

@@ -1,8 +1,8 @@
 """Scores of patients as files and tables: CSV and terminal."""
 
 import csv
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -16,6 +16,7 @@ from datamodules.layouts import REGIONS
 from evaluation.empty_rules import BRATS, EMPTY_RULES, EmptyRule
 from evaluation.means import column, nan_mean
 from evaluation.metrics import is_metric
+from files import write_atomically
 
 Row = Mapping[str, Any]
 
@@ -42,16 +43,11 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     empty. Floats are written so that reading gives the same float.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def read_csv(

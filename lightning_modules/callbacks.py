@@ -1,9 +1,8 @@
-"""What a run leaves behind: its metrics file, its gallery, its predictions."""
+"""What a training leaves behind: its metrics file and its gallery."""
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,21 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from datamodules.layouts import MODALITIES, probabilities_name
-from errors import InputError
+from datamodules.layouts import MODALITIES
 from evaluation.figures import overlay_png
 from evaluation.tables import read_csv, write_csv
+from files import write_atomically
 from lightning_modules.case_gallery import log_cases
+from lightning_modules.prediction_writer import PredictionWriter
 from lightning_modules.run_logger import harmless, wandb_run
+
+__all__ = [
+    "MetricsFile",
+    "PredictionWriter",
+    "ValidationGallery",
+    "read_metrics",
+    "running_as_stage",
+]
 
 
 class MetricsFile(Callback):
@@ -134,14 +142,7 @@ class ValidationGallery(Callback):
             found[f"{case_id}/reference"] = reference
             found[f"{case_id}/spacing"] = np.asarray(case.spacing)
             found[f"{case_id}/synthetic"] = np.asarray(case.synthetic)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.kept.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as handle:
-                np.savez(handle, **found)
-            temporary.replace(self.kept)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(self.kept, lambda file: np.savez(file, **found))
 
     def _draw(self) -> None:
         """Draw what is kept, and keep it no longer."""
@@ -189,153 +190,6 @@ def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float
     """Return the scores per validation patient that a segmentation module keeps."""
     found: Any = pl_module
     return dict(found.validation_cases)
-
-
-def _regions(pl_module: L.LightningModule) -> Sequence[str]:
-    """Return the names of the regions that a segmentation module predicts."""
-    found: Any = pl_module
-    names: Sequence[str] = found.regions
-    return names
-
-
-class PredictionWriter(Callback):
-    """Write one label map, one overlay and one line of volumes a patient.
-
-    The NIfTI file lies on the input's grid and affine, in the label values and the file naming of
-    the input's layout. ``volumes.csv`` gives ml and a column of doubts; where post-processing is
-    on, also the ml before it. Maps that a network shows become 4-D NIfTI files, and ``maps.json``
-    names their channels.
-
-    Args:
-        folder: where everything goes.
-        probabilities: also write the region probabilities (4-D NIfTI, float32).
-        all_grids: of a raw exam, also write the label map on the grid of every modality.
-        announce: called before the first patient is written, by one process of all.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        probabilities: bool = False,
-        all_grids: bool = False,
-        announce: Callable[[], None] | None = None,
-    ) -> None:
-        self.folder = folder
-        self.announce = announce
-        self.probabilities = probabilities
-        self.all_grids = all_grids
-        self.rows: dict[str, dict[str, Any]] = {}
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a folder in which a prediction would get the name of a patient's own label.
-
-        Raises:
-            InputError: naming the label.
-        """
-        data: Any = getattr(trainer, "datamodule", None)
-        for case in data.cases.values() if data is not None else ():
-            label = case.files.label
-            if label and label.resolve() == (self.folder / case.prediction_name).resolve():
-                raise InputError(
-                    f"The prediction of {case.case_id} would be written over {label}, its label: "
-                    "give another folder as --output."
-                )
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write one patient."""
-        case, labels = outputs["case"], outputs["labels"]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.announce is not None and not self.rows and trainer.is_global_zero:
-            self.announce()
-        case.save_native(labels, self.folder / case.prediction_name, np.uint8)
-        if self.all_grids and hasattr(case, "save_on_modalities"):  # else they share one grid
-            case.save_on_modalities(self.folder / case.prediction_name)
-        if self.probabilities:
-            volume = np.moveaxis(outputs["probabilities"], 0, -1)
-            file = self.folder / probabilities_name(case.prediction_name)
-            case.save_native(volume, file, np.float32)
-        for name, volume in outputs.get("maps", {}).items():
-            stem = case.prediction_name.split(".nii")[0]
-            file = self.folder / f"{stem}_{name}.nii.gz"
-            case.save_native(np.moveaxis(volume, 0, -1), file, np.float32)
-        regions = outputs["regions"]
-        overlay_png(
-            images={name: case.native_image(name) for name in MODALITIES},
-            prediction=regions,
-            reference=None,
-            path=self.folder / f"{case.case_id}.png",
-            title=case.case_id,
-            spacing=case.native_spacing,
-            orientation=case.native_orientation,
-            synthetic=case.synthetic,
-        )
-        self.rows[case.case_id] = volume_row(
-            case, regions, outputs["probabilities"] > 0.5, _regions(pl_module)
-        )
-        if "unprocessed" in outputs:
-            before = volume_row(
-                case, outputs["unprocessed"], outputs["unprocessed"], _regions(pl_module)
-            )
-            doubts = self.rows[case.case_id].pop("doubts")
-            volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
-            self.rows[case.case_id] |= {**volumes, "doubts": doubts}
-        if trainer.world_size == 1:
-            self._write_table(list(self.rows.values()))
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table of all ranks' patients, each once."""
-        rows = list(self.rows.values())
-        if trainer.world_size > 1:
-            import torch
-
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.rows)
-            rows = list({key: row for part in gathered for key, row in part.items()}.values())
-        if trainer.is_global_zero and rows:
-            self._write_table(rows)
-            found: Any = pl_module
-            if found.shows_maps:
-                text = json.dumps(found.map_channels(), indent=2)
-                (self.folder / "maps.json").write_text(text + "\n")
-
-    def _write_table(self, rows: list[dict[str, Any]]) -> None:
-        ordered = sorted(rows, key=lambda row: row["case_id"])
-        write_csv(ordered, self.folder / "volumes.csv")
-
-
-def volume_row(
-    case: Any, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
-) -> dict[str, Any]:
-    """Return one patient's volumes in ml and what is doubtful about the segmentation.
-
-    Args:
-        case: the patient, with ``native_spacing`` in mm and ``brain_ml``.
-        regions: composed regions, bool (R, *native).
-        raw_regions: the same before composition: sigmoid regions are not nested by themselves.
-        names: of the R regions, the first of them WT.
-    """
-    voxel_ml = float(np.prod(case.native_spacing)) / 1000
-    volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(names)}
-    doubts = []
-    if volumes["WT"] == 0:
-        doubts.append("no tumour found")
-    if volumes["WT"] > 0.4 * case.brain_ml:
-        doubts.append("over 40 % of the brain")
-    if len(raw_regions) > 1:
-        outside = float((raw_regions[1] & ~raw_regions[0]).sum())
-        if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
-            doubts.append("core outside the whole tumour")
-    row = {f"{name}_ml": round(volume, 3) for name, volume in volumes.items()}
-    return {"case_id": case.case_id, **row, "doubts": "; ".join(doubts)}
 
 
 def running_as_stage() -> bool:

@@ -7,7 +7,6 @@ file is read with ``weights_only=True``: opening a stranger's checkpoint runs no
 """
 
 import io
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from errors import InputError
+from files import write_atomically
 
 KEY = "gliofuse"
 
@@ -36,21 +36,16 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> None:
         """Write a file whole, or leave what is there."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         written = io.BytesIO()  # torch itself does not say that a disk is full
         torch.save(checkpoint, written)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(written.getbuffer())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(target, lambda file: file.write_bytes(written.getbuffer()))
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the halves of checkpoints that killed processes left in a folder."""
-    for half in folder.glob(".*.ckpt.*"):
-        half.unlink(missing_ok=True)
+    for pattern in (".*.ckpt", ".*.ckpt.*"):  # an earlier version used the second
+        for half in folder.glob(pattern):
+            half.unlink(missing_ok=True)
 
 
 def is_whole(path: Path) -> bool:

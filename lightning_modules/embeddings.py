@@ -1,6 +1,5 @@
 """What a frozen encoder says of a slice that never changes: computed once, kept on disk."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.bar import make_bar
+from files import write_atomically
 
 
 class EmbeddingStore:
@@ -78,8 +78,4 @@ class EmbeddingStore:
 
     def _write(self, key: str, values: np.ndarray) -> None:
         file = self._file(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        with temporary.open("wb") as handle:
-            np.save(handle, values)
-        temporary.replace(file)
+        write_atomically(file, lambda place: np.save(place, values))

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from datamodules.bar import make_bar
 from errors import InputError
+from files import shared_lock
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 # The six digits of a name begin the SHA-256 of the file.
@@ -50,7 +50,7 @@ def official_sam(variant: str, url: str = SAM_URL) -> Path:
         return file
     part = file.with_suffix(".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):  # of several processes one fetches
+    with shared_lock(file.with_suffix(".lock")):  # of several processes one fetches
         if file.is_file():
             return file
         try:

@@ -1,7 +1,6 @@
 """One line that says how far a command is: in a terminal, in a log, or in a file for a parent."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from files import write_atomically
 
 VERBS = {"validate": "validating", "test": "testing", "predict": "predicting"}
 
@@ -204,9 +205,7 @@ class RunProgress(ProgressBar):
         elif self.file is not None and (force or time.monotonic() - self.reported > 0.5):
             self.reported = time.monotonic()
             state = {"done": self.done, "total": self.total, "scores": shown, "line": self.line}
-            temporary = self.file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(state))
-            temporary.replace(self.file)
+            write_atomically(self.file, json.dumps(state))
 
     def _close(self) -> None:
         if self.progress is not None:

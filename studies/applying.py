@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,20 @@ from datamodules.slice_split import cases_of
 from errors import InputError
 from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing, effect_lines
-from evaluation.reliability import write_calibration
+from evaluation.reliability import CALIBRATION, write_calibration
 from evaluation.tables import mean_scores, write_csv
-from lightning_modules.callbacks import PredictionWriter, running_as_stage
+from lightning_modules.callbacks import running_as_stage
 from lightning_modules.case_gallery import CaseGallery
 from lightning_modules.checkpoints import load_module, read_checkpoint
 from lightning_modules.ensemble import EnsembleModule
+from lightning_modules.prediction_writer import VOLUMES, PredictionWriter
 from lightning_modules.progress import RunProgress
 from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
+from outputs import Outputs, lies_in, refuse_among_inputs
 from studies import tracking
 from studies.contents import Contents, check_writable
 from studies.environment import is_main_process
+from studies.jobs import VARIANTS
 from studies.recall import Recall, check_preparation
 from studies.stages import file_hash
 from studies.summary import prediction_summary, test_summary, validation_summary
@@ -33,6 +38,8 @@ OF_A_COHORT = ("protocol", "filled", "registration")
 # Settings of the data that change no mask, or say where the patients are.
 NO_MASK = (*OF_TRAINING, "num_workers", "cache_dir", "allow_seen_patients", "root", "images")
 PREDICTIONS = "prediction.json"  # of what those in its folder were made
+TEST, TABLE = "test.json", "per_case.csv"  # the same of a test, and its result
+COLLECTION = ("imagesTr", "imagesTs")  # folders of a collection's images, never the whole of it
 
 
 def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -69,17 +76,20 @@ class Application:
         self.trained_postprocessing: Postprocessing | None = None
         self.gallery = CaseGallery()
         self.logger: Any = None
-        self.contents: Contents | None = None  # of the folder of predictions
+        self.contents: Contents | None = None  # of the folder of predictions, or of scores
 
     def prepare(self, arguments: Namespace) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         if self.subcommand == "predict":
             self.contents = self._contents()
+            self._refuse_among_patients()
             # in every process: one that goes on alone would wait for the others
             check_writable(Path(arguments.output), f"--output {arguments.output}")
             self.contents.refuse_others(
                 "--output", "move that aside", overwrite=bool(arguments.overwrite)
             )
+        if self.subcommand == "test" and arguments.results_dir:
+            self._refuse_other_results(Path(arguments.results_dir))
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
         if self.subcommand != "test":
             arguments.trainer.logger = False
@@ -95,13 +105,28 @@ class Application:
                 for path, card in zip(self.recalled.checkpoints, self.recalled.cards, strict=True)
             ),
             "patients": " ".join(str(path.resolve()) for path in self._patients()) or "phantoms",
-            "tta": arguments.tta,
+            **{name: arguments[name] for name in ("tta", "rule") if name in arguments},
             "postprocessing": arguments.postprocessing,
             "model": " ".join(self.recalled.model_words) or "as trained",
             "data": str(arguments.data.class_path).rpartition(".")[2],
             **{f"data.{name}": str(settings[name]) for name in settings if name not in NO_MASK},
         }
-        return Contents(Path(arguments.output) / PREDICTIONS, "volumes.csv", made_of)
+        if self.subcommand == "predict":
+            return Contents(Path(arguments.output) / PREDICTIONS, VOLUMES, made_of)
+        limit = arguments.trainer.get("limit_test_batches")
+        made_of |= {"limit_test_batches": str(limit)} if limit is not None else {}
+        return Contents(Path(arguments.results_dir) / TEST, TABLE, made_of)
+
+    def _refuse_other_results(self, folder: Path) -> None:
+        """Refuse a folder of scores in which a test would write over anything else."""
+        if lies_in(folder, self.run.folder / VARIANTS):
+            return  # of a benchmark, which names it after the test
+        check_writable(folder, f"--results_dir {folder}")
+        self.contents = self._contents()
+        self.contents.refuse_others("--results_dir")
+        names = [TABLE, *CALIBRATION, TEST]
+        read = [*self._patients(), *self.recalled.checkpoints]
+        Outputs(folder, "--results_dir").check(names, read, unlisted=self.contents.unlisted())
 
     def _patients(self) -> list[Path]:
         """Return the files of the one patient, or the folder of all; none of phantoms."""
@@ -109,11 +134,45 @@ class Application:
         given = (data.images or {}).values() or filter(None, [data.root])
         return [Path(word).expanduser() for word in given]
 
-    def _make_room(self, contents: Contents) -> None:
-        """Move other predictions aside, once nothing else is wrong with the command."""
-        if contents.others():
+    def _refuse_among_patients(self) -> None:
+        """Refuse predictions where they would be read as a patient's files the next time."""
+        data, folder = self.arguments.data.init_args, Path(self.arguments.output)
+        patients = self._patients()
+        root = patients[0] if patients and not data.images else None
+        if root is not None and root.name in COLLECTION:
+            root = root.parent
+        refuse_among_inputs(folder, "--output", root, patients)
+
+    def _begin(self, contents: Contents, names: Sequence[str], inputs: Sequence[Path]) -> None:
+        """Check all that will be written, then move other predictions aside.
+
+        Args:
+            contents: of the folder.
+            names: of all files, in it.
+            inputs: files of the patients.
+        """
+        outputs = Outputs(
+            Path(self.arguments.output),
+            "--output",
+            overwrite=bool(self.arguments.overwrite),
+            can_overwrite=True,
+        )
+        needed = [*self._patients(), *self.recalled.checkpoints]
+        named, unlisted = [*names, PREDICTIONS], contents.unlisted()
+        changed = outputs.check(named, [*inputs, *needed], unlisted=unlisted)
+        if is_main_process():
+            self._make_room(contents, changed)
+
+    def _make_room(self, contents: Contents, changed: Sequence[str] = ()) -> None:
+        """Move other predictions aside, once nothing else is wrong with the command.
+
+        Args:
+            contents: of the folder.
+            changed: results that the user changed, or that an earlier version wrote.
+        """
+        if contents.others() or changed:
             needed = [Path.cwd(), *self._patients(), *self.recalled.checkpoints]
-            aside = contents.move_aside(needed)
+            aside = contents.move_aside(needed, changed)
             print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
 
     def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
@@ -135,6 +194,7 @@ class Application:
         if self.subcommand == "test":
             model.empty_rule = EMPTY_RULES[self.arguments.rule]
         if self.subcommand == "predict":
+            contents = self.contents
             self._choose_maps(model)
             model.tta = self.arguments.tta
             callbacks.append(
@@ -142,7 +202,8 @@ class Application:
                     Path(self.arguments.output),
                     probabilities=bool(self.arguments.probabilities),
                     all_grids=bool(self.arguments.all_grids),
-                    announce=None if self.contents is None else self.contents.write,
+                    begin=contents and partial(self._begin, contents),
+                    announce=contents and contents.write,
                 )
             )
         # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
@@ -202,8 +263,6 @@ class Application:
                 )
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
-            if self.contents and is_main_process():
-                self._make_room(self.contents)
             trainer.predict(model, datamodule=data, return_predictions=False)
             self.failures = dict(data.failures)
             if trainer.is_global_zero:
@@ -216,11 +275,14 @@ class Application:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
                 folder = self._results_folder(data, model)
-                table, calibration = folder / "per_case.csv", []
+                outputs, table, calibration = Outputs(folder, "--results_dir"), folder / TABLE, []
                 if model.reliability:
                     title = f"{self.run.experiment} {self.run.id}"
-                    calibration = write_calibration(model.reliability, folder, title)
-                write_csv(model.test_rows, table)  # last: with it the test is done
+                    calibration = write_calibration(model.reliability, outputs, title)
+                if self.contents is not None:
+                    self.contents.write()
+                # last: with it the test is done
+                outputs.write(TABLE, partial(write_csv, model.test_rows))
                 if folder == self.run.folder:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)

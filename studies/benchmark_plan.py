@@ -8,11 +8,11 @@ from typing import Any
 
 from errors import InputError
 from evaluation.tables import read_csv, write_csv
+from files import write_atomically
 from studies.arguments import CommandLine
 from studies.benchmark_file import Benchmark, Entry
 from studies.fairness import check_fair, protocol_of
 from studies.jobs import Job, JobGraph
-from studies.runs import write_atomically
 from studies.settings import placed
 from studies.stages import Parse, Planner
 

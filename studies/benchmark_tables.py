@@ -24,9 +24,10 @@ from evaluation.variant_tables import (
     variant_table,
 )
 from evaluation.variants_figure import variants_png
+from files import write_atomically
 from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
-from studies.runs import run_at, write_atomically
+from studies.runs import run_at
 from studies.side_by_side import unequal_runs
 
 AS_TRAINED = "as trained"

@@ -14,8 +14,8 @@ from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.comparison_figure import comparison_png
 from evaluation.statistics import METHODS
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
+from files import write_atomically
 from studies.compared_runs import find_tested
-from studies.runs import write_atomically
 from studies.side_by_side import side_by_side
 
 FORMATS = ("terminal", "markdown", "latex", "csv")

@@ -1,4 +1,4 @@
-"""Of what the results in a folder were made: noted beside them, so nothing else goes over them."""
+"""A record of the inputs behind a folder's results, so that other results never overwrite them."""
 
 import json
 import tempfile
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError
-from studies.runs import set_aside, write_atomically
+from outputs import LEDGER, Outputs, unused
+from studies.runs import set_aside
 
 NAMED = 4  # differences that a message names; the others are counted
 
@@ -56,12 +57,12 @@ class Contents:
         more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
         return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
 
-    def refuse_others(self, option: str, remedy: str, *, overwrite: bool) -> None:
+    def refuse_others(self, option: str, remedy: str = "", *, overwrite: bool = False) -> None:
         """Refuse a folder that holds something else.
 
         Args:
             option: that names the folder.
-            remedy: what ``--overwrite`` does about it.
+            remedy: what ``--overwrite`` does about it; empty where there is no such option.
             overwrite: whether that was asked for.
 
         Raises:
@@ -70,24 +71,37 @@ class Contents:
         held = self.others()
         if held and not overwrite:
             raise InputError(
-                f"{option} {self.record.parent} holds {held}: give another {option}, or "
-                f"--overwrite to {remedy}."
+                f"{option} {self.record.parent} holds {held}: give another {option}"
+                f"{f', or --overwrite to {remedy}' if remedy else ''}."
             )
 
     def write(self) -> None:
         """Note of what the results are made."""
-        write_atomically(self.record, json.dumps(dict(self.made_of), indent=2) + "\n")
+        text = json.dumps(dict(self.made_of), indent=2) + "\n"
+        Outputs(self.record.parent, "").write(self.record.name, text)
 
-    def move_aside(self, used: Sequence[Path]) -> Path:
-        """Rename the folder with all it holds, leave an empty one; return where it lies now.
+    def unlisted(self) -> bool:
+        """Whether an earlier version, which kept no list of its files, wrote the results."""
+        if self.record.name in Outputs(self.record.parent, "").listed():
+            return False
+        try:
+            held: Any = json.loads(self.record.read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(held, dict) and bool(set(held) & set(self.made_of))
 
-        Where the path to the folder is a link, the link stays and leads to the empty one.
+    def move_aside(self, used: Sequence[Path], also: Sequence[str] = ()) -> Path:
+        """Move the results to a new folder beside theirs; return it.
+
+        A folder that holds nothing else is renamed as a whole. Where the user keeps files of their
+        own there, these stay. Where the path to the folder is a link, the link stays.
 
         Args:
             used: files and folders that the command goes on to need.
+            also: names of results that no list names, as an earlier version left them.
 
         Raises:
-            InputError: when some of that lies in the folder, or the folder cannot be renamed.
+            InputError: when some of what is needed lies in the folder, or it cannot be moved.
         """
         folder = self.record.parent.resolve()
         for path in used:
@@ -96,14 +110,27 @@ class Contents:
                     f"--overwrite would move {folder} aside, and with it {path}, which is still "
                     "needed: give another folder for the results."
                 )
+        listed = Outputs(folder, "").listed()
+        ours = {*listed, *also, self.record.name, self.result, LEDGER}
         try:
-            aside = set_aside(folder)
-            folder.mkdir(exist_ok=True)
+            if {_name(file, folder) for file in Outputs(folder, "").strangers()} <= ours:
+                aside = set_aside(folder)
+                folder.mkdir(exist_ok=True)
+                return aside
+            aside = unused(f"{folder}.replaced")
+            for name in sorted(ours - {LEDGER}):
+                if (folder / name).is_file():
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).rename(aside / name)
+            return aside
         except OSError as error:  # a mount point, or a folder above that is not ours
             raise InputError(
                 f"{folder} cannot be moved aside ({error.strerror}): give another --output."
             ) from error
-        return aside
+
+
+def _name(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder))
 
 
 def check_writable(folder: Path, told: str, other: str = "folder") -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError
+from files import write_atomically
 from studies.jobs import Job
-from studies.runs import Run, locked, write_atomically
+from studies.runs import Run, locked
 from studies.tracking import GROUP
 from studies.workers import Task, Workers
 

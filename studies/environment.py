@@ -1,6 +1,5 @@
 """What a run was made on and with: versions, revision, hardware, memory."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from files import cores
 
 PACKAGES = ("torch", "lightning", "monai", "torchmetrics", "numpy", "nibabel", "scipy", "gliofuse")
 PREPARING = ("simpleitk",)  # registers raw exams: without it the data were registered elsewhere
@@ -47,13 +48,6 @@ def git_revision() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {}
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def hardware() -> dict[str, Any]:

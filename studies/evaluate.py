@@ -3,12 +3,14 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.layouts import REGIONS, LabelConvention
 from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
+from outputs import Outputs
 from studies.contents import Contents, check_writable
 from studies.mask_folders import CONVENTIONS, Pair, find_masks, named_convention, pair_up
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 NAMED = 10  # cases that a message names; the others are counted
 TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
+CALIBRATION = ("calibration.csv", "reliability.png")  # as evaluation.reliability names them
 RECORD = "evaluation.json"  # of what the table was made
+FILES = (TABLE, PARTIAL, UNSCORED, *CALIBRATION, RECORD)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +43,12 @@ def main(argv: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     contents = _contents(chosen, options)
     contents.refuse_others("--out", "replace that", overwrite=options.overwrite)
-    return _evaluate(pairs, missing, notes, contents, options)
+    outputs = Outputs(options.out, "--out", overwrite=options.overwrite, can_overwrite=True)
+    read = [mask.path for masks in (predictions, references) for mask in masks.values()]
+    changed = outputs.check(FILES, read, unlisted=contents.unlisted())
+    for kept in outputs.make_room(changed):
+        print(f"Note: what was there is kept as {kept}.", flush=True)
+    return _evaluate(pairs, missing, notes, contents, outputs, options)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -170,6 +179,7 @@ def _evaluate(
     missing: Sequence[str],
     notes: list[str],
     contents: Contents,
+    outputs: Outputs,
     options: argparse.Namespace,
 ) -> int:
     """Examine all pairs, score the good ones, write and print what came of it.
@@ -201,7 +211,7 @@ def _evaluate(
         raise InputError(
             f"none of {len(pairs)} cases can be scored, for the reasons above: mend the files."
         )
-    table, partial = options.out / TABLE, options.out / PARTIAL
+    table = options.out / TABLE
     rows: list[dict[str, Any]] = []
     reliability: dict[str, dict[str, Reliability]] = {}
     unwritten: OSError | None = None
@@ -214,7 +224,7 @@ def _evaluate(
         if scored.reliability:
             reliability[pair.case_id] = scored.reliability
         try:
-            write_csv(rows, partial)
+            outputs.write(PARTIAL, partial(write_csv, rows))
             unwritten = None
         except OSError as error:  # a full disk: the scores are still printed
             unwritten = error
@@ -234,12 +244,13 @@ def _evaluate(
     ]
     try:
         # what lies beside the table belongs to it, never to an earlier one
-        for name in ("calibration.csv", "reliability.png", UNSCORED):
-            (options.out / name).unlink(missing_ok=True)
+        for name in (*CALIBRATION, UNSCORED):
+            outputs.remove(name)
         if unscored:
-            write_csv(unscored, options.out / UNSCORED)
-        contents.write()  # before the table: whoever repeats the command is never refused
-        partial.replace(table)
+            outputs.write(UNSCORED, partial(write_csv, unscored))
+        contents.write()  # before the table: the command can be repeated whatever happens
+        outputs.write(TABLE, partial(write_csv, rows))
+        outputs.remove(PARTIAL)
     except OSError as error:
         raise _full(table, error) from error
     console.print(f"Per patient  {table}")
@@ -247,7 +258,7 @@ def _evaluate(
         console.print(f"Not scored   {options.out / UNSCORED}")
     if reliability:
         try:
-            said = write_calibration(reliability, options.out, str(options.predictions))
+            said = write_calibration(reliability, outputs, str(options.predictions))
         except OSError as error:
             raise _full(options.out / "calibration.csv", error) from error
         console.print("\n".join(said))
@@ -298,7 +309,6 @@ def _score(
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from contextlib import ExitStack
-    from functools import partial
     from multiprocessing import get_context
 
     from rich.console import Console

@@ -21,6 +21,9 @@ PLACES = (
 )
 
 
+VARIANTS = "variants"  # folder of the tests of a benchmark that are not the run's own
+
+
 @dataclass
 class Job:
     """One training, or one test of it.
@@ -136,7 +139,7 @@ class JobGraph:
         folder = run.folder
         if variant:
             digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
-            folder = run.folder / "variants" / f"{variant.name}-{digest}"
+            folder = run.folder / VARIANTS / f"{variant.name}-{digest}"
         name = f"{training.id}.test" + (f"-{folder.name}" if variant else "")
         if name not in self.jobs:
             words = ["test", "--ckpt_path", str(run.best_checkpoint), *_runs_dir(run)]

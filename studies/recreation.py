@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from errors import InputError
+from files import write_atomically
 from lightning_modules.inference import choose_execution
 from studies.arguments import CommandLine
 from studies.environment import cores, git_revision, hardware, versions
-from studies.runs import Run, run_named, write_atomically
+from studies.runs import Run, run_named
 from studies.stages import Parse, Plan, replace_strings
 from studies.trainer_settings import choose_device, device_count
 

@@ -24,6 +24,7 @@ from evaluation.tables import read_csv
 from evaluation.variants_figure import variants_png
 from evaluation.viewed_case import ViewedCase
 from evaluation.viewer_volumes import packed
+from files import write_atomically
 from studies.benchmark_systems import benchmark_systems, refuse_unrun
 from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
@@ -31,7 +32,6 @@ from studies.contents import check_writable
 from studies.environment import versions
 from studies.provenance import home_of
 from studies.report_cases import choose_cases, view_cases
-from studies.runs import write_atomically
 from studies.side_by_side import SideBySide, side_by_side
 
 MOST_BYTES = 60_000_000

@@ -9,17 +9,17 @@ from typing import Any
 
 from errors import InputError
 from evaluation.tables import read_csv
+from files import cores, write_atomically
 from lightning_modules.checkpoints import read_checkpoint
 from studies.arguments import CommandLine
 from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
 from studies.engine import Engine, study_folder
-from studies.environment import cores
 from studies.jobs import Job, JobGraph
 from studies.recreation import Difference, differences, find_run, outdated, recreate
 from studies.resolving import make_planner
-from studies.runs import Run, write_atomically
+from studies.runs import Run
 from studies.working import local_workers
 
 Scores = dict[tuple[str, str], float]

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 import yaml
 
 from errors import InputError
+from files import write_atomically
 
 MOMENT = 0.2  # seconds
 SCHEMA = 1  # part of the identity: raised when the same settings come to mean another computation
@@ -29,14 +29,6 @@ def identity_hash(determinants: Mapping[str, Any]) -> str:
     """Return 12 hex digits of the SHA-256 of the determinants, independent of key order."""
     text = json.dumps({"schema": SCHEMA, **determinants}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: readers never see half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 @contextmanager

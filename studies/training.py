@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from errors import InputError
 from evaluation.curves import training_curves_png
+from files import write_atomically
 from lightning_modules.callbacks import (
     MetricsFile,
     ValidationGallery,
@@ -39,7 +40,7 @@ from studies.environment import (
     peak_memory_gb,
     versions,
 )
-from studies.runs import Run, write_atomically
+from studies.runs import Run
 from studies.stages import (
     Plan,
     architecture,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from errors import InputError
-from studies.environment import cores
+from files import cores
 from studies.jobs import Job
 from studies.tracking import check_account
 from studies.workers import LocalWorkers, Workers, jobs_at_once

@@ -12,7 +12,8 @@ from datamodules.layouts import find_cases, probabilities_name
 from errors import InputError
 from evaluation.calibration import Reliability, measure_reliability
 from evaluation.tables import read_csv
-from lightning_modules.callbacks import PredictionWriter
+from lightning_modules.prediction_writer import PredictionWriter
+from outputs import LEDGER
 
 CASE = "BraTS2021_00003"
 REGIONS = ("WT", "TC", "ET")
@@ -67,6 +68,7 @@ def test_evaluate_calibrates_the_probabilities_that_predict_wrote(case, tmp_path
         f"{CASE}_probabilities.nii.gz",
         f"{CASE}.png",
         "volumes.csv",
+        LEDGER,
     }
     words = ("--predictions", str(output), "--references", str(tmp_path / "cohort"))
     assert cli.main(["evaluate", *words]) == 0
@@ -95,6 +97,6 @@ def test_probabilities_are_named_after_the_case_as_evaluate_calls_it(mask, proba
 def test_a_prediction_is_never_written_over_the_label(case, tmp_path):
     folder = tmp_path / "cohort" / CASE
     label = (folder / f"{CASE}_seg.nii.gz").read_bytes()
-    with pytest.raises(InputError, match=rf"written over .*{CASE}_seg\.nii\.gz, its label"):
+    with pytest.raises(InputError, match=rf"written over .*{CASE}_seg\.nii\.gz, which is an i"):
         write(folder, case)
     assert (folder / f"{CASE}_seg.nii.gz").read_bytes() == label

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from errors import InputError
+from outputs import LEDGER, Outputs
 from studies.contents import Contents, check_writable
 
 MADE_OF = {"rule": "brats", "references": "/r"}
@@ -39,7 +40,7 @@ def test_results_that_do_not_say_of_what_they_were_made_are_others(tmp_path, rec
 def test_a_folder_is_moved_aside_whole_but_never_with_what_is_needed(tmp_path, monkeypatch):
     folder = tmp_path / "results"
     contents(folder).write()
-    (folder / "mask.nii.gz").write_bytes(b"mask")
+    Outputs(folder, "--output").write("mask.nii.gz", b"mask")
     monkeypatch.chdir(folder)
     for needed in (folder / "case" / "t1.nii.gz", Path.cwd(), Path("case")):
         with pytest.raises(InputError, match="which is still needed"):
@@ -48,6 +49,23 @@ def test_a_folder_is_moved_aside_whole_but_never_with_what_is_needed(tmp_path, m
     assert list(folder.iterdir()) == []
     assert aside.parent == tmp_path
     assert (aside / "mask.nii.gz").read_bytes() == b"mask"
+
+
+def test_files_of_the_user_stay_where_they_are_when_the_results_are_moved(tmp_path):
+    folder = tmp_path / "results"
+    contents(folder).write()
+    Outputs(folder, "--output").write("deep/mask.nii.gz", b"mask")
+    Outputs(folder, "--output").write("other.nii.gz", b"mask")
+    (folder / "other.nii.gz").write_bytes(b"corrected by hand")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "old.nii.gz").write_bytes(b"of an earlier version")
+    aside = contents(folder).move_aside([], ["old.nii.gz"])
+    assert (folder / "notes.txt").read_text() == "mine"
+    left = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert left == {"notes.txt", LEDGER}
+    moved = {str(file.relative_to(aside)) for file in aside.rglob("*") if file.is_file()}
+    assert moved == {"made.json", "deep/mask.nii.gz", "other.nii.gz", "old.nii.gz"}
+    assert (aside / "other.nii.gz").read_bytes() == b"corrected by hand"
 
 
 def test_a_record_that_cannot_be_read_is_told_as_that(tmp_path):

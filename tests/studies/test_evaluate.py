@@ -14,6 +14,7 @@ from datamodules.layouts import BRATS_3, BRATS_4
 from evaluation.calibration import Reliability, measure_reliability
 from evaluation.metrics import score_case
 from evaluation.tables import read_csv
+from outputs import LEDGER, Outputs
 from studies import evaluate as evaluating
 from studies.mask_folders import find_masks
 from tests.studies.masks import (
@@ -134,7 +135,7 @@ def test_an_evaluation_that_is_killed_leaves_the_earlier_one_whole(folders, monk
     assert evaluate(folders) == 0
     whole = (out / "per_case.csv").read_bytes()
     for name in stale:
-        (out / name).touch()
+        Outputs(out, "--out").write(name, "")
 
     class KilledError(Exception):
         pass
@@ -156,7 +157,7 @@ def test_an_evaluation_that_is_killed_leaves_the_earlier_one_whole(folders, monk
     assert evaluate(folders, "--rule", "nan", "--overwrite") == 0
     assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"nan"}
     left = {file.name for file in out.iterdir() if file.suffix != ".gz"}
-    assert left == {"per_case.csv", "evaluation.json"}
+    assert left == {"per_case.csv", "evaluation.json", LEDGER}
 
 
 def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(

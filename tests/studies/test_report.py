@@ -12,6 +12,7 @@ import studies.report
 from evaluation.calibration import measure_reliability
 from evaluation.reliability import write_calibration
 from evaluation.tables import write_csv
+from outputs import Outputs
 from studies.report import write_report
 from studies.report_cases import choose_cases
 from tests.studies.test_compare import run, scored
@@ -83,7 +84,8 @@ def test_one_run_alone_has_curves_and_calibration(place, capsys):
     write_csv([*epochs, {"epoch": 2, "train/loss": "half a nu"}], home / "metrics.csv")
     probability = np.array([0.9, 0.9, 0.2, 0.2, 0.2])
     counts = measure_reliability(probability, np.array([True, True, True, False, False]))
-    write_calibration({"p0": {"WT": counts}, "elsewhere": {"WT": counts}}, home, "fusion")
+    outputs = Outputs(home, "--out")
+    write_calibration({"p0": {"WT": counts}, "elsewhere": {"WT": counts}}, outputs, "fusion")
     # of the reported patient alone: (2 x 0.1 + |1 - 0.6|) / 5
     assert report(capsys, "runs/fusion/bbbbbb000000")[0] == 0
     text = (place / "report.html").read_text()

@@ -1,0 +1,131 @@
+"""Files that appear whole, locks that users share, and the cores that this process may use."""
+
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+Content = str | bytes | Callable[[Path], object]
+
+LONGEST = 40  # characters of a name that its temporary one keeps: file systems allow 255 bytes
+ALLOCATED = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # what a SLURM job was given
+OWN_GROUPS = Path("/proc/self/cgroup")  # control groups of this process, where Linux has them
+GROUPS = Path("/sys/fs/cgroup")
+
+
+def write_atomically(
+    path: Path, content: Content, *, before: Callable[[Path], object] | None = None
+) -> None:
+    """Write a file under a temporary name beside its place and rename it.
+
+    Readers never see half a file, and a process that is killed leaves what was there. The
+    permissions are those that the umask gives to any new file.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        content: text, bytes, or a function that writes to the path that it is given, which ends
+            as `path` does.
+        before: called with the temporary file when that is whole, before it is renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        if isinstance(content, str):
+            temporary.write_text(content, encoding="utf-8", newline="")
+        elif isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            content(temporary)
+        if before is not None:
+            before(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the name of `path` when the block ends well.
+
+    Where another process was first with that name, its folder stays. The permissions are those
+    that the umask gives to any new folder.
+    """
+    temporary = temporary_name(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name beside a path that no other process takes, ending as the path does."""
+    return path.with_name(f".{secrets.token_hex(6)}.{path.name[-LONGEST:]}")
+
+
+def shared_lock(path: Path) -> FileLock:
+    """Return a lock that every user of a folder can take, whatever the umask of the first was."""
+    return FileLock(path, mode=0o666)
+
+
+def cores() -> int:
+    """Return how many cores this process may use, at least one.
+
+    The smallest of: the cores of the machine or those that the process is bound to, the
+    allocation of a SLURM job, the processor time that a container's control group allows.
+    """
+    limits = [_bound_to()]
+    for name in ALLOCATED:
+        with suppress(KeyError, ValueError):
+            limits.append(int(os.environ[name]))
+    limits += _quotas()
+    return max(1, min(limit for limit in limits if limit > 0))
+
+
+def _bound_to() -> int:
+    """Return the cores that the process is bound to; macOS binds none and counts the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    counted = getattr(os, "process_cpu_count", os.cpu_count)()
+    return counted or 1
+
+
+def _quotas() -> list[int]:
+    """Return the cores that each control group above this process allows, of either version."""
+    found = []
+    for folder in _groups():
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (folder / "cpu.max").read_text().split()  # version 2; "max": no limit
+            found.append(math.ceil(int(quota) / int(period)))
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            quota = (folder / "cpu.cfs_quota_us").read_text()  # version 1; -1: no limit
+            found.append(math.ceil(int(quota) / int((folder / "cpu.cfs_period_us").read_text())))
+    return found
+
+
+def _groups() -> list[Path]:
+    """Return the folders of the control groups of this process and of all above them.
+
+    Inside a container its own group is the root of what it sees, whatever path it is listed by.
+    """
+    found = [GROUPS, GROUPS / "cpu", GROUPS / "cpu,cpuacct"]
+    with suppress(OSError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, _, rest = line.partition(":")
+            controllers, _, place = rest.partition(":")
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            base = GROUPS / controllers if controllers else GROUPS
+            inner = Path(place.lstrip("/"))
+            found += [base / part for part in (inner, *inner.parents)]
+    return list(dict.fromkeys(found))
