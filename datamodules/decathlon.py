@@ -128,6 +128,7 @@ def _case(
         convention=convention,
         layout=layout,
         prediction_name=f"{case_id}{extension}",
+        place=case_id,
     )
 
 

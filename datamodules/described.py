@@ -10,6 +10,10 @@ label: "{case}/{case}_mask.nii.gz"                    # optional
 labels: {necrosis: 1, oedema: 2, enhancing: 3, background: [4]}
 patient: "(.+)_visit\d+"                             # optional, the patient within {case}
 prediction: "{case}_mask.nii.gz"                      # optional
+
+With sessions, {patient} and {session} stand for {case}, which is then <patient>_<session>:
+  t1: "sub-{patient}/ses-{session}/anat/*_T1w.nii.gz"
+  t1ce: "sub-{patient}/ses-{session}/anat/*_ce-*_T1w.nii.gz"  # says more than t1, so it goes first
 """
 
 import re
@@ -19,6 +23,7 @@ from typing import Any
 import yaml
 
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, nifti_files
+from datamodules.placeholders import matching, names_a_case
 from errors import InputError
 
 _KEYS = {"name", "images", "label", "labels", "patient", "prediction"}
@@ -33,17 +38,17 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
     described = _read(description)
     convention = read_convention(described, description)
     patterns = {m: _pattern(described["images"][m], m, description) for m in MODALITIES}
+    texts = {modality: pattern for modality, (pattern, _) in patterns.items()}
     label_pattern = described.get("label")
-    relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
-    found: dict[str, dict[str, ImageFile]] = {}
-    for modality, (pattern, channel) in patterns.items():
-        for case_id, path in _matches(pattern, relative, description, modality).items():
-            found.setdefault(case_id, {})[modality] = ImageFile(path, channel)
-    labels: dict[str, Path] = {}
     if label_pattern:
-        labels = _matches(
-            _compile(str(label_pattern), "label", description), relative, description, "label"
-        )
+        texts["label"] = _checked(str(label_pattern), "label", description)
+    relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
+    files, patients = matching(texts, relative, description)
+    found: dict[str, dict[str, ImageFile]] = {}
+    for modality, (_, channel) in patterns.items():
+        for case_id, path in files[modality].items():
+            found.setdefault(case_id, {})[modality] = ImageFile(path, channel)
+    labels = files.get("label", {})
     if not found:
         raise InputError(
             f"no file below data.root {root} fits the patterns of {description} (images.t1 is "
@@ -54,12 +59,14 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
     return [
         CaseFiles(
             case_id=case_id,
-            patient_id=_patient(case_id, described.get("patient"), description),
+            patient_id=patients.get(case_id)
+            or _patient(case_id, described.get("patient"), description),
             images=found[case_id],
             label=labels.get(case_id),
             convention=convention,
             layout=name,
             prediction_name=prediction.replace("{case}", case_id),
+            place="" if case_id in patients or described.get("patient") else case_id,
         )
         for case_id in sorted(found)
     ]
@@ -113,39 +120,22 @@ def read_convention(described: dict[str, Any], description: Path) -> LabelConven
     )
 
 
-def _pattern(entry: Any, key: str, description: Path) -> tuple[re.Pattern[str], int | None]:
+def _pattern(entry: Any, key: str, description: Path) -> tuple[str, int | None]:
     if isinstance(entry, dict) and "file" in entry:
         channel = entry.get("channel")
-        return _compile(str(entry["file"]), key, description), None if channel is None else int(
-            channel
+        return _checked(str(entry["file"]), key, description), (
+            None if channel is None else int(channel)
         )
-    return _compile(str(entry), key, description), None
+    return _checked(str(entry), key, description), None
 
 
-def _compile(pattern: str, key: str, description: Path) -> re.Pattern[str]:
-    """A file name pattern as a regular expression; later ``{case}`` must equal the first."""
-    if "{case}" not in pattern:
-        raise InputError(f"{description} has no {{case}} in the pattern {pattern!r} of {key}.")
-    escaped = re.escape(pattern).replace(re.escape("*"), "[^/]*")
-    case = re.escape("{case}")
-    return re.compile(escaped.replace(case, "(?P<case>[^/]+?)", 1).replace(case, "(?P=case)"))
-
-
-def _matches(
-    pattern: re.Pattern[str], relative: dict[str, Path], description: Path, key: str
-) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for name, path in relative.items():
-        match = pattern.fullmatch(name)
-        if match is None:
-            continue
-        if match["case"] in found:
-            raise InputError(
-                f"{description} finds two files for {key} of {match['case']}, "
-                f"{found[match['case']]} and {path}: narrow the pattern."
-            )
-        found[match["case"]] = path
-    return found
+def _checked(pattern: str, key: str, description: Path) -> str:
+    if not names_a_case(pattern):
+        raise InputError(
+            f"{description} has no {{case}} in the pattern {pattern!r} of {key}: write {{case}}, "
+            "or {patient} and {session}, where the names of exams differ."
+        )
+    return pattern
 
 
 def _patient(case_id: str, pattern: str | None, description: Path) -> str:

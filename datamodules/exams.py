@@ -6,11 +6,14 @@ names are read here, never an image.
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datamodules.bids import is_bids, sort_bids
+from datamodules.exam_folders import ExamFiles, case_names, gather
+from datamodules.grouping import grouped
 from datamodules.layouts import (
     CANONICAL,
     LAYOUTS,
@@ -37,16 +40,17 @@ _T1CE = {"ct1", "cet1", "t1wce", "t1wgd", "t1wc", "t1wpost"} | {f"t1{agent}" for
 _PLAIN = {"pre", "no", "non", "without", "wo", "precontrast", "noncontrast"}
 _LABEL = {"seg", "segm", "segmentation", "label", "labels", "labelmap", "mask", "tumor", "tumour"}
 _LABEL |= {"lesion", "roi", "gtv", "annotation", "groundtruth", "tumormask", "tumourmask"}
+_LABEL |= {"segmentations", "masks", "annotations", "glistrboost"}
 # Sequences and derived maps whose names hold a modality or a label word, yet are neither.
 _OTHER = {"adc", "dwi", "dti", "swi", "star", "t2star", "gre", "perf", "perfusion", "dsc", "dce"}
 _OTHER |= {"asl", "bold", "map", "mra", "tof", "localizer", "localiser", "scout", "brainmask"}
+_OTHER |= {"hardi", "noddi", "cbv", "rcbv", "cbf", "mtt", "ttp", "swan", "qsm", "trace", "eddy"}
+# Masks of these show no tumour, unless they say so.
+_ANATOMY = {"brain", "bet", "hdbet", "skull", "head", "parenchyma", "csf", "wm", "gm", "ventricles"}
+_TUMOUR = {"tumor", "tumour", "lesion", "gtv", "tumormask", "tumourmask"}
+_BY_HAND = {"manual", "manually", "manuallycorrected", "expert"}
+_BIAS = {"bias", "n4", "biascorrected", "unbiased"}
 _WORDS = _T1 | _T2 | _FLAIR | _T1CE
-# Folders that say when, not who: their parent is the patient.
-_TIME_POINT = re.compile(
-    r"(\d{4}[-_.]?\d{2}[-_.]?\d{2}|(ses|session|visit|tp|mr|mri|scan|study|exam|day|week|"
-    r"month|v|t)[-_]?\d+|pre|post|pre[-_]?op|post[-_]?op|baseline|follow[-_]?up[-_]?\d*|bl|fu\d*)",
-    re.IGNORECASE,
-)
 
 
 def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
@@ -66,8 +70,8 @@ def sort_exams(
 ) -> tuple[list[CaseFiles], dict[str, str]]:
     """Every hospital exam below `root`, sorted by case id: one folder a patient.
 
-    A folder that directly holds NIfTI files is an exam, named after the folder. Folders between
-    do not matter, except that those named after a date or visit are exams of their parent.
+    A folder that directly holds NIfTI files is mostly an exam (see `exam_folders`), named after
+    the folders below the root; `patients` says which exams are of one patient.
 
     Args:
         root: A folder of patients, or the folder of one patient.
@@ -81,28 +85,33 @@ def sort_exams(
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: give the folder that holds patients.")
     convention = label_convention(labels)
-    folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in nifti_files(root):
-        if not (path.parent / "registration.json").is_file():  # a result of lightning prepare
-            folders[path.parent].append(path)
-    if not folders:
+    files = [  # without results of lightning prepare
+        path for path in nifti_files(root) if not (path.parent / "registration.json").is_file()
+    ]
+    if is_bids(files):
+        exams, problems = sort_bids(root, files, convention)
+        exams = [replace(exam, layout=EXAM) for exam in exams]
+        return sorted(grouped(exams), key=lambda exam: exam.case_id), problems
+    if not files:
         raise InputError(
             f"no NIfTI file found below data.root {root}: expected one folder a patient with files "
             "named like t1.nii.gz, t1ce.nii.gz, t2.nii.gz and flair.nii.gz."
         )
     exams, problems = [], {}
-    for folder, (case_id, patient_id) in _names(root, list(folders)).items():
+    gathered = gather(root, files, kind_of)
+    names = case_names([exam.place for exam in gathered])
+    for found in gathered:
         try:
-            exams.append(_exam(case_id, patient_id, folders[folder], convention))
+            exams.append(_exam(names[found.place], found, convention))
         except InputError as error:
-            problems[case_id] = str(error)
+            problems[names[found.place]] = str(error)
     if not problems and not any(exam.images for exam in exams):
-        first = next(iter(folders.values()))[0]
+        first = files[0]
         raise InputError(
             f"no modality recognised below data.root {root} (the first file is {first.name}): "
             "expected names with t1, t1ce, t2 or flair in them, such as P01_t2.nii.gz."
         )
-    return sorted(exams, key=lambda exam: exam.case_id), problems
+    return sorted(grouped(exams), key=lambda exam: exam.case_id), problems
 
 
 def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:
@@ -195,35 +204,23 @@ def _with_agent(words: Sequence[str], place: int) -> bool:
     return False
 
 
-def _names(root: Path, folders: list[Path]) -> dict[Path, tuple[str, str]]:
-    """Case and patient id of every folder; ids that would be shared take their parents' names."""
-    named = {}
-    for folder in folders:
-        parts = [root.resolve().name] if folder == root else list(folder.relative_to(root).parts)
-        who = len(parts) - 1
-        while who and _TIME_POINT.fullmatch(parts[who]):
-            who -= 1
-        named[folder] = (parts, who)
-    short = Counter("-".join(parts[who:]) for parts, who in named.values())
-    ids = {}
-    for folder, (parts, who) in named.items():
-        start = 0 if short["-".join(parts[who:])] > 1 else who
-        case, patient = parts[start:], parts[start : who + 1]
-        ids[folder] = (re.sub(r"\s+", "_", "-".join(case)), re.sub(r"\s+", "_", "-".join(patient)))
-    return ids
+def kind_of(path: Path) -> str | None:
+    """What a file's own name claims that it is: a modality, "label", or None."""
+    words = tokens(path)
+    return _kind(words, modalities_of(words))
 
 
-def _exam(
-    case_id: str, patient_id: str, paths: Sequence[Path], convention: LabelConvention
-) -> CaseFiles:
-    """One exam out of the files of its folder."""
-    words = _telling(paths)
-    images: dict[str, Path] = {}
+def _exam(case_id: str, found: ExamFiles, convention: LabelConvention) -> CaseFiles:
+    """One exam out of its files."""
+    words = _telling(found.paths)
+    images: dict[str, list[Path]] = defaultdict(list)
     labels: list[Path] = []
     strange: list[str] = []
-    for path in paths:
+    for path in found.paths:
         claimed = modalities_of(words[path])
         kind = _kind(words[path], claimed)
+        if kind is None and not _is_other(words[path]):  # 1_T1/NIFTI/scan.nii.gz
+            claimed, kind = _by_folder(path, found.folder)
         if kind == "label":
             labels.append(path)
         elif kind is None:
@@ -233,33 +230,73 @@ def _exam(
                 f"{path} names both {' and '.join(claimed)}: rename it so that it "
                 "names one modality, or move it out of the folder."
             )
-        elif kind in images:
-            raise InputError(f"two files for {kind}, {images[kind]} and {path}: leave one of them.")
         else:
-            images[kind] = path
-    if len(labels) > 1:
+            images[kind].append(path)
+    notices = list(found.notices)
+    if strange:
+        notices.append(f"file not recognised and left out: {', '.join(strange)}")
+    for modality, paths in images.items():
+        chosen = _corrected(paths, words) if len(paths) > 1 else paths[0]
+        if chosen is None:
+            raise InputError(
+                f"two files for {modality}, {paths[0]} and {paths[1]}: leave one of them."
+            )
+        if len(paths) > 1:
+            others = ", ".join(path.name for path in paths if path != chosen)
+            notices.append(f"{chosen.name} taken, being corrected for bias, not {others}")
+            images[modality] = [chosen]
+    by_hand = [path for path in labels if _BY_HAND & set(tokens(path))]
+    if len(labels) > 1 and len(by_hand) != 1:
         raise InputError(f"two labels, {labels[0]} and {labels[1]}: leave one of them.")
-    notices = [f"file not recognised and left out: {', '.join(strange)}"] if strange else []
+    if len(labels) > 1:
+        notices.append(f"label {by_hand[0].name} taken, the one that was corrected by hand")
+        labels = by_hand
     return CaseFiles(
         case_id=case_id,
-        patient_id=patient_id,
-        images={m: ImageFile(images[m]) for m in MODALITIES if m in images},
+        patient_id=case_id,
+        images={m: ImageFile(images[m][0]) for m in MODALITIES if m in images},
         label=labels[0] if labels else None,
         convention=convention,
         layout=EXAM,
         prediction_name=f"{case_id}_seg.nii.gz",
         notices=tuple(notices),
+        place=found.place,
     )
+
+
+def _by_folder(path: Path, exam: Path) -> tuple[list[str], str | None]:
+    """What the folders between an exam and its file say that the file is."""
+    for folder in path.parents:
+        if folder == exam or exam not in folder.parents:
+            break
+        words = tokens(folder)
+        claimed = modalities_of(words)
+        if _kind(words, claimed) is not None:
+            return claimed, _kind(words, claimed)
+    return [], None
+
+
+def _corrected(paths: Sequence[Path], words: Mapping[Path, Sequence[str]]) -> Path | None:
+    """The bias-corrected one of two files that are named alike otherwise; None: others differ."""
+    corrected = [path for path in paths if _BIAS & set(words[path])]
+    bare = {tuple(word for word in words[path] if word not in _BIAS) for path in paths}
+    return corrected[0] if len(corrected) == 1 and len(bare) == 1 else None
 
 
 def _kind(words: Sequence[str], claimed: Sequence[str]) -> str | None:
     """What a file is: a modality, "label", or None."""
-    names = set(words)
-    if names & _OTHER or (names & {"brain", "bet", "hdbet", "skull"} and "mask" in names):
+    if _is_other(words):
         return None
-    if names & _LABEL:
+    if set(words) & _LABEL:
         return "label"
     return claimed[0] if claimed else None
+
+
+def _is_other(words: Sequence[str]) -> bool:
+    """Whether a name is of another sequence, a derived map, or a mask of anatomy."""
+    names = set(words)
+    anatomy = names & _ANATOMY and names & _LABEL and not names & _TUMOUR
+    return bool(names & _OTHER or anatomy)
 
 
 def _telling(paths: Sequence[Path]) -> dict[Path, list[str]]:

@@ -95,7 +95,11 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one examination; `images` lacks the modalities that were not found."""
+    """The files of one examination; `images` lacks the modalities that were not found.
+
+    `place` is where it stands below the root, by which patients are read from names; empty where
+    its patient is stated.
+    """
 
     case_id: str
     patient_id: str
@@ -105,6 +109,7 @@ class CaseFiles:
     layout: str
     prediction_name: str
     notices: tuple[str, ...] = field(default=())
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ LAYOUTS: dict[str, _Years] = {
 }
 # One collection may hold examinations before and after treatment: their labels mean the same.
 _COMPATIBLE = {"brats2023", "brats2024"}
-OTHER_LAYOUTS = ("msd", "nnunet")
+OTHER_LAYOUTS = ("msd", "nnunet", "bids")
 NIFTI = re.compile(r"\.nii(\.gz)?$")  # ends the name of an image
 SEG = re.compile(r"[_-]seg$", re.IGNORECASE)  # ends the name of a mask that is not its case's
 PROBABILITIES = "_probabilities"
@@ -151,7 +156,13 @@ def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseF
     Raises:
         InputError: Nothing found, several layouts mixed, or one file found twice.
     """
-    root = Path(root).expanduser()
+    from datamodules.grouping import grouped
+
+    return grouped(_find_named(Path(root).expanduser(), layout))
+
+
+def _find_named(root: Path, layout: str | Path | None) -> list[CaseFiles]:
+    """Every examination below `root` in a layout."""
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: give the folder that holds patients.")
     if layout is not None and str(layout).endswith((".yaml", ".yml")):
@@ -164,9 +175,13 @@ def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseF
             f"data.layout {layout!r} is unknown: expected one of {known}, or a YAML file."
         )
     files = list(nifti_files(root))
+    from datamodules.bids import find_bids, is_bids
+
+    if layout == "bids" or (layout is None and is_bids(files)):
+        return find_bids(root, files, None)
     collection = root.parent if root.name in ("imagesTr", "imagesTs") else root
     is_collection = (collection / "imagesTr").is_dir() or (collection / "imagesTs").is_dir()
-    if layout in OTHER_LAYOUTS or (layout is None and is_collection):
+    if layout in ("msd", "nnunet") or (layout is None and is_collection):
         from datamodules.decathlon import find_collection
 
         folder = root if root.name in ("imagesTr", "imagesTs") else None
@@ -304,7 +319,8 @@ def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFil
         if len(strays) == 1:
             label = strays[0]
             notices = (f"label read from {label.name}, a known wrong name",)
-    found = re.fullmatch(years.patient, case_id)
+    named = re.match(years.prefix, case_id, re.IGNORECASE)
+    found = re.fullmatch(years.patient, case_id) if named else None
     extension = "".join(anchor.suffixes[-2:]) if anchor.name.endswith(".gz") else ".nii"
     return CaseFiles(
         case_id=case_id,
@@ -315,6 +331,7 @@ def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFil
         layout=layout,
         prediction_name=f"{case_id}{years.separator}seg{extension}",
         notices=notices,
+        place="" if named else case_id,
     )
 
 

@@ -69,8 +69,8 @@ def test_time_points_are_one_patient_and_shared_names_take_their_parents(tmp_pat
         "P1-2019-03-01": "P1",
         "P1-2020-04-02": "P1",
         "P2-baseline": "P2",
-        "A-same": "A-same",
-        "B-same": "B-same",
+        "A-same": "A",
+        "B-same": "B",
     }
 
 
