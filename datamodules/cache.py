@@ -31,7 +31,7 @@ from datamodules.geometry import (
     canonical_view,
     orientation_of,
 )
-from datamodules.integrity import Reading, combine, duplicates, examine
+from datamodules.integrity import EXAMINATION_VERSION, Reading, combine, duplicates, examine
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
 from datamodules.preparation import Preparation, from_slices, to_slices
@@ -163,6 +163,7 @@ def _prepare_one(case: CaseFiles, cache: Path, wanted: Preparation) -> PreparedC
         asdict(case.convention),
         wanted.spacing,
         NORMALISATION_VERSION,
+        EXAMINATION_VERSION,
         *wanted.extra(),
     )
     name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
@@ -211,6 +212,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
     settings = {
         "content": content,
         "label": label,
+        "modalities": reading.modality_hashes,
         "geometry": asdict(geometry),
         "affine": reference.affine.tolist(),
         "header": reference.header.hex(),
