@@ -72,9 +72,9 @@ def without_background(array: Array, value: float) -> Array:
     """
     if value == 0:
         return array
-    wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    shifted = wide - wide.dtype.type(value)
-    return shifted.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+    if array.dtype.kind == "f":
+        return (array.astype(np.float64) - value).astype(np.float32)
+    return (array.astype(np.int64) - int(value)).astype(np.int32)
 
 
 def head_shown(images: Mapping[str, Array], outside: Mapping[str, Outside], voxel_ml: float) -> str:
@@ -91,7 +91,7 @@ def head_shown(images: Mapping[str, Array], outside: Mapping[str, Outside], voxe
     if noisy and set(noisy) == set(unsure):
         low, high = outside[noisy[0]].corners
         return (
-            f"{' and '.join(noisy)} shows a whole head or noise around the brain (its corners hold "
+            f"{', '.join(noisy)}: shows a whole head or noise around the brain (corners hold "
             f"{low:g} to {high:g}, no constant background)"
         )
     for name, array in images.items():

@@ -63,7 +63,7 @@ def aligned(volume: Volume, reference: Volume) -> Volume | None:
         return None
     if array is volume.array:
         return volume
-    order = f"voxels stored {axes_of(volume.affine)}, turned to {axes_of(reference.affine)}"
+    order = f"stored {axes_of(volume.affine)}, turned to {axes_of(reference.affine)}"
     return Volume(array, reference.affine, reference.header, (*volume.notices, order))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from datamodules.background import head_shown, look_outside, without_background
 from datamodules.bar import make_bar
+from datamodules.check_table import check_table, plain
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
 from datamodules.grids import aligned, difference, grid_problem
 from datamodules.head import head_mask
@@ -118,6 +119,9 @@ def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = F
             reading.problems.append(f"modality {modality} is missing")
     volumes = _read_all(reading)
     for modality, image in case.images.items():
+        if case.label is not None and os.path.realpath(case.label) == os.path.realpath(image.path):
+            reading.problems.append(f"the label and {modality} are one file: give it a label map")
+    for modality, image in case.images.items():
         volume = volumes.get(image.path)
         if volume is not None:
             _take_image(reading, modality, image.channel, volume)
@@ -142,12 +146,14 @@ def _find_brain(reading: Reading, whole_head: bool) -> None:
     if head and not whole_head:
         reading.problems.append(f"{head}: a skull-stripper such as HD-BET comes first")
         return
-    for name, found in outside.items():
-        if found.value and not found.noisy:
-            volume = reading.images[name]
-            array = without_background(volume.array, found.value)
-            reading.images[name] = Volume(array, volume.affine, volume.header)
-            reading.notices.append(f"{name} has the background {found.value:g}, read as 0")
+    shifted = {m: o.value for m, o in outside.items() if o.value and not o.noisy}
+    for name, value in shifted.items():
+        volume = reading.images[name]
+        array = without_background(volume.array, value)
+        reading.images[name] = Volume(array, volume.affine, volume.header)
+    if shifted:
+        values = ", ".join(f"{value:g} in {name}" for name, value in shifted.items())
+        reading.notices.append(f"the background is {values}, read as outside the brain")
     brain = reading.reference.array != 0
     for volume in reading.images.values():
         brain |= volume.array != 0
@@ -214,6 +220,15 @@ def _read_all(reading: Reading) -> dict[Path, Volume]:
     return {path: result for path, result in results.items() if isinstance(result, Volume)}
 
 
+def _note(reading: Reading, name: str, what: str) -> None:
+    """Note something about a file of the case; one sentence for all files that share it."""
+    for place, notice in enumerate(reading.notices):
+        if notice.endswith(f": {what}"):
+            reading.notices[place] = f"{notice.removesuffix(f': {what}')}, {name}: {what}"
+            return
+    reading.notices.append(f"{name}: {what}")
+
+
 def _take_image(reading: Reading, modality: str, channel: int | None, volume: Volume) -> None:
     array = volume.array
     if channel is not None:
@@ -225,10 +240,9 @@ def _take_image(reading: Reading, modality: str, channel: int | None, volume: Vo
             return
         array = array[..., channel]
     elif array.ndim != 3:
-        reading.problems.append(f"{modality} is {array.ndim}-D {array.shape}, expected 3-D")
-        return
-    if array.dtype.kind not in "iuf":
-        reading.problems.append(f"{modality} holds {array.dtype}, expected a grey value a voxel")
+        reading.problems.append(
+            f"{modality} is {array.ndim}-D {array.shape}, expected 3-D: export one whole volume"
+        )
         return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
@@ -242,7 +256,8 @@ def _take_image(reading: Reading, modality: str, channel: int | None, volume: Vo
         )
         return
     reading.images[modality] = Volume(array, volume.affine, volume.header, volume.notices)
-    reading.notices += [f"{modality}: {notice}" for notice in volume.notices]
+    for notice in volume.notices:
+        _note(reading, modality, notice)
 
 
 def _check_grids(reading: Reading) -> None:
@@ -268,17 +283,18 @@ def _onto_reference(reading: Reading, name: str, volume: Volume) -> Volume | Non
     if turned is None:
         reading.problems.append(difference(name, volume, anchor, reference, _ONE_GRID))
     elif turned is not volume:
-        reading.notices.append(f"{name} {turned.notices[-1]}")
+        _note(reading, name, turned.notices[-1])
     return turned
 
 
 def _take_label(reading: Reading, volume: Volume) -> None:
-    reading.notices += [f"the label: {notice}" for notice in volume.notices]
     try:
         array = whole_numbers(volume.array, "the label")
     except InputError as error:
         reading.problems.append(str(error))
         return
+    for notice in volume.notices:
+        _note(reading, "the label", notice)
     if reading.images:
         turned = _onto_reference(reading, "the label", Volume(array, volume.affine, volume.header))
         array = array if turned is None else turned.array
@@ -358,35 +374,9 @@ def main(argv: Sequence[str]) -> int:
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(_table(problems, notices))
+    console.print(check_table(problems, notices))
     for sentence in left_out(options.root, cases):
         console.print(plain(sentence), markup=False, highlight=False)
     layouts = ", ".join(sorted({case.layout for case in cases}))
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
     return 1 if bad else 0
-
-
-def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
-    """Every case: the bad ones first, then those with a notice, then the good ones."""
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    def shown(words: Sequence[str]) -> Text:
-        return Text(plain("; ".join(words)))  # as it is: brackets are no markup
-
-    table = Table("case", "state", Column("what", overflow="fold"))
-    for case_id, wrong in problems.items():
-        if wrong:
-            table.add_row(shown([case_id]), "[red]bad[/red]", shown(wrong))
-    for case_id, known in notices.items():
-        if known and not problems[case_id]:
-            table.add_row(shown([case_id]), "notice", shown(known))
-    for case_id, wrong in problems.items():
-        if not wrong and not notices[case_id]:
-            table.add_row(shown([case_id]), "[green]good[/green]", "")
-    return table
-
-
-def plain(words: str) -> str:
-    """Words on one line that any terminal can print, whatever a file is called."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

@@ -23,6 +23,7 @@ from errors import InputError
 
 # What nibabel raises of a header that is cut off or makes no sense.
 _BROKEN = (HeaderDataError, WrapStructError, nib.spatialimages.ImageDataError)
+_MOST_VOXELS = 2**36  # more is a damaged header: a head at 0.1 mm has 2**33
 _HEADER_BYTES = 540  # of NIfTI-2; version 1 has 348
 
 
@@ -68,7 +69,7 @@ class Header:
     def __init__(self, stated: Any) -> None:
         shape = tuple(int(n) for n in stated.get_data_shape())
         offset = int(stated.get_data_offset())
-        if not shape or min(shape) < 1 or offset < 0:
+        if not shape or min(shape) < 1 or offset < 0 or math.prod(shape) > _MOST_VOXELS:
             raise HeaderDataError(f"its header says shape {shape} from byte {offset}")
         self.stored_shape = shape
         self.shape = _trimmed(shape)
@@ -86,6 +87,12 @@ def read_volume(path: Path) -> Volume:
     header = _parse(raw, path)
     stated = header.stated
     dtype = stated.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kinds = {"c": "complex numbers", "V": "colours"}
+        raise InputError(
+            f"{path} holds {kinds.get(dtype.kind, dtype)}: expected a grey value a voxel, export "
+            "the magnitude or grey image."
+        )
     needed = header.offset + math.prod(header.stored_shape) * dtype.itemsize
     if len(raw) < needed:
         raise InputError(
@@ -95,8 +102,9 @@ def read_volume(path: Path) -> Volume:
         header.stored_shape, dtype, buffer=raw, offset=header.offset, order="F"
     )
     slope, intercept = stated.get_slope_inter()
-    if array.dtype.kind in "iuf" and (slope, intercept) not in ((None, None), (1.0, 0.0)):
-        array = array * np.float32(slope) + np.float32(intercept or 0.0)
+    if (slope, intercept) not in ((None, None), (1.0, 0.0)):
+        with np.errstate(over="ignore"):  # what becomes infinite is reported as such
+            array = array * np.float32(slope) + np.float32(intercept or 0.0)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     array = array.reshape(header.shape, order="F")
@@ -128,7 +136,8 @@ def _parse(raw: bytes, path: Path) -> Header:
             raise HeaderDataError("it has no NIfTI header")
         kind: Any = nib.Nifti1Header if size == 348 else nib.Nifti2Header
         stated = kind.from_fileobj(io.BytesIO(raw[:size]), check=False)
-        stated.get_data_dtype()
+        if not stated.get_data_dtype().itemsize:
+            raise HeaderDataError(f"voxel type {int(stated['datatype'])} is unknown")
         stated.get_slope_inter()
         return Header(stated)
     except (*_BROKEN, ValueError, KeyError, OverflowError) as error:
