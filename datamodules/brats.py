@@ -10,6 +10,7 @@ from datamodules.cache import prepare_cohort
 from datamodules.cohort import CohortDataModule
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles, find_cases, single_case
+from datamodules.left_out import left_out
 from datamodules.loading import PatchDataset, VolumeDataset
 from datamodules.prepared import PreparedCase
 from errors import InputError
@@ -139,7 +140,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         return self._one_by_one(VolumeDataset([self.cases[case_id] for case_id in case_ids]))
 
     def _prepare(self, progress: bool) -> tuple[list[PreparedCase], dict[str, str]]:
-        return prepare_cohort(self._find(), self.cache_dir, self.spacing, progress=progress)
+        cases = self._find()
+        for notice in left_out(self.root, cases) if self.root else ():
+            self._note(notice)
+        return prepare_cohort(cases, self.cache_dir, self.spacing, progress=progress)
 
     def _find(self) -> list[CaseFiles]:
         if self.images is not None:

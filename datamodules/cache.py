@@ -30,7 +30,7 @@ from datamodules.geometry import (
     orientation_of,
 )
 from datamodules.headers import blanked, is_synthetic
-from datamodules.integrity import Reading, combine, duplicates, examine
+from datamodules.integrity import EXAMINATION_VERSION, Reading, combine, duplicates, examine
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
 from datamodules.preparation import Preparation, from_slices, to_slices
@@ -188,6 +188,7 @@ def _prepare_one(case: CaseFiles, cache: Path, wanted: Preparation) -> PreparedC
         asdict(case.convention),
         wanted.spacing,
         NORMALISATION_VERSION,
+        EXAMINATION_VERSION,
         *wanted.extra(),
     )
     name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
@@ -239,6 +240,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
     settings = {
         "content": content,
         "label": label,
+        "modalities": reading.modality_hashes,
         "geometry": asdict(geometry),
         "affine": reference.affine.tolist(),
         "header": blanked(reference.header).hex(),

@@ -23,7 +23,7 @@ from datamodules.layouts import (
 )
 from errors import InputError
 
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})\.nii(\.gz)?$")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})\.nii(\.gz)?$", re.IGNORECASE)
 _MSD_ORDER = {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
 _ALIASES = {
     "flair": {"flair", "t2f", "t2flair", "fla"},
@@ -72,11 +72,14 @@ def _msd(
     """One 4-D file an examination."""
     channels = _channels(meaning["modality"], where) if "modality" in meaning else _MSD_ORDER
     convention = _convention(meaning["labels"], "msd", where) if "labels" in meaning else MSD
-    cases = []
+    found: dict[str, Path] = {}
     for path in files:
-        case_id = NIFTI.sub("", path.name)
+        _add(found, NIFTI.sub("", path.name), path)
+    label_of = _labels(labels)
+    cases = []
+    for case_id, path in found.items():
         images = {modality: ImageFile(path, channels[modality]) for modality in MODALITIES}
-        cases.append(_case(case_id, images, labels / path.name, convention, "msd", path))
+        cases.append(_case(case_id, images, label_of.get(case_id), convention, "msd", path))
     return sorted(cases, key=lambda case: case.case_id)
 
 
@@ -92,11 +95,14 @@ def _nnunet(
         )
     channels = _channels(named, where)
     convention = _convention(meaning["labels"], "nnunet", where)
+    each: dict[str, Path] = {}
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in files:
         match = _CHANNEL.fullmatch(path.name)
         if match is not None:
+            _add(each, NIFTI.sub("", path.name), path)
             found[match["case"]][int(match["channel"])] = path
+    label_of = _labels(labels)
     cases = []
     for case_id, by_channel in found.items():
         images = {
@@ -105,8 +111,7 @@ def _nnunet(
             if channel in by_channel
         }
         anchor = next(iter(by_channel.values()))
-        extension = ".nii.gz" if anchor.name.endswith(".gz") else ".nii"
-        label = labels / f"{case_id}{extension}"
+        label = label_of.get(case_id)
         cases.append(_case(case_id, images, label, convention, "nnunet", anchor))
     return sorted(cases, key=lambda case: case.case_id)
 
@@ -114,22 +119,46 @@ def _nnunet(
 def _case(
     case_id: str,
     images: dict[str, ImageFile],
-    label: Path,
+    label: Path | None,
     convention: LabelConvention,
     layout: str,
     anchor: Path,
 ) -> CaseFiles:
-    extension = ".nii.gz" if anchor.name.endswith(".gz") else ".nii"
+    extension = ".nii.gz" if anchor.name.lower().endswith(".gz") else ".nii"
     return CaseFiles(
         case_id=case_id,
         patient_id=patient_of(case_id),
         images=images,
-        label=label if label.is_file() else None,
+        label=label,
         convention=convention,
         layout=layout,
         prediction_name=f"{case_id}{extension}",
         place=case_id,
     )
+
+
+def _labels(folder: Path) -> dict[str, Path]:
+    """The label maps of a folder by case id, compressed or not.
+
+    Raises:
+        InputError: A case has two.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if NIFTI.search(path.name) and not path.name.startswith("."):
+            _add(found, NIFTI.sub("", path.name), path)
+    return found
+
+
+def _add(found: dict[str, Path], case_id: str, path: Path) -> None:
+    """Note the file of a case.
+
+    Raises:
+        InputError: It has one already, such as `.nii` beside `.nii.gz`.
+    """
+    other = found.setdefault(case_id, path)
+    if other != path:
+        raise InputError(f"{case_id} has two files, {other} and {path}: leave one of them.")
 
 
 def _channels(named: Mapping[str, str], where: Path) -> dict[str, int]:

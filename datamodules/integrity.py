@@ -6,6 +6,7 @@ reading. Problems are found for all cases at once and reported one line a case.
 
 import argparse
 import hashlib
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,14 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.background import head_shown, look_outside, without_background
 from datamodules.bar import make_bar
-from datamodules.geometry import (
-    bounding_box,
-    canonical_view,
-    corner_distance,
-    orientation_of,
-)
+from datamodules.check_table import check_table, plain
+from datamodules.geometry import bounding_box, canonical_view, orientation_of
+from datamodules.grids import aligned, difference, grid_problem
 from datamodules.head import head_mask
+from datamodules.label_map import MOST_LABELS, whole_numbers
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
@@ -32,14 +32,16 @@ from datamodules.layouts import (
     LabelConvention,
     find_cases,
 )
+from datamodules.left_out import left_out
 from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
+from datamodules.sameness import same_images
 from errors import InputError
 from files import cores
 
-AFFINE_TOLERANCE = 0.1  # mm that the corners of two modalities' grids may lie apart
-HEAD_VOLUME = 2500.0  # ml; the largest brains measure 2000 ml, a head with skull and skin 3500 ml
-HEAD_FRACTION = 0.95  # of the grid; a skull-stripped brain leaves far more of its grid at 0
+# Raised when cases that passed before have to be looked at again.
+EXAMINATION_VERSION = 2
+_ONE_GRID = "register them to one grid"
 
 Array = npt.NDArray[Any]
 
@@ -48,9 +50,10 @@ class Reading:
     """A case in memory: its volumes, what is wrong with them, and what they are known by.
 
     Attributes:
-        images: Modality to volume, on the grid of the files.
+        images: Modality to volume, on the grid of the first, the background shifted to 0.
         label: Label map, whole numbers, or None.
-        brain: Voxels where any modality is not 0; of a whole head, the head.
+        brain: Voxels where any modality is not background; of a whole head, the head.
+        modality_hashes: Modality to digest of its voxels; filled for a case without problems.
         shows_head: Whether the images show skull and skin, and that was allowed.
         problems: Why the case cannot be used; empty when it can.
         notices: What a person should know about a usable case.
@@ -62,6 +65,7 @@ class Reading:
         self.label: Array | None = None
         self.brain: npt.NDArray[np.bool_] | None = None
         self.shows_head = False
+        self.modality_hashes: dict[str, str] = {}
         self.problems: list[str] = []
         self.notices: list[str] = list(case.notices)
 
@@ -75,18 +79,21 @@ class Reading:
 
         Taken over the brain box, so a zero margin cut off elsewhere does not hide a patient.
         """
+        hashes = self.modality_hashes or self.hash_modalities()
+        return combine(hashes.get(modality, f"no {modality}") for modality in MODALITIES)
+
+    def hash_modalities(self) -> dict[str, str]:
+        """Digest of each modality in the brain box, in canonical order."""
         assert self.brain is not None  # set by `examine` for every case without problems
         orientation = orientation_of(self.reference.affine)
         start, size = bounding_box(canonical_view(self.brain, orientation))
         box = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
 
-        def part(modality: str) -> str:
-            if modality not in self.images:
-                return f"no {modality}"
-            return digest(canonical_view(self.images[modality].array, orientation)[box])
+        def part(volume: Volume) -> str:
+            return digest(canonical_view(volume.array, orientation)[box])
 
         with ThreadPoolExecutor(len(MODALITIES)) as pool:
-            return combine(pool.map(part, MODALITIES))
+            return dict(zip(self.images, pool.map(part, self.images.values()), strict=True))
 
     def label_hash(self) -> str:
         """Digest of the label map in canonical order; empty when there is none."""
@@ -113,6 +120,9 @@ def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = F
             reading.problems.append(f"modality {modality} is missing")
     volumes = _read_all(reading)
     for modality, image in case.images.items():
+        if case.label is not None and os.path.realpath(case.label) == os.path.realpath(image.path):
+            reading.problems.append(f"the label and {modality} are one file: give it a label map")
+    for modality, image in case.images.items():
         volume = volumes.get(image.path)
         if volume is not None:
             _take_image(reading, modality, image.channel, volume)
@@ -120,18 +130,41 @@ def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = F
     if case.label is not None and case.label in volumes:
         _take_label(reading, volumes[case.label])
     if not reading.problems:
-        brain = reading.reference.array != 0
-        for volume in reading.images.values():
-            brain |= volume.array != 0
-        reading.brain = brain
-        head = _whole_head(reading)
-        if head and whole_head:
-            reading.shows_head = True
-            reading.brain = head_mask(volume.array for volume in reading.images.values())
-            reading.notices.append("shows a whole head: intensities are taken inside the head")
-        elif head:
-            reading.problems.append(f"{head}: a skull-stripper such as HD-BET comes first")
+        _find_brain(reading, whole_head)
+    if not reading.problems:
+        reading.modality_hashes = reading.hash_modalities()
+        arrays = {name: volume.array for name, volume in reading.images.items()}
+        reading.problems += same_images(arrays, reading.modality_hashes)
     return reading
+
+
+def _find_brain(reading: Reading, whole_head: bool) -> None:
+    """Shift backgrounds to 0 and mark the brain; a whole head that is not wanted is a problem."""
+    arrays = {name: volume.array for name, volume in reading.images.items()}
+    outside = {name: look_outside(array) for name, array in arrays.items()}
+    voxel_ml = float(np.prod(reading.reference.spacing)) / 1000
+    head = head_shown(arrays, outside, voxel_ml)
+    if head and not whole_head:
+        reading.problems.append(f"{head}: a skull-stripper such as HD-BET comes first")
+        return
+    shifted = {m: o.value for m, o in outside.items() if o.value and not o.noisy}
+    for name, value in shifted.items():
+        volume = reading.images[name]
+        array = without_background(volume.array, value)
+        reading.images[name] = Volume(array, volume.affine, volume.header)
+    if shifted:
+        values = ", ".join(f"{value:g} in {name}" for name, value in shifted.items())
+        reading.notices.append(f"the background is {values}, read as outside the brain")
+    brain = reading.reference.array != 0
+    for volume in reading.images.values():
+        brain |= volume.array != 0
+    reading.brain = brain
+    if head:
+        reading.shows_head = True
+        reading.brain = head_mask(volume.array for volume in reading.images.values())
+        reading.notices.append("shows a whole head: intensities are taken inside the head")
+    elif all(found.value is None for found in outside.values()):
+        reading.notices.append("has no background: taken as a piece cut out of the brain")
 
 
 def digest(array: Array) -> str:
@@ -188,6 +221,15 @@ def _read_all(reading: Reading) -> dict[Path, Volume]:
     return {path: result for path, result in results.items() if isinstance(result, Volume)}
 
 
+def _note(reading: Reading, name: str, what: str) -> None:
+    """Note something about a file of the case; one sentence for all files that share it."""
+    for place, notice in enumerate(reading.notices):
+        if notice.endswith(f": {what}"):
+            reading.notices[place] = f"{notice.removesuffix(f': {what}')}, {name}: {what}"
+            return
+    reading.notices.append(f"{name}: {what}")
+
+
 def _take_image(reading: Reading, modality: str, channel: int | None, volume: Volume) -> None:
     array = volume.array
     if channel is not None:
@@ -199,65 +241,69 @@ def _take_image(reading: Reading, modality: str, channel: int | None, volume: Vo
             return
         array = array[..., channel]
     elif array.ndim != 3:
-        reading.problems.append(f"{modality} is {array.ndim}-D {array.shape}, expected 3-D")
-        return
-    if array.dtype.kind not in "iuf":
-        reading.problems.append(f"{modality} holds {array.dtype}, expected a grey value a voxel")
+        reading.problems.append(
+            f"{modality} is {array.ndim}-D {array.shape}, expected 3-D: export one whole volume"
+        )
         return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        reading.problems.append(f"{modality} holds NaN or Inf")
+        wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+        reading.problems.append(
+            f"{modality} holds NaN or Inf in {wrong} voxels: set them to 0, the background"
+        )
         return
     if array.min() == array.max():
-        reading.problems.append(f"{modality} is empty (all voxels {array.min():g})")
+        reading.problems.append(
+            f"{modality} is empty (all voxels {array.min():g}): export it again, or remove the file"
+        )
         return
-    reading.images[modality] = Volume(array, volume.affine, volume.header)
+    reading.images[modality] = Volume(array, volume.affine, volume.header, volume.notices)
+    for notice in volume.notices:
+        _note(reading, modality, notice)
 
 
 def _check_grids(reading: Reading) -> None:
-    """Shapes, affines: the modalities of a BraTS case lie on one grid."""
+    """One grid for all modalities: the first's, to which others are turned at the same place."""
     if not reading.images:
         return
     anchor, reference = next(iter(reading.images.items()))
-    if not np.isfinite(reference.affine).all() or abs(np.linalg.det(reference.affine)) < 1e-6:
-        reading.problems.append(f"{anchor} has an affine that describes no grid")
+    problem, notice = grid_problem(reference)
+    reading.problems += [f"{anchor} {problem}"] if problem else []
+    reading.notices += [notice] if notice else []
+    if problem:
         return
     for modality, volume in list(reading.images.items())[1:]:
-        _compare_grid(reading, modality, volume, anchor, reference)
+        turned = _onto_reference(reading, modality, volume)
+        if turned is not None:
+            reading.images[modality] = turned
 
 
-def _compare_grid(
-    reading: Reading, name: str, volume: Volume, anchor: str, reference: Volume
-) -> None:
-    if volume.array.shape != reference.array.shape:
-        reading.problems.append(
-            f"{name} has the shape {volume.array.shape}, {anchor} {reference.array.shape}: "
-            "register them to one grid"
-        )
-        return
-    distance = corner_distance(volume.affine, reference.affine, reference.array.shape[:3])
-    if not distance <= AFFINE_TOLERANCE:
-        reading.problems.append(
-            f"the affines of {name} and {anchor} put their corners {distance:.1f} mm apart: "
-            "register them to one grid"
-        )
+def _onto_reference(reading: Reading, name: str, volume: Volume) -> Volume | None:
+    """A volume in the case's order of voxels; elsewhere, None and a problem."""
+    anchor, reference = next(iter(reading.images.items()))
+    turned = aligned(volume, reference)
+    if turned is None:
+        reading.problems.append(difference(name, volume, anchor, reference, _ONE_GRID))
+    elif turned is not volume:
+        _note(reading, name, turned.notices[-1])
+    return turned
 
 
 def _take_label(reading: Reading, volume: Volume) -> None:
-    array = volume.array
-    if array.ndim != 3:
-        reading.problems.append(f"the label is {array.ndim}-D {array.shape}, expected 3-D")
+    try:
+        array = whole_numbers(volume.array, "the label")
+    except InputError as error:
+        reading.problems.append(str(error))
         return
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        reading.problems.append("the label holds NaN or Inf")
-        return
+    for notice in volume.notices:
+        _note(reading, "the label", notice)
     if reading.images:
-        anchor, reference = next(iter(reading.images.items()))
-        _compare_grid(reading, "the label", volume, anchor, reference)
+        turned = _onto_reference(reading, "the label", Volume(array, volume.affine, volume.header))
+        array = array if turned is None else turned.array
     present = array[array != 0]
     found = np.flatnonzero(np.bincount(present)) if array.dtype == np.uint8 else np.unique(present)
-    if _fractional(found):
+    if len(found) > MOST_LABELS:
         reading.problems.append(
-            f"the label holds {found[found != np.rint(found)][0]:g}, expected whole numbers"
+            f"the label holds {len(found)} different values, as an image does: give a label map"
         )
         return
     values = {int(value) for value in found}
@@ -296,23 +342,6 @@ def contradicts(convention: LabelConvention, values: set[int]) -> str:
     return ""
 
 
-def _whole_head(reading: Reading) -> str:
-    """How the images show that they hold more than the brain; empty when they do not."""
-    ml = float(np.prod(reading.reference.spacing)) / 1000
-    for modality in MODALITIES:
-        if modality not in reading.images:
-            continue
-        array = reading.images[modality].array
-        inside = int(np.count_nonzero(array))
-        fraction = inside / array.size
-        if fraction > HEAD_FRACTION or inside * ml > HEAD_VOLUME:
-            return (
-                f"{modality} shows a whole head ({fraction:.0%} of the grid and "
-                f"{inside * ml:.0f} ml are not 0)"
-            )
-    return ""
-
-
 def main(argv: Sequence[str]) -> int:
     """The `lightning check` command: every case examined, one table, 1 when any is bad."""
     from rich.console import Console
@@ -346,24 +375,9 @@ def main(argv: Sequence[str]) -> int:
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(_table(problems, notices))
+    console.print(check_table(problems, notices))
+    for sentence in left_out(options.root, cases):
+        console.print(plain(sentence), markup=False, highlight=False)
     layouts = ", ".join(sorted({case.layout for case in cases}))
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
     return 1 if bad else 0
-
-
-def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
-    """Every case: the bad ones first, then those with a notice, then the good ones."""
-    from rich.table import Column, Table
-
-    table = Table("case", "state", Column("what", overflow="fold"))
-    for case_id, wrong in problems.items():
-        if wrong:
-            table.add_row(case_id, "[red]bad[/red]", "; ".join(wrong))
-    for case_id, known in notices.items():
-        if known and not problems[case_id]:
-            table.add_row(case_id, "notice", "; ".join(known))
-    for case_id, wrong in problems.items():
-        if not wrong and not notices[case_id]:
-            table.add_row(case_id, "[green]good[/green]", "")
-    return table

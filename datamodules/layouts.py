@@ -141,9 +141,10 @@ LAYOUTS: dict[str, _Years] = {
 # One collection may hold examinations before and after treatment: their labels mean the same.
 _COMPATIBLE = {"brats2023", "brats2024"}
 OTHER_LAYOUTS = ("msd", "nnunet", "bids")
-NIFTI = re.compile(r"\.nii(\.gz)?$")  # ends the name of an image
+NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)  # ends the name of an image
 SEG = re.compile(r"[_-]seg$", re.IGNORECASE)  # ends the name of a mask that is not its case's
 PROBABILITIES = "_probabilities"
+_SYSTEM = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}  # of a disk, not readable
 
 
 def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseFiles]:
@@ -242,15 +243,25 @@ def probabilities_name(mask_name: str) -> str:
 
 
 def nifti_files(root: Path) -> Iterator[Path]:
-    """Every NIfTI file below `root`, links followed once, hidden files left out."""
+    """Every NIfTI file below `root`, links followed once, hidden files left out.
+
+    Raises:
+        InputError: A folder cannot be read: what it holds would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}): make it readable or move it away."
+        ) from error
+
     seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _SYSTEM)
         for name in sorted(names):
             if not name.startswith(".") and NIFTI.search(name):
                 yield Path(folder, name)
@@ -272,7 +283,10 @@ def _find_brats(root: Path, files: Iterable[Path], given: str | None) -> list[Ca
             )
         kinds[kind] = path
     if not found:
-        seen = f"the first of {len(files)} NIfTI files is {files[0].name}" if files else "no NIfTI"
+        from datamodules.left_out import foreign_images
+
+        seen = f"the first of {len(files)} NIfTI files is {files[0].name}" if files else ""
+        seen = seen or foreign_images(root) or "no NIfTI"
         raise InputError(
             f"no patient found below data.root {root} ({seen}): expected names such as "
             f"BraTS2021_00006_flair.nii.gz{f' ({given})' if given else ''}, or describe them in a "
@@ -321,7 +335,7 @@ def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFil
             notices = (f"label read from {label.name}, a known wrong name",)
     named = re.match(years.prefix, case_id, re.IGNORECASE)
     found = re.fullmatch(years.patient, case_id) if named else None
-    extension = "".join(anchor.suffixes[-2:]) if anchor.name.endswith(".gz") else ".nii"
+    extension = ".nii.gz" if anchor.name.lower().endswith(".gz") else ".nii"
     return CaseFiles(
         case_id=case_id,
         patient_id=found.group(1) if found else case_id,

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.geometry import Geometry
+from datamodules.grids import onto_grid
 from datamodules.headers import blanked, image_like, is_synthetic
 from datamodules.intensity import BACKGROUND
+from datamodules.label_map import small_labels
 from datamodules.layouts import CANONICAL, MODALITIES, CaseFiles
-from datamodules.reading import read_volume
+from datamodules.reading import Volume, read_volume
 from errors import InputError
 from files import write_atomically
 
@@ -134,7 +136,9 @@ class PreparedCase:
         """Regions of the original label file: (3, *native_shape)."""
         if self.files.label is None:
             raise unlabelled(self.case_id)
-        return self.convention.to_regions(read_volume(self.files.label).array)
+        volume = read_volume(self.files.label)
+        labels = small_labels(volume.array, str(self.files.label))
+        return self.convention.to_regions(self._native(labels, volume, self.files.label))
 
     def native_image(self, modality: str) -> npt.NDArray[np.float32]:
         """One modality as its file holds it: (*native_shape); zeros where it is missing.
@@ -147,10 +151,16 @@ class PreparedCase:
         if modality in self.missing:
             return np.zeros(self.native_shape, np.float32)
         file = self.files.images[modality]
-        array = read_volume(file.path).array
-        if file.channel is not None:
-            array = array[..., file.channel]
-        return np.asarray(array, np.float32)
+        volume = read_volume(file.path)
+        array = volume.array if file.channel is None else volume.array[..., file.channel]
+        return np.asarray(self._native(array, volume, file.path), np.float32)
+
+    def _native(self, array: Array, volume: Volume, path: Path) -> Array:
+        """Voxels of a file of the case in the order of voxels that stands for the case."""
+        turned = onto_grid(array, volume.affine, self.native_affine, self.native_shape)
+        if turned is None:
+            raise InputError(f"{path} changed its grid since it was read: run the command again.")
+        return turned
 
     def to_native(self, probabilities: Any) -> npt.NDArray[np.float32]:
         """Prepared grid (R, d, h, w) to the grid of the files (R, *native_shape).

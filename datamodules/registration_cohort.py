@@ -48,10 +48,13 @@ def register_cohort(
     waiting: list[CaseFiles] = []
     for exam in exams:
         wrong = exam_problems(exam, missing)
-        if wrong:
-            problems[exam.case_id] = "; ".join(wrong)
-        elif finished(out / exam.case_id, sources_of(exam, missing)) is None:
-            waiting.append(exam)
+        try:
+            if wrong:
+                problems[exam.case_id] = "; ".join(wrong)
+            elif finished(out / exam.case_id, sources_of(exam, missing)) is None:
+                waiting.append(exam)
+        except InputError as error:
+            problems[exam.case_id] = str(error)
     with make_bar(
         desc="registering exams",
         total=len(waiting),
@@ -96,7 +99,10 @@ def _check(exams: Sequence[CaseFiles], out: Path, missing: str, workers: int | N
 
 def _take(exam: CaseFiles, folder: Path, missing: Missing, accept_flagged: bool) -> CaseFiles | str:
     """A finished patient's files, or why they must not be used."""
-    report = finished(folder, sources_of(exam, missing))
+    try:
+        report = finished(folder, sources_of(exam, missing))
+    except InputError as error:
+        return str(error)
     if report is None:
         return f"its files changed while it was registered: run it again ({folder})"
     if report["flags"] and accept_flagged and not report["accepted"]:

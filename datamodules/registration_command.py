@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.check_table import plain
 from datamodules.exams import sort_exams
 from datamodules.layouts import CaseFiles, read_json
 from datamodules.registration_cohort import register_cohort
 from datamodules.registration_folder import REPORT, SHEET, finished
 from datamodules.registration_patient import exam_problems, sources_of
+from errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,12 +78,16 @@ def _is_waiting(exam: CaseFiles, out: Path, missing: str) -> bool:
     """Whether an exam has yet to be registered."""
     if exam_problems(exam, missing):
         return False
-    return finished(out / exam.case_id, sources_of(exam, missing)) is None
+    try:
+        return finished(out / exam.case_id, sources_of(exam, missing)) is None
+    except InputError:  # `register_cohort` names it
+        return True
 
 
 def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -> Any:
     """Every patient: those with a problem first, then those with a notice, then the good ones."""
     from rich.table import Column, Table
+    from rich.text import Text
 
     known = {exam.case_id for exam in exams}
     rows: list[tuple[int, tuple[str, ...]]] = [
@@ -111,8 +117,8 @@ def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -
             (1 if flagged else 2 if words else 3, (exam.case_id, state, *moved, "; ".join(words)))
         )
     table = Table("patient", "verdict", "t1", "t1ce", "flair", Column("what", overflow="fold"))
-    for _, row in sorted(rows):
-        table.add_row(*row)
+    for _, (case_id, state, *others) in sorted(rows):
+        table.add_row(Text(plain(case_id)), state, *(Text(plain(cell)) for cell in others))
     return table
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.exams import UNSTATED, named_modality
+from datamodules.grids import aligned
 from datamodules.integrity import contradicts
+from datamodules.label_map import small_labels
 from datamodules.layouts import CaseFiles, LabelConvention
 from datamodules.reading import Volume, read_volume
 from datamodules.registration import REFERENCE, Alignment
@@ -55,8 +57,9 @@ def label_on_reference(
 
     drawn = read_volume(path)
     values = _label_values(drawn.array, exam.convention, notices)
-    if drawn_on == REFERENCE and same_grid(path, exam.images[REFERENCE].path):
-        return values
+    on_grid = aligned(Volume(values, drawn.affine, drawn.header), reference)
+    if drawn_on == REFERENCE and on_grid is not None:
+        return on_grid.array
     transform = (
         alignments[drawn_on].transform
         if drawn_on != REFERENCE
@@ -78,13 +81,8 @@ def label_on_reference(
 
 def _label_values(array: Array, convention: LabelConvention, notices: list[str]) -> Array:
     """Whole numbers of a label map, checked against its convention."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError("the label holds NaN or Inf: export it again")
-    present = np.unique(array)
-    if (present != np.rint(present)).any() or present.min() < 0 or present.max() > 255:
-        strange = present[(present != np.rint(present)) | (present < 0) | (present > 255)][0]
-        raise InputError(f"the label holds {strange:g}: expected whole numbers from 0 to 255")
-    values = array.astype(np.uint8)
+    values = small_labels(array, "the label").copy()
+    present = np.unique(values)
     unknown = sorted({int(v) for v in present} - convention.values)
     if convention.name == UNSTATED.name:
         if unknown:

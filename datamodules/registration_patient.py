@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.geometry import canonical_view, orientation_of
 from datamodules.headers import MARK, image_like, is_synthetic, without_text
+from datamodules.integrity import digest
 from datamodules.layouts import MODALITIES, CaseFiles
 from datamodules.reading import Volume, inflate, read_volume
 from datamodules.registration import REFERENCE, REGISTRATION_VERSION, Alignment, align
@@ -19,6 +21,7 @@ from datamodules.registration_folder import REPORT, SHEET, finished, write_nifti
 from datamodules.registration_label import label_drawn_on, label_on_reference
 from datamodules.registration_scan import Scan, header_problem, read_scan, to_sitk
 from datamodules.registration_sheet import draw_sheet
+from datamodules.sameness import same_images
 from errors import InputError
 
 Array = npt.NDArray[Any]
@@ -51,13 +54,22 @@ def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
 
 
 def sources_of(exam: CaseFiles, missing: str) -> dict[str, Any]:
-    """What the result depends on: files by place, size and time, settings, version."""
+    """What the result depends on: files by place, size and time, settings, version.
+
+    Raises:
+        InputError: A file vanished.
+    """
     files = {modality: image.path for modality, image in exam.images.items()}
     if exam.label is not None:
         files["label"] = exam.label
     stated = {}
     for kind, path in files.items():
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as error:  # it was there a moment ago
+            raise InputError(
+                f"{kind} {path} cannot be read ({error.strerror}): restore it and run again"
+            ) from error
         stated[kind] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
     return {
         "version": REGISTRATION_VERSION,
@@ -111,6 +123,7 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
 
         # All are read before one is registered: a bad file shows itself before the work.
         scans = dict(zip(present, pool.map(read, present), strict=True))
+        _refuse_repeated({m: scan.volume for m, scan in scans.items()})
         fixed = scans[REFERENCE]
         moved = [m for m in present if m != REFERENCE]
 
@@ -164,6 +177,18 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
     # Written last: a folder without its report is not finished.
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     assert finished(folder, sources) is not None
+
+
+def _refuse_repeated(volumes: Mapping[str, Volume]) -> None:
+    """Refuse one image given as two sequences, which registration would fit perfectly.
+
+    Raises:
+        InputError: Two hold the same image.
+    """
+    arrays = {m: canonical_view(v.array, orientation_of(v.affine)) for m, v in volumes.items()}
+    problems = same_images(arrays, {m: digest(array) for m, array in arrays.items()})
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.geometry import corner_distance
-from datamodules.integrity import AFFINE_TOLERANCE
-from datamodules.reading import Volume, read_volume
+from datamodules.grids import onto_grid
+from datamodules.reading import Volume, read_header, read_volume
 from errors import InputError
 
 FEWEST_SLICES = 4  # fewer do not show how a head is turned
@@ -76,22 +74,18 @@ class Scan:
 
 def header_problem(name: str, path: Path) -> str:
     """What a file's header already shows to be wrong; empty when nothing."""
-    try:
-        header: Any = nib.load(path).header
-        shape = tuple(int(n) for n in header.get_data_shape())
-    except FileNotFoundError:
+    if not path.exists():
         return f"{name} {path} does not exist: give the folder again or restore the file"
-    except Exception as error:  # whatever a damaged file makes nibabel raise
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"{name} {path} is not a readable NIfTI image ({what}): export it again"
-    return shape_problem(name, shape)
+    try:
+        header = read_header(path)
+    except InputError as error:
+        return f"{name} is not a readable NIfTI image: {str(error).rstrip('.')}"
+    return shape_problem(name, header.shape)
 
 
 def shape_problem(name: str, shape: Sequence[int]) -> str:
     """What is wrong with the shape of a sequence; empty when nothing."""
     shape = tuple(shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
     if len(shape) == 2:
         return f"{name} is a 2-D image {shape}: expected a 3-D sequence of the whole brain"
     if len(shape) != 3:
@@ -232,10 +226,7 @@ def _foreground(image: Any) -> Any:
 
 
 def same_grid(first: Path, second: Path) -> bool:
-    """Whether the headers of two files state one grid, to 0.1 mm at its corners."""
-    one: Any = nib.load(first)
-    other: Any = nib.load(second)
-    shape = tuple(one.shape[:3])
-    if shape != tuple(other.shape[:3]):
-        return False
-    return corner_distance(one.affine, other.affine, shape) <= AFFINE_TOLERANCE
+    """Whether two files state one grid, to 0.1 mm at its corners, in any order of voxels."""
+    one, other = read_header(first), read_header(second)
+    empty = np.broadcast_to(np.uint8(0), one.shape)
+    return onto_grid(empty, one.affine, other.affine, other.shape) is not None

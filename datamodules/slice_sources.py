@@ -5,13 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import nibabel as nib
-import numpy as np
+from typing import Literal
 
 from datamodules.cache import exclusively
-from datamodules.integrity import AFFINE_TOLERANCE
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
@@ -142,16 +138,13 @@ def on_one_grid(images: Mapping[str, str]) -> bool:
     """Whether the four files of a patient lie on one grid already, by their headers."""
     if set(images) != set(MODALITIES):
         return False
+    from datamodules.registration_scan import same_grid
+
+    first, *others = (Path(images[m]).expanduser() for m in MODALITIES)
     try:
-        headers: list[Any] = [nib.load(Path(images[m]).expanduser()) for m in MODALITIES]
-    except Exception:  # nibabel raises bare exceptions for damaged headers too
-        return False  # whoever reads them says what is wrong
-    first = headers[0]
-    return all(
-        header.shape == first.shape
-        and np.allclose(header.affine, first.affine, atol=AFFINE_TOLERANCE / max(first.shape))
-        for header in headers[1:]
-    )
+        return all(same_grid(other, first) for other in others)
+    except InputError:
+        return False  # a later reading of the whole files says what is wrong
 
 
 def on_t2(case: CaseFiles) -> CaseFiles:

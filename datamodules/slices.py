@@ -10,6 +10,7 @@ from datamodules.cache import prepare_cohort
 from datamodules.cohort import CohortDataModule
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles
+from datamodules.left_out import left_out
 from datamodules.preparation import Preparation
 from datamodules.registration_folder import REGISTERED
 from datamodules.slice_case import SliceCase
@@ -249,6 +250,9 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
 
     def _prepare(self, progress: bool) -> tuple[list[SliceCase], dict[str, str]]:
         found, problems = self._find(progress)
+        if self.root and found and not any(case.layout == REGISTERED for case in found):
+            for notice in left_out(self.root, found):
+                self._note(notice)
         wanted = Preparation(self.spacing, True, self.missing, self.whole_head)
         prepared, bad = prepare_cohort(found, self.cache_dir, wanted, progress=progress)
         cases = [SliceCase(case.files, case.folder, self.slice_size) for case in prepared]

@@ -12,7 +12,7 @@ from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
 from outputs import Outputs
 from studies.contents import Contents, check_writable
-from studies.mask_folders import CONVENTIONS, Pair, find_masks, named_convention, pair_up
+from studies.mask_folders import CONVENTIONS, Masks, Pair, find_masks, named_convention, pair_up
 
 if TYPE_CHECKING:
     from evaluation.calibration import Reliability
@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
             (options.labels, "labels"),
         )
     ]
-    pairs = pair_up(predictions, references, *chosen)
-    missing, notes = _unmatched(list(predictions), list(references), options)
+    pairs = pair_up(predictions.by_case, references.by_case, *chosen)
+    missing, notes = _unmatched(list(predictions.by_case), list(references.by_case), options)
+    notes += [*_left_out(references, "references"), *_left_out(predictions, "predictions")]
     check_writable(options.out, f"--out {options.out}")
     options.out.mkdir(parents=True, exist_ok=True)
     contents = _contents(chosen, options)
@@ -144,6 +145,18 @@ def _unmatched(
     if surplus:
         notes.append(f"{len(surplus)} predictions have no reference: {_some(surplus)}")
     return missing, notes
+
+
+def _left_out(masks: Masks, option: str) -> list[str]:
+    """Return a sentence for every kind of file that is no case's mask."""
+    return [
+        f"left out of --{option}, {what}: {len(paths)} ({_some([path.name for path in paths])})"
+        for paths, what in (
+            (masks.images, "images and no label maps"),
+            (masks.others, "no case's label map"),
+        )
+        if paths
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

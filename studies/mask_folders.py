@@ -1,26 +1,28 @@
 """The masks of a folder by case, whatever tool wrote them, and what their values mean."""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from datamodules.described import read_convention
+from datamodules.label_map import looks_like_labels
 from datamodules.layouts import (
     CANONICAL,
     LAYOUTS,
     MSD,
     NIFTI,
     PROBABILITIES,
-    SEG,
     CaseFiles,
     LabelConvention,
     find_cases,
     nifti_files,
     probabilities_name,
 )
+from datamodules.reading import read_volume
 from errors import InputError
 
 CONVENTIONS: Mapping[str, LabelConvention] = {
@@ -28,9 +30,13 @@ CONVENTIONS: Mapping[str, LabelConvention] = {
     "msd": MSD,
     "canonical": CANONICAL,
 }
-_NO_MASK = re.compile(
-    rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
-)
+# A name that ends so may be an image of a study or a time point's mask: the content decides.
+_SEQUENCE = re.compile(r"[_-](t1|t1ce|t1gd|t1n|t1c|t1w|t2|t2w|t2f|flair|\d{4})$", re.IGNORECASE)
+_PROBABILITIES = re.compile(rf"{PROBABILITIES}$", re.IGNORECASE)
+_ON_OTHER_GRID = re.compile(r"[_-]seg_on_(t1|t1ce|flair)$", re.IGNORECASE)  # as predict writes them
+_KIND = r"(seg|segm|segmentation|label|labels|labelmap|mask|pred|prediction|gt)"
+_MASK_WORD = re.compile(rf"[_-]{_KIND}$", re.IGNORECASE)  # what tools append to the case's name
+_ONLY_WORD = re.compile(_KIND, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,28 @@ class Pair:
     probabilities: Path | None = None
 
 
-def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
-    """Return the label maps below a folder by case id.
+@dataclass(frozen=True)
+class Masks:
+    """The label maps of a folder, and what else lies there.
+
+    Args:
+        by_case: case id to label map.
+        images: files that hold grey values.
+        others: files of no case, such as probabilities without a mask.
+    """
+
+    by_case: dict[str, MaskFile]
+    images: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
+
+
+def find_masks(folder: Path, option: str) -> Masks:
+    """Return the label maps below a folder by case id, and the files that are left out.
 
     A folder in the layout of a BraTS year, MSD or nnU-Net, or one that ``lightning prepare`` wrote,
-    is read as such; in any other the files are called ``<case>.nii.gz``, ``<case>_seg.nii.gz`` or
-    ``<case>-seg.nii.gz``.
+    is read as such; in any other the files are called ``<case>.nii.gz``, ``<case>_seg.nii.gz``,
+    ``<case>-mask.nii.gz`` and the like, or ``<case>/seg.nii.gz``. Where a name fits an image and a
+    mask, the content decides.
 
     Args:
         folder: where they are.
@@ -91,17 +113,16 @@ def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
     masks = [
         _mask(case.case_id, case.label, case.convention) for case in cases if case.label is not None
     ]
+    images: list[Path] = []
     if not masks:
-        masks = _masks_by_name(folder)
+        masks, images = _masks_by_name(list(nifti_files(folder)))
     elif option == "predictions":  # a tool's X.nii.gz beside X_seg.nii.gz, which a layout overlooks
         used = {file.path.resolve() for case in cases for file in case.images.values()}
         used |= {mask.path.resolve() for mask in masks}
+        unused = [path for path in nifti_files(folder) if path.resolve() not in used]
+        more, images = _masks_by_name(unused)
         known = {mask.case_id for mask in masks}
-        masks += [
-            mask
-            for mask in _masks_by_name(folder)
-            if mask.case_id in known and mask.path.resolve() not in used
-        ]
+        masks += [mask for mask in more if mask.case_id in known]
     if not masks:
         raise InputError(
             f"--{option} {folder} holds no label map: expected files such as <case>.nii.gz or "
@@ -115,14 +136,40 @@ def find_masks(folder: Path, option: str) -> dict[str, MaskFile]:
                 f"{mask.path}: leave one of them."
             )
         found[mask.case_id] = mask
-    return dict(sorted(found.items()))
+    taken = {mask.path.resolve() for mask in masks} | {path.resolve() for path in images}
+    taken |= {mask.probabilities.resolve() for mask in masks if mask.probabilities}
+    taken |= {file.path.resolve() for case in cases for file in case.images.values()}
+    others = [path for path in nifti_files(folder) if path.resolve() not in taken]
+    return Masks(dict(sorted(found.items())), tuple(images), tuple(others))
 
 
-def _masks_by_name(folder: Path) -> list[MaskFile]:
-    stems = {path: NIFTI.sub("", path.name) for path in nifti_files(folder)}
-    return [
-        _mask(SEG.sub("", stem), path) for path, stem in stems.items() if not _NO_MASK.search(stem)
-    ]
+def _masks_by_name(files: Sequence[Path]) -> tuple[list[MaskFile], list[Path]]:
+    """Return the masks among files that are in no known layout, and the images among them."""
+    by_case: dict[str, list[Path]] = defaultdict(list)
+    images = []
+    for path in files:
+        stem = NIFTI.sub("", path.name)
+        if _PROBABILITIES.search(stem) or _ON_OTHER_GRID.search(stem):
+            continue
+        if _SEQUENCE.search(stem) and not _holds_labels(path):
+            images.append(path)
+            continue
+        case_id = _MASK_WORD.sub("", stem)
+        by_case[path.parent.name if _ONLY_WORD.fullmatch(case_id) else case_id].append(path)
+    masks = []
+    for case_id, paths in by_case.items():
+        labels = paths if len(paths) == 1 else [path for path in paths if _holds_labels(path)]
+        images += [path for path in paths if path not in labels]
+        masks += [_mask(case_id, path) for path in labels]
+    return masks, images
+
+
+def _holds_labels(path: Path) -> bool:
+    """Whether a file holds few whole numbers; one that cannot be read counts and is named later."""
+    try:
+        return looks_like_labels(read_volume(path).array)
+    except InputError:
+        return True
 
 
 def named_convention(words: str, option: str) -> LabelConvention:

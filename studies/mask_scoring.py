@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.geometry import corner_distance
-from datamodules.integrity import AFFINE_TOLERANCE, contradicts
-from datamodules.layouts import REGIONS, LabelConvention
+from datamodules.grids import aligned, difference, onto_grid
+from datamodules.integrity import contradicts
+from datamodules.label_map import small_labels
+from datamodules.layouts import REGIONS
 from datamodules.reading import Volume, read_volume
 from errors import InputError
 from evaluation.calibration import Reliability, measure_reliability
@@ -84,9 +85,13 @@ def score_pair(pair: Pair, regions: Sequence[str], rule: str) -> Scored:
         InputError: if a file cannot be read any more.
     """
     chosen = [REGIONS.index(region) for region in regions]
-    predicted, _ = _read_regions(pair.prediction, pair.prediction_labels)
-    reference, volume = _read_regions(pair.reference, pair.reference_labels)
-    predicted, reference = predicted[chosen], reference[chosen]
+    volume, labels = _read_labels(pair.reference)
+    reference = pair.reference_labels.to_regions(labels)[chosen]
+    prediction, labels = _read_labels(pair.prediction)
+    turned = onto_grid(labels, prediction.affine, volume.affine, volume.array.shape)
+    if turned is None:
+        raise InputError(f"{pair.prediction} changed since it was examined: repeat the command.")
+    predicted = pair.prediction_labels.to_regions(turned)[chosen]
     voxel_ml = float(np.prod(volume.spacing)) / 1000
     row = {
         "case_id": pair.case_id,
@@ -109,11 +114,6 @@ def score_pair(pair: Pair, regions: Sequence[str], rule: str) -> Scored:
     return Scored(row, counts)
 
 
-def _read_regions(path: Path, convention: LabelConvention) -> tuple[np.ndarray, Volume]:
-    volume, labels = _read_labels(path)
-    return convention.to_regions(labels), volume
-
-
 def _read_labels(path: Path) -> tuple[Volume, np.ndarray]:
     """Return a label map's volume and its values as uint8 (d, h, w).
 
@@ -121,39 +121,17 @@ def _read_labels(path: Path) -> tuple[Volume, np.ndarray]:
         InputError: if the file cannot be read or holds anything but labels from 0 to 255.
     """
     volume = read_volume(path)
-    array = volume.array
-    if array.ndim != 3:
-        raise InputError(
-            f"{path} is {array.ndim}-D {array.shape}: expected a label map with three axes."
-        )
-    if array.dtype == np.uint8:
-        return volume, array
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"{path} holds {array.dtype}: expected a label map of whole numbers.")
-    low, high = array.min(), array.max()
-    whole = array.dtype.kind != "f" or bool((array == np.rint(array)).all())  # NaN is not
-    if not (whole and low >= 0 and high <= 255):
-        raise InputError(
-            f"{path} holds values from {low:g} to {high:g}, not all of them whole numbers from 0 "
-            "to 255: expected a label map."
-        )
-    return volume, array.astype(np.uint8)
+    try:
+        return volume, small_labels(volume.array, str(path))
+    except InputError as error:
+        raise InputError(f"{error}.") from error
 
 
 def _grids_differ(pair: Pair, prediction: Volume, reference: Volume) -> list[str]:
-    shapes = prediction.array.shape, reference.array.shape
-    if shapes[0] != shapes[1]:
-        return [
-            f"{pair.prediction} has the shape {shapes[0]} and its reference {shapes[1]}: bring the "
-            "prediction to the reference's grid."
-        ]
-    distance = corner_distance(prediction.affine, reference.affine, shapes[0])
-    if not distance <= AFFINE_TOLERANCE:
-        return [
-            f"the affines of {pair.prediction} and of its reference put their corners "
-            f"{distance:.1f} mm apart: bring the prediction to the reference's grid."
-        ]
-    return []
+    if aligned(prediction, reference) is not None:
+        return []
+    advice = "bring the prediction to the reference's grid."
+    return [difference(f"{pair.prediction}", prediction, "its reference", reference, advice)]
 
 
 def _read_probabilities(path: Path, grid: Volume, regions: Sequence[str]) -> np.ndarray:
@@ -164,15 +142,16 @@ def _read_probabilities(path: Path, grid: Volume, regions: Sequence[str]) -> np.
     """
     volume = read_volume(path)
     array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
-    if array.shape[:3] != grid.array.shape or array.shape[3] not in (len(regions), len(REGIONS)):
+    if array.shape[3] not in (len(regions), len(REGIONS)):
         raise InputError(
             f"{path} has the shape {array.shape}: expected {(*grid.array.shape, len(regions))}, "
             f"the probabilities of {', '.join(regions)} on the grid of the reference."
         )
-    if not corner_distance(volume.affine, grid.affine, grid.array.shape) <= AFFINE_TOLERANCE:
-        raise InputError(
-            f"the affine of {path} is not that of the reference: write it on the reference's grid."
-        )
+    turned = onto_grid(array, volume.affine, grid.affine, grid.array.shape)
+    if turned is None:
+        advice = "write the probabilities on the reference's grid."
+        raise InputError(difference(f"{path}", volume, "the reference", grid, advice))
+    array = turned
     if array.shape[3] != len(regions):
         array = array[..., [REGIONS.index(region) for region in regions]]
     return array

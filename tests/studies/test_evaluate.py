@@ -245,7 +245,7 @@ def test_probabilities_beside_the_masks_are_calibrated(folders, capsys):
 def test_probabilities_named_after_a_mask_with_seg_are_found_too(tmp_path):
     for name in ("a_seg", "a_seg_probabilities", "b_seg", "b_seg_probabilities", "b_probabilities"):
         (tmp_path / f"{name}.nii.gz").touch()
-    found = find_masks(tmp_path, "predictions")
+    found = find_masks(tmp_path, "predictions").by_case
     assert [(case_id, mask.probabilities.name) for case_id, mask in found.items()] == [
         ("a", "a_seg_probabilities.nii.gz"),
         ("b", "b_probabilities.nii.gz"),

@@ -1,0 +1,114 @@
+"""Image files below a cohort's root that belong to no case: counted and named."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.formats import DICOM, OTHER_IMAGES
+from datamodules.layouts import OTHER_LAYOUTS, CaseFiles, nifti_files
+
+NAMED = 5  # files that a notice names; the others are counted
+
+
+def left_out(root: str | Path, cases: Sequence[CaseFiles]) -> list[str]:
+    """Sentences about the images below a root that no case uses; none where all are used.
+
+    Args:
+        root: Folder of the cohort, as given to `find_cases`.
+        cases: What `find_cases` found there.
+    """
+    root = Path(root).expanduser()
+    folders = _folders(root, cases)
+    used = {os.path.realpath(path) for case in cases for path in _paths(case)}
+    unused = [
+        path
+        for folder in folders
+        for path in nifti_files(folder)
+        if os.path.realpath(path) not in used
+    ]
+    sentences = []
+    if unused:
+        sentences.append(
+            f"{_count(len(unused), 'NIfTI file')} {_belong(len(unused))} no case and "
+            f"{_are(len(unused))} left out: {_some(unused, root)}"
+        )
+    foreign = [path for folder in folders for path in _foreign(folder)]
+    if foreign:
+        sentences.append(
+            f"{_count(len(foreign), 'image')} {_are(len(foreign))} no NIfTI and "
+            f"{_are(len(foreign))} left out, convert them if they belong to the cohort: "
+            f"{_some(foreign, root)}"
+        )
+    return sentences
+
+
+def foreign_images(root: Path) -> str:
+    """What a folder without NIfTI files holds instead, and how to convert it; empty for nothing."""
+    foreign = _foreign(root)
+    if not foreign:
+        return ""
+    kinds = sorted({path.suffix.lower() or "DICOM" for path in foreign})
+    series = [path for path in foreign if path.suffix.lower() in ("", *DICOM)]
+    if series:
+        how = f"dcm2niix -z y {series[0].parent}"
+    else:
+        how = (
+            f"SimpleITK or nibabel, as {foreign[0].name} to {foreign[0].name.split('.')[0]}.nii.gz"
+        )
+    return f"it holds {len(foreign)} {', '.join(kinds)} files, no NIfTI: convert them with {how}"
+
+
+def _folders(root: Path, cases: Sequence[CaseFiles]) -> list[Path]:
+    """Where the images of the cases are looked for: of a collection, the folders in use."""
+    if not cases or cases[0].layout not in OTHER_LAYOUTS:
+        return [root]
+    images = {image.path.parent for case in cases for image in case.images.values()}
+    labels = {path.with_name(path.name.replace("images", "labels")) for path in images}
+    return sorted(folder for folder in images | labels if folder.is_dir())
+
+
+def _paths(case: CaseFiles) -> list[Path]:
+    images = [image.path for image in case.images.values()]
+    return images if case.label is None else [*images, case.label]
+
+
+def _foreign(root: Path) -> list[Path]:
+    """Images in other formats; of DICOM files, those whose names say so or lie without suffix."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in OTHER_IMAGES or (not suffix and _is_dicom(path)):
+                found.append(path)
+    return found
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _some(paths: Sequence[Path], root: Path) -> str:
+    base = root if root.is_dir() else root.parent
+    names = [os.path.relpath(path, base) for path in paths[:NAMED]]
+    others = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(names) + others
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _belong(number: int) -> str:
+    return "belongs to" if number == 1 else "belong to"
