@@ -24,6 +24,7 @@ from datamodules.geometry import (
     corner_distance,
     orientation_of,
 )
+from datamodules.grouping import one_person, regroup
 from datamodules.head import head_mask
 from datamodules.layouts import (
     LAYOUTS,
@@ -322,15 +323,23 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
     parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
+    parser.add_argument(
+        "--data.patient",
+        dest="patient",
+        metavar="REGEX",
+        help="one group that finds the patient in a case's path (default: by the names)",
+    )
     options = parser.parse_args(list(argv))
-    cases = find_cases(options.root, options.layout)
+    cases, grouping = regroup(find_cases(options.root, options.layout), options.patient)
     problems: dict[str, list[str]] = {}
     notices: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
+    digests: dict[str, dict[str, str]] = {}
 
     def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
         reading = examine(case)
         content = "" if reading.problems else reading.content_hash()
+        digests[case.case_id] = dict(getattr(reading, "modality_hashes", {}))
         return case, reading.problems, reading.notices, content
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
@@ -346,24 +355,35 @@ def main(argv: Sequence[str]) -> int:
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(_table(problems, notices))
+    patients, same = one_person({case.case_id: case.patient_id for case in cases}, digests)
+    console.print(_table(problems, notices, patients))
+    for notice in (*grouping, *same):
+        console.print(notice)
     layouts = ", ".join(sorted({case.layout for case in cases}))
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
     return 1 if bad else 0
 
 
-def _table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
+def _table(
+    problems: dict[str, list[str]], notices: dict[str, list[str]], patients: dict[str, str]
+) -> Any:
     """Every case: the bad ones first, then those with a notice, then the good ones."""
     from rich.table import Column, Table
 
-    table = Table("case", "state", Column("what", overflow="fold"))
+    grouped = any(case_id != patient for case_id, patient in patients.items())
+    table = Table("case", *["patient"] * grouped, "state", Column("what", overflow="fold"))
+
+    def add(case_id: str, state: str, what: Sequence[str]) -> None:
+        who = patients[case_id] if patients[case_id] != case_id else ""
+        table.add_row(case_id, *[who] * grouped, state, "; ".join(what))
+
     for case_id, wrong in problems.items():
         if wrong:
-            table.add_row(case_id, "[red]bad[/red]", "; ".join(wrong))
+            add(case_id, "[red]bad[/red]", wrong)
     for case_id, known in notices.items():
         if known and not problems[case_id]:
-            table.add_row(case_id, "notice", "; ".join(known))
+            add(case_id, "notice", known)
     for case_id, wrong in problems.items():
         if not wrong and not notices[case_id]:
-            table.add_row(case_id, "[green]good[/green]", "")
+            add(case_id, "[green]good[/green]", [])
     return table
