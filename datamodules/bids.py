@@ -111,7 +111,8 @@ def sort_bids(
             "sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz, leave data.layout unset for others."
         )
     several = len({data_set for data_set, _, _ in chosen}) > 1
-    cases, problems = [], {}
+    cases: list[CaseFiles] = []
+    problems: dict[str, str] = {}
     for (data_set, subject, session), by_modality in chosen.items():
         name = "_".join(
             filter(None, (data_set.replace("/", "-") if several else "", subject, session))

@@ -53,12 +53,12 @@ def _by_words(name: str, leading: Mapping[str, set[str]]) -> str | None:
         head = name[: visit.start()].rstrip(_SEPARATORS)
         if has_digit(head) and not PLACES.fullmatch(head) and not PARTS.fullmatch(head):
             return head
-    visit = STRONG.search(name) or ANY.match(name)
-    if visit is None:
+    said = STRONG.search(name) or ANY.match(name)
+    if said is None:
         return None
-    head = name[: visit.start()].rstrip(_SEPARATORS)
-    tail = name[visit.end() :].lstrip(_SEPARATORS)
-    sure = STRONG.match(name, visit.start()) or len(leading.get(tail, ())) > 1
+    head = name[: said.start()].rstrip(_SEPARATORS)
+    tail = name[said.end() :].lstrip(_SEPARATORS)
+    sure = STRONG.match(name, said.start()) or len(leading.get(tail, ())) > 1
     if has_digit(tail) and sure and not ANY.fullmatch(tail):
         return "_".join(filter(None, (head, tail)))
     return head or None if STRONG.search(name) else None
@@ -84,7 +84,7 @@ def _drop_crowds(found: dict[str, str], shared: str, names: set[str]) -> None:
 
 def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
     """The patient in names that hold no word of time, by what some of them share."""
-    found = {}
+    found: dict[str, str] = {}
     shapes: dict[str, list[str]] = defaultdict(list)
     for name in names:
         shapes[_shape(name)].append(name)
