@@ -40,8 +40,8 @@ _ANATOMY = {
 _OTHER_PARTS = {"phase", "real", "imag"}
 _PERSON = ("patient_id", "patient", "subject_id", "subject", "person_id", "person")
 UNSTATED_MEANING = (
-    "label values are read as 1 necrosis, 2 oedema, 3 enhancing tumour, for BIDS does not say what "
-    "they mean: give data.labels where they mean something else"
+    "all label values are read as 1 necrosis, 2 oedema, 3 enhancing tumour, for BIDS does not say "
+    "what they mean: give data.labels where they mean something else"
 )
 
 
@@ -111,7 +111,8 @@ def sort_bids(
             "sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz, leave data.layout unset for others."
         )
     several = len({data_set for data_set, _, _ in chosen}) > 1
-    cases, problems = [], {}
+    cases: list[CaseFiles] = []
+    problems: dict[str, str] = {}
     for (data_set, subject, session), by_modality in chosen.items():
         name = "_".join(
             filter(None, (data_set.replace("/", "-") if several else "", subject, session))
@@ -134,7 +135,8 @@ def sort_bids(
                 "data.layout a YAML file whose pattern of label fits one"
             )
             continue
-        notices = (UNSTATED_MEANING,) if drawn and convention is None else ()
+        unstated = drawn and convention is None and not any(case.label for case in cases)
+        notices = (UNSTATED_MEANING,) if unstated else ()
         patient = people.get(subject)
         cases.append(
             CaseFiles(

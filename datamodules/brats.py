@@ -44,6 +44,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
         drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
             0, the mean of the brain.
+        patient: Regular expression whose one group finds the patient in a case's path below `root`,
+            so that its exams stay together; unset: by the names of folders and files.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         phantom_spacing: float = 2.0,
         allow_seen_patients: bool = False,
         drop: list[str] | None = None,
+        patient: str | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -87,6 +90,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             phantom_spacing=phantom_spacing,
             allow_seen_patients=allow_seen_patients,
             drop=drop,
+            patient=patient,
         )
         _check_sizes(patch_size, patches_per_epoch)
         self.layout = layout
@@ -152,7 +156,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             return find_cases(self.root, self.layout)
         # Phantoms of another seed are other patients, so their names say the seed.
         return [
-            replace(case, case_id=name, patient_id=name)
+            replace(case, case_id=name, patient_id=name, place="")
             for case in find_cases(self._phantoms("brats2021"), "brats2021")
             for name in [f"phantom-{self.phantom_seed}-{case.case_id[-4:]}"]
         ]

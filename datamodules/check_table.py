@@ -1,27 +1,42 @@
 """The table of `lightning check`: a case on each line, whatever files are called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def check_table(problems: dict[str, list[str]], notices: dict[str, list[str]]) -> Any:
-    """Every case: the bad ones first, then those with a notice, then the good ones."""
+def check_table(
+    problems: Mapping[str, Sequence[str]],
+    notices: Mapping[str, Sequence[str]],
+    patients: Mapping[str, str],
+) -> Any:
+    """Every case: the bad ones first, then those with a notice, then the good ones.
+
+    Args:
+        problems: Case id to why the case cannot be used.
+        notices: Case id to what a person should know about the case.
+        patients: Case id to patient id; a column shows those that differ.
+    """
     from rich.table import Column, Table
     from rich.text import Text
 
-    def shown(words: Sequence[str]) -> Text:
-        return Text(plain("; ".join(words)))  # as it is: brackets are no markup
+    grouped = any(case_id != patient for case_id, patient in patients.items())
+    table = Table("case", *["patient"] * grouped, "state", Column("what", overflow="fold"))
 
-    table = Table("case", "state", Column("what", overflow="fold"))
+    def add(case_id: str, state: str, what: Sequence[str]) -> None:
+        who = patients[case_id] if patients[case_id] != case_id else ""
+        # as text, because brackets in a name are no markup
+        words = [Text(plain(word)) for word in [case_id, *[who] * grouped, "; ".join(what)]]
+        table.add_row(*words[:-1], state, words[-1])
+
     for case_id, wrong in problems.items():
         if wrong:
-            table.add_row(shown([case_id]), "[red]bad[/red]", shown(wrong))
+            add(case_id, "[red]bad[/red]", wrong)
     for case_id, known in notices.items():
         if known and not problems[case_id]:
-            table.add_row(shown([case_id]), "notice", shown(known))
+            add(case_id, "notice", known)
     for case_id, wrong in problems.items():
         if not wrong and not notices[case_id]:
-            table.add_row(shown([case_id]), "[green]good[/green]", "")
+            add(case_id, "[green]good[/green]", [])
     return table
 
 

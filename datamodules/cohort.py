@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from datamodules.cache import default_cache, describe, exclusively
+from datamodules.grouping import check_pattern, one_person, regroup
 from datamodules.integrity import combine
 from datamodules.intensity import BACKGROUND
 from datamodules.layouts import MODALITIES
@@ -45,6 +46,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
         drop: Modalities blanked in every patient.
+        patient: Expression whose one group finds the patient in a case's place; None: by names.
     """
 
     def __init__(
@@ -66,9 +68,12 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         phantom_spacing: float,
         allow_seen_patients: bool,
         drop: list[str] | None,
+        patient: str | None,
     ) -> None:
         super().__init__()
         _check_dropped(drop or [])
+        if patient is not None:
+            check_pattern(patient)
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}: expected 1 or more.")
         self.root = root
@@ -87,9 +92,11 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self.phantom_spacing = phantom_spacing
         self.allow_seen_patients = allow_seen_patients
         self.drop = [name for name in MODALITIES if name in (drop or [])]
+        self.patient = patient
         self.stored_split: dict[str, Any] | None = None
         self.failures: dict[str, str] = {}
         self.notices: list[str] = []
+        self.grouping = ""  # how exams are grouped by patient, where there is something to say
         self._cases: dict[str, Case] | None = None
         self._split: Split | None = None
 
@@ -176,6 +183,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             prepared, self.failures = self._prepare(progress)
             if not prepared:
                 raise InputError(describe(self.failures, len(self.failures)))
+            self._group(prepared)
             for case in prepared:
                 case.dropped = tuple(self.drop)
             self._cases = {case.case_id: case for case in prepared}
@@ -186,6 +194,22 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
                     f"({BACKGROUND:g}, the mean of the brain)"
                 )
         return self._cases
+
+    def _group(self, prepared: list[Case]) -> None:
+        """Decide which cases are of one patient, and take notice of it."""
+        if self.root is None:
+            return
+        # Predictions need no patients, and a recalled pattern is of the training's names.
+        pattern = None if self._predicting() else self.patient
+        found, notices = regroup([case.files for case in prepared], pattern)
+        patients = {case.case_id: case.patient_id for case in found}
+        digests = {case.case_id: case.modality_hashes for case in prepared}
+        patients, same = one_person(patients, digests)
+        for case in prepared:
+            case.patient_id = patients[case.case_id]
+        if not self._predicting():
+            self.grouping = "; ".join([*notices, *same])
+            self.notices += [*notices, *same]
 
     def _phantoms(self, layout: str) -> Path:
         """Folder of the phantom cohort, generated once, by one process.
@@ -239,14 +263,19 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         identities = self._identities(self._labelled())
         if self.stored_split is not None and stage in ("validate", "test"):
             return self._evaluation_split(self.stored_split, identities, stage)
-        made = make_split(
-            identities["patients"],
-            protocol=self.protocol,
-            n_folds=self.n_folds,
-            fold=self.fold,
-            split_file=self.split_file,
-            seed=self.split_seed,
-        )
+        try:
+            made = make_split(
+                identities["patients"],
+                protocol=self.protocol,
+                n_folds=self.n_folds,
+                fold=self.fold,
+                split_file=self.split_file,
+                seed=self.split_seed,
+            )
+        except InputError as error:
+            if not self.grouping:
+                raise
+            raise InputError(f"{str(error).rstrip('.')} ({self.grouping}).") from error
         return Split(made.train, made.val, made.test, made.protocol, made.source, **identities)
 
     def _evaluation_split(

@@ -209,9 +209,9 @@ def _hand_out(
         one = by_hand if len(by_hand) == 1 else drawn
         if not drawn:
             continue
-        names = ", ".join(path.relative_to(root).as_posix() for path in drawn[:3])
+        shown = ", ".join(path.relative_to(root).as_posix() for path in drawn[:3])
         if len(one) > 1 or any(kind(path) == "label" for path in exam.paths):
-            exam.notices.append(f"{len(drawn)} labels in other folders left out: {names}")
+            exam.notices.append(f"{len(drawn)} labels in other folders left out: {shown}")
             continue
         if len(drawn) > 1:
             exam.notices.append(f"label {one[0]} taken, not one that is called automatic")

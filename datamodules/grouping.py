@@ -42,7 +42,8 @@ def regroup(
         first = unmatched[0].place or unmatched[0].case_id
         raise InputError(
             f"data.patient {pattern!r} finds no patient in {len(unmatched)} of {len(cases)} cases, "
-            f"such as {first!r}: change it so that its group matches in each of them."
+            f"such as {first!r}: change it so that its group matches in each of them, or "
+            "give --data.patient null to go by the names."
         )
     found = [replace(case, patient_id=_patient(matches[case.case_id])) for case in cases]
     return found, _notice(found, (), given=True)

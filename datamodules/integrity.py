@@ -22,6 +22,7 @@ from datamodules.bar import make_bar
 from datamodules.check_table import check_table, plain
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
 from datamodules.grids import aligned, difference, grid_problem
+from datamodules.grouping import one_person, regroup
 from datamodules.head import head_mask
 from datamodules.label_map import MOST_LABELS, whole_numbers
 from datamodules.layouts import (
@@ -351,15 +352,23 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
     parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
+    parser.add_argument(
+        "--data.patient",
+        dest="patient",
+        metavar="REGEX",
+        help="one group that finds the patient in a case's path (default: by the names)",
+    )
     options = parser.parse_args(list(argv))
-    cases = find_cases(options.root, options.layout)
+    cases, grouping = regroup(find_cases(options.root, options.layout), options.patient)
     problems: dict[str, list[str]] = {}
     notices: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
+    digests: dict[str, dict[str, str]] = {}
 
     def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
         reading = examine(case)
         content = "" if reading.problems else reading.content_hash()
+        digests[case.case_id] = dict(getattr(reading, "modality_hashes", {}))
         return case, reading.problems, reading.notices, content
 
     with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
@@ -375,8 +384,9 @@ def main(argv: Sequence[str]) -> int:
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(check_table(problems, notices))
-    for sentence in left_out(options.root, cases):
+    patients, same = one_person({case.case_id: case.patient_id for case in cases}, digests)
+    console.print(check_table(problems, notices, patients))
+    for sentence in (*grouping, *same, *left_out(options.root, cases)):
         console.print(plain(sentence), markup=False, highlight=False)
     layouts = ", ".join(sorted({case.layout for case in cases}))
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")

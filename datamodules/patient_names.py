@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from datamodules.visits import ANY, DATE, GLUED, PARTS, PLACES, STRONG
+from datamodules.visits import ANY, DATE, GLUED, LETTERED, PARTS, PLACES, STRONG
 
 MOST_EXAMS = 20  # of one patient, where only numbers tell exams from patients
 _SEPARATORS = "-_. "
@@ -37,8 +37,7 @@ def within_names(names: set[str], doubts: list[str]) -> dict[str, str]:
     heads = set(found.values()) | {n for n in names if n not in found and has_digit(n)}
     for name in sorted(names - set(found)):
         ends = [name[:end] for end in _ends(name)]
-        glued = GLUED.search(name)
-        ends += [name[: glued.start()]] if glued else []
+        ends += [name[:end] for end in _glued(name)]
         known = [end for end in ends if end in heads and _is_id(end[len(shared) :])]
         if known:
             found[name] = known[0]
@@ -54,12 +53,12 @@ def _by_words(name: str, leading: Mapping[str, set[str]]) -> str | None:
         head = name[: visit.start()].rstrip(_SEPARATORS)
         if has_digit(head) and not PLACES.fullmatch(head) and not PARTS.fullmatch(head):
             return head
-    visit = STRONG.search(name) or ANY.match(name)
-    if visit is None:
+    said = STRONG.search(name) or ANY.match(name)
+    if said is None:
         return None
-    head = name[: visit.start()].rstrip(_SEPARATORS)
-    tail = name[visit.end() :].lstrip(_SEPARATORS)
-    sure = STRONG.match(name, visit.start()) or len(leading.get(tail, ())) > 1
+    head = name[: said.start()].rstrip(_SEPARATORS)
+    tail = name[said.end() :].lstrip(_SEPARATORS)
+    sure = STRONG.match(name, said.start()) or len(leading.get(tail, ())) > 1
     if has_digit(tail) and sure and not ANY.fullmatch(tail):
         return "_".join(filter(None, (head, tail)))
     return head or None if STRONG.search(name) else None
@@ -75,7 +74,9 @@ def _drop_crowds(found: dict[str, str], shared: str, names: set[str]) -> None:
         own = head[len(shared) :]
         whole = len(group_of) == len(names) and len(names) > 1
         crowd = whole and len(names) > MOST_EXAMS
-        kind = not has_digit(own) and (len(members) <= size or whole or len(group_of) > MOST_EXAMS)
+        kind = not has_digit(own) and (
+            len(own) < 2 or len(members) <= size or whole or len(group_of) > MOST_EXAMS
+        )
         if crowd or kind:
             for name in group_of:
                 del found[name]
@@ -83,7 +84,7 @@ def _drop_crowds(found: dict[str, str], shared: str, names: set[str]) -> None:
 
 def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
     """The patient in names that hold no word of time, by what some of them share."""
-    found = {}
+    found: dict[str, str] = {}
     shapes: dict[str, list[str]] = defaultdict(list)
     for name in names:
         shapes[_shape(name)].append(name)
@@ -110,9 +111,9 @@ def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
                 doubts.append(f"{' and '.join(shown)} are taken as two patients")
     glued: dict[str, list[str]] = defaultdict(list)
     for name in names - set(found):
-        end = GLUED.search(name)
-        if end and _is_id(name[: end.start()]):
-            glued[name[: end.start()]].append(name)
+        for end in _glued(name):
+            if _is_id(name[:end]):
+                glued[name[:end]].append(name)
     for head, same in glued.items():
         if len(same) > 1:
             found |= dict.fromkeys(same, head)
@@ -151,6 +152,14 @@ def _ends(name: str) -> list[int]:
         for place, letter in enumerate(name)
         if letter in _SEPARATORS and place and not any(a < place < b for a, b in dates)
     ]
+
+
+def _glued(name: str) -> list[int]:
+    """Where a visit begins that no separator parts from the patient: at most one place."""
+    visit = GLUED.search(name)
+    if visit:
+        return [visit.start()]
+    return [len(name) - 1] if LETTERED.fullmatch(name) else []
 
 
 def _shape(name: str) -> str:

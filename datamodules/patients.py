@@ -99,7 +99,9 @@ def _persons(others: Mapping[str, Sequence[str]], doubts: list[str]) -> dict[str
     """Scope and folder name of the patient of each place; the scope tells namesakes apart."""
     cores = {place: _without_visits(parts) for place, parts in others.items()}
     found: dict[str, tuple[tuple[str, ...], str]] = {}
-    waiting = {place: ((), core) for place, core in cores.items()}
+    waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        place: ((), core) for place, core in cores.items()
+    }
     while waiting:
         uppers = _uppers(list(waiting.values()), doubts)
         deeper = {}

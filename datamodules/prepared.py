@@ -90,6 +90,11 @@ class PreparedCase:
         return tuple(modality for modality in MODALITIES if modality not in self.files.images)
 
     @property
+    def modality_hashes(self) -> dict[str, str]:
+        """Digest of each modality's voxels, where the cache wrote them beside the arrays."""
+        return dict(self.described.get("modalities") or {})
+
+    @property
     def synthetic(self) -> bool:
         """Whether the files say of themselves that they show a phantom."""
         return self._synthetic

@@ -10,7 +10,7 @@ from pathlib import Path
 from datamodules.bar import make_bar
 from datamodules.layouts import CaseFiles
 from datamodules.preparation import Missing
-from datamodules.registration_folder import SHEET, accept, finished, registered_case
+from datamodules.registration_folder import SHEET, accept, finished, registered_case, rename
 from datamodules.registration_patient import exam_problems, register_patient, sources_of
 from errors import InputError
 from files import cores, shared_lock
@@ -105,6 +105,7 @@ def _take(exam: CaseFiles, folder: Path, missing: Missing, accept_flagged: bool)
         return str(error)
     if report is None:
         return f"its files changed while it was registered: run it again ({folder})"
+    report = rename(folder, report, exam)
     if report["flags"] and accept_flagged and not report["accepted"]:
         accept(folder, report)
     elif report["flags"] and not report["accepted"]:

@@ -4,11 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.check_table import plain
 from datamodules.exams import sort_exams
+from datamodules.grouping import regroup
 from datamodules.layouts import CaseFiles, read_json
 from datamodules.registration_cohort import register_cohort
 from datamodules.registration_folder import REPORT, SHEET, finished
@@ -22,6 +24,9 @@ def main(argv: Sequence[str]) -> int:
 
     options = _parse(argv)
     exams, ambiguous = sort_exams(options.root, options.labels)
+    exams, grouping = regroup(exams, options.patient)
+    if options.patient is not None:  # stated: whoever reads the folder keeps it
+        exams = [replace(exam, place="") for exam in exams]
     waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
     cases, problems = register_cohort(
         exams,
@@ -35,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     console.print(_table(exams, problems, options.out))
+    for notice in grouping:
+        console.print(notice)
     if waiting:
         console.print(f"{len(cases)} of {total} patients registered in {options.out}")
     else:
@@ -56,6 +63,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--labels", help="meaning of drawn labels, e.g. brats2021 (default: 1, 2, 3)"
+    )
+    parser.add_argument(
+        "--data.patient",
+        dest="patient",
+        metavar="REGEX",
+        help="one group that finds the patient in an exam's path (default: by the names)",
     )
     parser.add_argument(
         "--missing",

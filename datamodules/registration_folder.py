@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from datamodules.grouping import grouped
 from datamodules.headers import SYNTHETIC, blank
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, read_json
 from datamodules.reading import read_volume
@@ -65,7 +66,7 @@ def sort_registered(root: str | Path) -> tuple[list[CaseFiles], dict[str, str]]:
             cases.append(registered_case(folder, report))
         except InputError as error:
             problems[str(report["case_id"])] = str(error)
-    return cases, problems
+    return grouped(cases), problems
 
 
 def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
@@ -89,6 +90,8 @@ def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
         layout=REGISTERED,
         prediction_name=f"{case_id}_seg.nii.gz",
         notices=(*report["notices"], *report["flags"]),
+        # Reports of before named every session a patient: its name says more than that.
+        place=str(report.get("place", case_id)),
     )
 
 
@@ -96,7 +99,8 @@ def finished(folder: Path, sources: Mapping[str, Any]) -> dict[str, Any] | None:
     """The report of a patient whose work is done for exactly these `sources`, else None."""
     try:
         report = json.loads((folder / REPORT).read_text())
-        done = report["sources"] == sources
+        # Who the patient is changes no image: `rename` follows it.
+        done = {**report["sources"], "patient_id": ""} == {**sources, "patient_id": ""}
         registered_case(folder, report)
     except (OSError, ValueError, KeyError):  # absent, or of an older version; InputError too
         return None
@@ -159,4 +163,17 @@ def write_nifti(image: Any, path: Path) -> None:
 
 def accept(folder: Path, report: dict[str, Any]) -> None:
     """Record that a person has accepted a flagged registration."""
-    write_atomically(folder / REPORT, json.dumps({**report, "accepted": True}, indent=1) + "\n")
+    _rewrite(folder, {**report, "accepted": True})
+
+
+def rename(folder: Path, report: dict[str, Any], exam: CaseFiles) -> dict[str, Any]:
+    """Record whose exam it is by today's reading; returns the report as it then is."""
+    stated = {"patient_id": exam.patient_id, "place": exam.place}
+    if any(report.get(key) != value for key, value in stated.items()):
+        report = {**report, **stated}
+        _rewrite(folder, report)
+    return report
+
+
+def _rewrite(folder: Path, report: dict[str, Any]) -> None:
+    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")

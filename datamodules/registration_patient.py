@@ -160,6 +160,7 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
         "SYNTHETIC": any(is_synthetic(scan.volume.header) for scan in scans.values()),
         "case_id": exam.case_id,
         "patient_id": exam.patient_id,
+        "place": exam.place,
         "reference": REFERENCE,
         "verdict": "flagged" if flags else "good",
         "flags": flags,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from datamodules.bids import is_bids
 from datamodules.cache import exclusively
 from datamodules.layouts import (
     LAYOUTS,
@@ -119,10 +120,13 @@ def recognise(root: Path, layout: str | None) -> Source:
         return "brats"
     if is_registered(root):
         return "registered"
+    files = list(nifti_files(root))
+    if is_bids(files):  # sequences of one session seldom lie on one grid
+        return "exams"
     collection = root.parent if root.name in ("imagesTr", "imagesTs") else root
     if (collection / "imagesTr").is_dir() or (collection / "imagesTs").is_dir():
         return "brats"
-    return "brats" if any(map(_named_as_brats, nifti_files(root))) else "exams"
+    return "brats" if any(map(_named_as_brats, files)) else "exams"
 
 
 def _named_as_brats(path: Path) -> bool:
@@ -156,7 +160,7 @@ def on_t2(case: CaseFiles) -> CaseFiles:
 def named_phantom(case: CaseFiles, seed: int) -> CaseFiles:
     """A phantom's exam under the name that the same patient has in the first study's cohort."""
     name = f"phantom-{seed}-{int(case.case_id[-3:]):04d}"
-    return replace(case, case_id=name, patient_id=name)
+    return replace(case, case_id=name, patient_id=name, place="")
 
 
 def _digest(text: str) -> str:

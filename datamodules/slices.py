@@ -60,6 +60,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
         drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
             0, the mean of the brain.
+        patient: Regular expression whose one group finds the patient in a case's path below `root`,
+            so that its exams stay together; unset: by the names of folders and files.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         phantom_spacing: float = 2.0,
         allow_seen_patients: bool = False,
         drop: list[str] | None = None,
+        patient: str | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -111,6 +114,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             phantom_spacing=phantom_spacing,
             allow_seen_patients=allow_seen_patients,
             drop=drop,
+            patient=patient,
         )
         if slice_size < 16 or slice_size % 16:
             raise InputError(

@@ -38,9 +38,11 @@ DATE = re.compile(_BEFORE + _DATE + _TIME + _AFTER, re.IGNORECASE)
 STRONG = re.compile(_BEFORE + _STRONG + _AFTER, re.IGNORECASE)
 ANY = re.compile(rf"{_BEFORE}(?:{_STRONG}|{_WEAK}){_AFTER}", re.IGNORECASE)
 GLUED = re.compile(  # P01v2, P01pre
-    r"(?<=\d)(?:(?:v|t|tp|fu|visit|ses|scan|mr)\d{1,2}|pre|post|preop|postop|bl|fu|[a-h])$",
+    r"(?<=\d)(?:v|t|tp|fu|visit|ses|scan|mr)\d{1,2}$|(?<=\d)(?:pre|post|preop|postop|bl|fu)$",
     re.IGNORECASE,
 )
+# P01a beside P01b; 0A1B beside 0A1C are codes.
+LETTERED = re.compile(r"[a-z]*[-_. ]?\d+[a-h]", re.IGNORECASE)
 # Folders that sort files, and say neither who nor when.
 STORAGE = re.compile(
     r"anat|nifti|niftis|nii|images?|dicoms?|dcm|mri?|raw|data|struct|structural|preprocessed|"

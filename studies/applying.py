@@ -36,7 +36,10 @@ from studies.summary import prediction_summary, test_summary, validation_summary
 OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
 OF_A_COHORT = ("protocol", "filled", "registration")
 # Settings of the data that change no mask, or say where the patients are.
-NO_MASK = (*OF_TRAINING, "num_workers", "cache_dir", "allow_seen_patients", "root", "images")
+NO_MASK = (
+    *OF_TRAINING,
+    *("num_workers", "cache_dir", "allow_seen_patients", "patient", "root", "images"),
+)
 PREDICTIONS = "prediction.json"  # of what those in its folder were made
 TEST, TABLE = "test.json", "per_case.csv"  # the same of a test, and its result
 COLLECTION = ("imagesTr", "imagesTs")  # folders of a collection's images, never the whole of it

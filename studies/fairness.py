@@ -12,6 +12,7 @@ NEUTRAL = ("data.num_workers", "data.cache_dir", "data.images")  # they change n
 PATIENTS = (  # settings that decide who and what is tested, whatever the systems' files say
     "data.class_path",
     "data.root",
+    "data.patient",
     "data.protocol",
     "data.n_folds",
     "data.fold",
