@@ -20,9 +20,8 @@ from lightning_modules.callbacks import (
     running_as_stage,
 )
 from lightning_modules.checkpoints import (
-    KEY,
     is_whole,
-    read_checkpoint,
+    read_card,
     remove_leftovers,
 )
 from lightning_modules.inference import choose_execution
@@ -39,6 +38,7 @@ from studies.environment import (
     peak_memory_gb,
     versions,
 )
+from studies.exposure import Exposure
 from studies.runs import Run, write_atomically
 from studies.stages import (
     Plan,
@@ -162,18 +162,11 @@ class Training:
     def _card(self) -> dict[str, Any]:
         plan = self.plan
         split, hashes = plan.data.split, plan.data.case_hashes()
-        seen = set(split.train) | set(split.val)
-        patients = {
-            case_id: {"case_id": case_id, "content_hash": hashes[case_id]}
-            for case_id in sorted(seen)
-        }
-        for stage in plan.stages.values():
-            if stage.run.finished:
-                for patient in read_checkpoint(stage.run.best_checkpoint)[KEY]["seen"]:
-                    patients.setdefault(patient["case_id"], patient)
-        for name in checkpoint_files(plan.config["model"]):
-            for patient in read_checkpoint(name)[KEY]["seen"]:
-                patients.setdefault(patient["case_id"], patient)
+        exposure = Exposure.of_split(split, hashes)
+        upstream = [s.run.best_checkpoint for s in plan.stages.values() if s.run.finished]
+        upstream += [Path(name) for name in checkpoint_files(plan.config["model"])]
+        for file in upstream:
+            exposure.add(Exposure.of_card(read_card(file), paper=split.selected_on_test))
         return _plain(
             {
                 "model": plan.config["model"],
@@ -181,7 +174,7 @@ class Training:
                 "data": plan.data.identity(),
                 "label_conventions": plan.data.conventions(),
                 "split": split.to_dict(),
-                "seen": list(patients.values()),
+                **exposure.to_dict(),
                 "run": {"experiment": self.run.experiment, "id": self.run.id},
                 "stages": {name: stage.run.id for name, stage in plan.stages.items()},
                 "overlays": plan.line.overlays,
