@@ -87,7 +87,7 @@ class Planner:
             if name.endswith((".yaml", ".yml")):
                 stages[name] = self.plan(line.upstream(name))
         determinants = {
-            "model": _identify(config["model"], stages),
+            "model": _identify(_trained(config["model"]), stages),
             "data": data.identity(),
             "cohort": data.fingerprint(),
             "seed": config["seed_everything"],
@@ -147,10 +147,47 @@ def replace_strings(value: Any, replace: Callable[[str], Any]) -> Any:
     return value
 
 
-def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
+def postprocessing_of(model: Mapping[str, Any]) -> Any:
+    """Return the post-processing that a model's configuration asks for, None where there is none."""
+    return model["init_args"].get("postprocessing")
+
+
+def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's configuration without what acts after its training only."""
+    kept = {name: v for name, v in model["init_args"].items() if name != "postprocessing"}
+    return {**model, "init_args": kept}
+
+
+def former_id(plan: Plan) -> str:
+    """Return the identity that a training had under schema 1, of which runs may still lie about."""
+    former = {
+        **plan.determinants,
+        "model": _identify(plan.config["model"], plan.stages, former_id),
+        "cohort": plan.data.voxel_fingerprint(),
+    }
+    return identity_hash(former, schema=1)
+
+
+def former_runs(plan: Plan) -> list[str]:
+    """Return a sentence for every training to be done that an older version has done already."""
+    found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
+    if plan.run.started:
+        return found
+    former = plan.run.folder.with_name(former_id(plan))
+    if (former / "manifest.json").is_file():
+        found.append(
+            f"{former} is this training as an older version knew it, which kept no voxel sizes "
+            "apart: it is not reused; test and compare still take it, as --ckpt_path and by name."
+        )
+    return found
+
+
+def _identify(
+    model: Mapping[str, Any], stages: Mapping[str, Plan], name: Callable[[Plan], str] | None = None
+) -> Any:
     def identify(text: str) -> str:
         if text in stages:
-            return f"run:{stages[text].run.id}"
+            return f"run:{name(stages[text]) if name else stages[text].run.id}"
         if text.endswith(WEIGHTS):
             return f"file:{file_hash(Path(text).expanduser())}"
         return text

@@ -39,12 +39,13 @@ from studies.environment import (
     versions,
 )
 from studies.exposure import Exposure
-from studies.runs import Run, write_atomically
+from studies.runs import SCHEMA, Run, write_atomically
 from studies.stages import (
     Plan,
     architecture,
     begun_stage,
     check_checkpoint,
+    former_runs,
     replace_strings,
     train_stages,
 )
@@ -95,6 +96,8 @@ class Training:
                 tracking.answer_agent(arguments.trainer, self.plan)
                 raise AlreadyFinishedError(training_summary(self.run, repeated=True))
             self._check_started()
+            for notice in former_runs(self.plan):
+                print(f"Note: {notice}", flush=True)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
@@ -276,7 +279,9 @@ class Training:
             command=["lightning", "fit", *plan.line.typed()],
             stages={name: str(stage.run.folder) for name, stage in plan.stages.items()},
             determinants=plan.determinants,
+            schema=SCHEMA,
             cohort=plan.data.fingerprint(),
+            voxels=plan.data.voxel_fingerprint(),
             seed=plan.config["seed_everything"],
             parameters=model.parameter_counts(),
             per_slice=model.per_slice,
