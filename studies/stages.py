@@ -148,7 +148,7 @@ def replace_strings(value: Any, replace: Callable[[str], Any]) -> Any:
 
 
 def postprocessing_of(model: Mapping[str, Any]) -> Any:
-    """Return the post-processing that a model's configuration asks for, None where there is none."""
+    """Return the post-processing of a model's configuration, None where there is none."""
     return model["init_args"].get("postprocessing")
 
 

@@ -50,6 +50,7 @@ from studies.stages import (
     train_stages,
 )
 from studies.summary import training_summary
+from studies.trainer_check import explained
 from studies.trainer_settings import (
     choose_device,
     hand_over_optimisation,
@@ -98,6 +99,7 @@ class Training:
             self._check_started()
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
+        self._check_interval()
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
@@ -116,6 +118,22 @@ class Training:
             resolved = replace_strings(value, lambda text: paths.get(text, text))
             if resolved != value:
                 arguments.model.init_args[name] = resolved
+
+    def _check_interval(self) -> None:
+        """Refuse to validate after more batches than an epoch has."""
+        settings = self.plan.config["trainer"]
+        asked, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
+        whole = isinstance(asked, int) and not isinstance(asked, bool)
+        if not whole or settings.get("check_val_every_n_epoch") is None:
+            return
+        batches = len(self.plan.data.train_dataloader())
+        if isinstance(limit, int | float):
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if asked > batches and not self.rehearsal:
+            raise InputError(
+                f"trainer.val_check_interval is {asked} batches, an epoch has {batches}: expected "
+                "at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
+            )
 
     def _check_started(self) -> None:
         run = self.run
@@ -226,7 +244,8 @@ class Training:
             self._validate_once(trainer, model, data)
         else:
             path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
-            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+            with explained():
+                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
 
     def _conclude(self, trainer: L.Trainer) -> None:
         """Draw and log what follows from a training: killed in it, --resume repeats this alone."""
