@@ -1,6 +1,6 @@
 """What the data modules share: a cohort prepared once, checked as a whole, split by patient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from datamodules.cache import default_cache, describe, exclusively
+from datamodules.geometry import spacing_mark
 from datamodules.grouping import check_pattern, one_person, regroup
 from datamodules.integrity import combine
 from datamodules.intensity import BACKGROUND
@@ -149,11 +150,22 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         return {case_id: case.content_hash for case_id, case in self.cases.items()}
 
     def fingerprint(self) -> str:
-        """Digest of the whole cohort: names, images, labels and what the labels mean."""
-        return combine(
-            f"{c.case_id}|{c.patient_id}|{c.content_hash}|{c.label_hash}|{c.convention}\n"
-            for _, c in sorted(self.cases.items())
-        )
+        """Digest of the whole cohort: names, images, labels, their meaning, and voxel sizes.
+
+        Voxel values are taken in canonical order, so orientation is part of it however a file is
+        stored. Where the grid lies in the scanner changes no result and is left out.
+        """
+        return combine(f"{line}|{spacing_mark(edges)}\n" for line, edges in self._described())
+
+    def voxel_fingerprint(self) -> str:
+        """Digest of the cohort without voxel sizes, as runs of schema 1 were named by."""
+        return combine(f"{line}\n" for line, _ in self._described())
+
+    def _described(self) -> Iterator[tuple[str, tuple[float, ...]]]:
+        """Every case in a line, and its voxel edges in canonical order."""
+        for _, c in sorted(self.cases.items()):
+            line = f"{c.case_id}|{c.patient_id}|{c.content_hash}|{c.label_hash}|{c.convention}"
+            yield line, c.geometry.native_spacing
 
     def _dropping(self) -> dict[str, list[str]]:
         """What `drop` adds to the identity: nothing where it is not used, so old ids stay."""

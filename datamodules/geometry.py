@@ -101,6 +101,15 @@ def canonical_spacing(
     return tuple(float(spacing[axis]) for axis in order)
 
 
+def spacing_mark(spacing: tuple[float, ...]) -> list[int]:
+    """Voxel edges as whole numbers that rounding in a file's header does not change.
+
+    Steps of about 1e-4 of the edge, on a scale of logarithms whose borders keep clear of the edges
+    in use (fields of view over matrix sizes, hundredths of mm): float32 is never near one there.
+    """
+    return [round(float(np.log(edge)) * 9193) for edge in spacing]
+
+
 def bounding_box(inside: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """First voxel and size of the smallest box around the true voxels."""
     starts, sizes = [], []

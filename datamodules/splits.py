@@ -257,9 +257,10 @@ def evaluation_split(
     if seen and not new and not allow_seen:
         leaked = tested & (trained if own.selected_on_test else seen)
         if leaked:
+            what = "trained" if own.selected_on_test else "trained or selected"
             raise InputError(
-                f"the checkpoint was trained or selected on patients of its test set "
-                f"({_few(leaked)}): train it on this split, or give data.allow_seen_patients."
+                f"the checkpoint, or a stage it was built from, was {what} on patients of its test "
+                f"set ({_few(leaked)}): train it on this split, or give data.allow_seen_patients."
             )
         if not (tested if stage == "test" else selected):
             raise InputError(
@@ -271,6 +272,8 @@ def evaluation_split(
             notices.append(f"{len(tested)} of the {len(own.test)} stored test cases are here")
         if own.selected_on_test:
             notices.append("the checkpoint was selected on these patients")
+        elif stage == "validate" and (known := trained & selected):
+            notices.append(f"validated although a stage was trained on them: {_few(known)}")
         split = Split(
             sorted(trained), sorted(selected), sorted(tested), own.protocol, own.source, **described
         )

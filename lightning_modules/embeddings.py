@@ -9,6 +9,24 @@ from torch import Tensor
 
 from datamodules.bar import make_bar
 from files import write_atomically
+from lightning_modules.inference import Execution
+
+
+def digits_of(execution: Execution) -> tuple[str, ...]:
+    """Return everything but weights and slice that the last digits of an embedding depend on.
+
+    A processor splits sums by its threads and instruction set. Were the store shared between
+    them, a training would depend on which one happened to fill it, and could not be repeated
+    elsewhere to the last bit.
+
+    Args:
+        execution: how the encoder is computed.
+    """
+    if execution.device == "cuda":
+        place = [torch.cuda.get_device_name()]
+    else:
+        place = [torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"]
+    return (execution.device, execution.precision, *place, f"torch {torch.__version__}")
 
 
 class EmbeddingStore:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backbones.sam import fit_state_dict
 from errors import InputError
 from lightning_modules.checkpoints import KEY, read_checkpoint, set_arguments
-from lightning_modules.embeddings import EmbeddingStore
+from lightning_modules.embeddings import EmbeddingStore, digits_of
 from lightning_modules.pretrained import official_sam, read_pretrained
 from lightning_modules.slices import SliceModule
 
@@ -251,7 +251,7 @@ class SamAdapterModule(SliceModule):
         return embedding
 
     def _embedding_folder(self, cache_dir: Path) -> Path:
-        settings = (self.base_hash(), self.network.modality, self.execution.precision)
+        settings = (self.base_hash(), self.network.modality, *digits_of(self.execution))
         return (
             cache_dir / "embeddings" / hashlib.sha256("|".join(settings).encode()).hexdigest()[:32]
         )

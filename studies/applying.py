@@ -11,6 +11,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
 from datamodules.slice_split import cases_of
+from datamodules.splits import Split
 from errors import InputError
 from evaluation.metrics import BRATS, EMPTY_RULES
 from evaluation.postprocessing import Postprocessing, effect_lines
@@ -27,6 +28,7 @@ from outputs import Outputs, lies_in, refuse_among_inputs
 from studies import tracking
 from studies.contents import Contents, check_writable
 from studies.environment import is_main_process
+from studies.exposure import Exposure
 from studies.jobs import VARIANTS
 from studies.recall import Recall, check_preparation
 from studies.stages import file_hash
@@ -49,16 +51,20 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the split of the first card, its training part widened by all that any member saw.
 
     An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
-    than its own split names.
+    than its own split names. What another one selected on stays out of it where the first selects
+    on them too, which is told apart from training.
     """
     stored = dict(cards[0]["split"])
-    hashes, train = dict(stored["hashes"]), set(stored["train"])
+    hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
+    train, paper = set(stored["train"]), Split.from_dict(stored).selected_on_test
     for card in cards:
-        for patient in card["seen"]:
-            if patient["case_id"] not in stored["val"]:
-                train.add(patient["case_id"])
-            hashes.setdefault(patient["case_id"], patient["content_hash"])
-    return {**stored, "train": sorted(train), "hashes": hashes}
+        exposure = Exposure.of_card(card, paper=paper)
+        chosen = {name: one for name, one in exposure.selected.items() if name not in stored["val"]}
+        for name, one in {**chosen, **exposure.trained}.items():
+            train.add(name)
+            hashes.setdefault(name, one["content_hash"])
+            patients.setdefault(name, one.get("patient_id", name))
+    return {**stored, "train": sorted(train), "hashes": hashes, "patients": patients}
 
 
 class Application:

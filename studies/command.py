@@ -23,6 +23,7 @@ from studies.environment import is_main_process
 from studies.recall import Recall, recall
 from studies.settings import ExperimentParser, explain
 from studies.stages import Planner
+from studies.trainer_check import build_trainer, check_trainer
 from studies.trainer_settings import precision_of_machine
 
 
@@ -138,6 +139,12 @@ class ExperimentCLI(LightningCLI):
         # a checkpoint's constructor arguments are read by studies.recall, never by LightningCLI
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for another command line, checked."""
+        config = self.resolve(line)
+        check_trainer(config["trainer"])
+        return config
+
+    def resolve(self, line: CommandLine) -> dict[str, Any]:
         """Return the resolved configuration of ``fit`` for another command line."""
         parser = self._subcommand_parsers["fit"]
         try:
@@ -171,6 +178,7 @@ class ExperimentCLI(LightningCLI):
         arguments = self.arguments
         if self.recalled is None:
             config = self.plain(self._parser("fit"), arguments)
+            check_trainer(config["trainer"])
             planner = Planner(self.parse_fit, Path(arguments.runs_dir))
             self.session = training.Training(planner.plan(self.line, config), arguments)
         else:
@@ -192,7 +200,7 @@ class ExperimentCLI(LightningCLI):
         settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         assert self.session is not None  # set by before_instantiate_classes
         self.session.equip(self.model, self.datamodule, settings)
-        return L.Trainer(**settings)
+        return build_trainer(settings)
 
     def _run_subcommand(self, subcommand: str) -> None:
         assert self.session is not None  # set by before_instantiate_classes

@@ -13,7 +13,7 @@ from errors import InputError
 from evaluation.measures import ScoreColumn
 from evaluation.tables import read_csv
 from studies.comparison import system_name
-from studies.runs import Run, run_at, run_named
+from studies.runs import Run, run_at, run_named, same_cohort
 
 TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout", "system", "run")
 # What decides which slices are scored, and on which grid: setting to its entry in the identity.
@@ -271,7 +271,7 @@ def check_comparable(
                 f"{pair} score empty regions by different rules ({first.empty_rule} and "
                 f"{other.empty_rule}): test or evaluate one of them again with the other's rule."
             )
-        if not first.cohort or not other.cohort or first.cohort == other.cohort:
+        if not first.cohort or not other.cohort or _same_data(first, other):
             continue
         if not different_patients:
             raise InputError(
@@ -290,6 +290,14 @@ def check_comparable(
                 f"{pair} were tested on other images under the same names "
                 f"({', '.join(changed[:5])}): a paired comparison needs the same patients."
             )
+
+
+def _same_data(first: Tested, other: Tested) -> bool:
+    """Whether two runs were tested on the same data, one of them perhaps of an older version."""
+    if first.cohort == other.cohort:
+        return True
+    own = all(item.cohort == item.manifest.get("cohort") for item in (first, other))
+    return own and same_cohort(first.manifest, other.manifest)
 
 
 def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:

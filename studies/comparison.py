@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from studies.runs import Run
+from studies.runs import Run, same_cohort
 
 
 def compared(run: Run) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def system_name(manifest: dict[str, Any], without: Collection[str] = ()) -> str:
 def _comparable(manifest: dict[str, Any], own: dict[str, Any]) -> bool:
     if manifest.get("status") != "finished" or not manifest.get("validation_cases"):
         return False
-    if not manifest.get("per_slice") or manifest.get("cohort") != own.get("cohort"):
+    if not manifest.get("per_slice") or not same_cohort(manifest, own):
         return False
     theirs, ours = (m.get("determinants", {}).get("data", {}) for m in (manifest, own))
     return bool(theirs == ours and manifest.get("seed") == own.get("seed"))

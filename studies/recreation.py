@@ -13,7 +13,7 @@ from files import write_atomically
 from lightning_modules.inference import choose_execution
 from studies.arguments import CommandLine
 from studies.environment import cores, git_revision, hardware, versions
-from studies.runs import Run, run_named
+from studies.runs import SCHEMA, Run, run_named
 from studies.stages import Parse, Plan, replace_strings
 from studies.trainer_settings import choose_device, device_count
 
@@ -137,14 +137,30 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
         manifest.get("determinants", {}),
         json.loads(json.dumps(plan.determinants, default=str)),
     )
+    cohort = plan.data.fingerprint()
+    if manifest.get("schema", 1) < SCHEMA:  # what it does not say is not different
+        then, now = _comparable(then), _comparable(now)
+        cohort = plan.data.voxel_fingerprint()
+        found.append(Difference("identity", f"schema {manifest.get('schema', 1)}", SCHEMA))
     for name, one, other in _changed({**then, "cohort": None}, {**now, "cohort": None}):
         found.append(Difference(name, _short(one), _short(other)))
     sections: list[tuple[str, Any, Any]] = [
-        ("data fingerprint", manifest.get("cohort"), plan.data.fingerprint()),
+        ("data fingerprint", manifest.get("cohort"), cohort),
         *_surroundings(manifest, plan),
         ("experiment files", *_files(run, parse)),
     ]
     return found + _named(sections)
+
+
+def _comparable(determinants: dict[str, Any]) -> dict[str, Any]:
+    """Return what determined a run, without what runs of schema 1 say otherwise."""
+    model = dict(determinants.get("model") or {})
+    kept = dict(model.get("init_args") or {})
+    kept.pop("postprocessing", None)
+    model["init_args"] = replace_strings(
+        kept, lambda text: "run" if text.startswith("run:") else text
+    )
+    return {**determinants, "model": model}
 
 
 def outdated(plan: Plan) -> list[Difference]:

@@ -2,7 +2,8 @@
 
 A run's identity is the hash of what determines its result: the resolved model, the data settings
 and content, the split, the seed and the protocol. Devices, logger, workers and paths are not part
-of it. Reuse of stages and ``--resume`` go by it.
+of it, nor is post-processing, which acts after training only. Reuse of stages and ``--resume`` go
+by it.
 """
 
 import errno
@@ -22,12 +23,14 @@ from errors import InputError
 from files import write_atomically
 
 MOMENT = 0.2  # seconds
-SCHEMA = 1  # part of the identity: raised when the same settings come to mean another computation
+# Part of the identity: raised when the same settings come to mean another computation.
+# 1 knew no voxel sizes, and took post-processing for a part of training.
+SCHEMA = 2
 
 
-def identity_hash(determinants: Mapping[str, Any]) -> str:
+def identity_hash(determinants: Mapping[str, Any], schema: int = SCHEMA) -> str:
     """Return 12 hex digits of the SHA-256 of the determinants, independent of key order."""
-    text = json.dumps({"schema": SCHEMA, **determinants}, sort_keys=True, default=str)
+    text = json.dumps({"schema": schema, **determinants}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -173,6 +176,17 @@ class Run:
         )
         with locked(self.folder / ".lock", sentence):
             set_aside(self.folder)
+
+
+def same_cohort(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the manifests of two runs name the same data.
+
+    A run of schema 1 recorded no voxel sizes: with it, voxel values are all there is to compare.
+    """
+    if ("voxels" in one) == ("voxels" in other):
+        return bool(one.get("cohort") == other.get("cohort"))
+    first, second = (manifest.get("voxels", manifest.get("cohort")) for manifest in (one, other))
+    return bool(first == second)
 
 
 def set_aside(folder: Path) -> Path:

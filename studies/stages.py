@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.slice_split import case_of, is_by_slice
+from datamodules.slice_split import is_by_slice
 from errors import InputError
 from lightning_modules.checkpoints import read_card
 from lightning_modules.progress import make_progress, read_state
 from studies.arguments import ROOT, CommandLine
 from studies.environment import cores, is_main_process
+from studies.exposure import Exposure, among, built_upon_files
 from studies.runs import Run, identity_hash
 from studies.workers import FOREIGN, stop
 
@@ -86,7 +87,7 @@ class Planner:
             if name.endswith((".yaml", ".yml")):
                 stages[name] = self.plan(line.upstream(name))
         determinants = {
-            "model": _identify(config["model"], stages),
+            "model": _identify(_trained(config["model"]), stages),
             "data": data.identity(),
             "cohort": data.fingerprint(),
             "seed": config["seed_everything"],
@@ -146,10 +147,47 @@ def replace_strings(value: Any, replace: Callable[[str], Any]) -> Any:
     return value
 
 
-def _identify(model: Mapping[str, Any], stages: Mapping[str, Plan]) -> Any:
+def postprocessing_of(model: Mapping[str, Any]) -> Any:
+    """Return the post-processing of a model's configuration, None where there is none."""
+    return model["init_args"].get("postprocessing")
+
+
+def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's configuration without what acts after its training only."""
+    kept = {name: v for name, v in model["init_args"].items() if name != "postprocessing"}
+    return {**model, "init_args": kept}
+
+
+def former_id(plan: Plan) -> str:
+    """Return the identity that a training had under schema 1, of which runs may still lie about."""
+    former = {
+        **plan.determinants,
+        "model": _identify(plan.config["model"], plan.stages, former_id),
+        "cohort": plan.data.voxel_fingerprint(),
+    }
+    return identity_hash(former, schema=1)
+
+
+def former_runs(plan: Plan) -> list[str]:
+    """Return a sentence for every training to be done that an older version has done already."""
+    found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
+    if plan.run.started:
+        return found
+    former = plan.run.folder.with_name(former_id(plan))
+    if (former / "manifest.json").is_file():
+        found.append(
+            f"{former} is this training as an older version knew it, which kept no voxel sizes "
+            "apart: it is not reused; test and compare still take it, as --ckpt_path and by name."
+        )
+    return found
+
+
+def _identify(
+    model: Mapping[str, Any], stages: Mapping[str, Plan], name: Callable[[Plan], str] | None = None
+) -> Any:
     def identify(text: str) -> str:
         if text in stages:
-            return f"run:{stages[text].run.id}"
+            return f"run:{name(stages[text]) if name else stages[text].run.id}"
         if text.endswith(WEIGHTS):
             return f"file:{file_hash(Path(text).expanduser())}"
         return text
@@ -184,8 +222,9 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     """Hold an upstream checkpoint against the data it will be used with.
 
     Raises:
-        InputError: when it was trained or selected on a patient that is a test patient here, or
-            when its data was prepared otherwise (spacing, normalisation).
+        InputError: when it, or a stage it was built from, was trained on a patient that is a test
+            patient here, or selected on one where selection and test are kept apart; or when its
+            data was prepared otherwise (spacing, normalisation).
     """
     card = read_card(path)
     here = plan.data.identity()
@@ -196,32 +235,45 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
                 f"{path} was trained on data with {name} {made}, this experiment prepares "
                 f"{name} {wanted}: use one setting for both."
             )
-    hashes = plan.data.case_hashes()
-    seen_ids, seen_hashes = set(), set()
-    for patient in card.get("seen", []):
-        seen_ids.add(patient["case_id"])
-        seen_hashes.add(patient["content_hash"])
-    split, stored = plan.data.split, card.get("split", {})
-    if split.selected_on_test:
-        return  # its test patients are those of selection by definition, and its tables say so
-    slices_here = is_by_slice(split.test, hashes)
-    slices_there = is_by_slice(stored.get("test", []), stored.get("hashes", {}))
-    seen_cases = {case_of(name) if slices_there else name for name in seen_ids}
-
-    def seen(name: str) -> bool:
-        """Say whether it was seen; between a split by slice and one by patient, the patient."""
-        if name in seen_ids or hashes.get(name) in seen_hashes:
-            return True
-        both = slices_here and slices_there
-        return not both and (case_of(name) if slices_here else name) in seen_cases
-
-    met = [case_id for case_id in split.test if seen(case_id)]
-    if met and not plan.data.allow_seen_patients:
+    data, split = plan.data, plan.data.split
+    exposure = Exposure.of_card(card, paper=split.selected_on_test)
+    stored = card.get("split", {})
+    place = {
+        "split": split,
+        "hashes": data.case_hashes(),
+        "by_slice": is_by_slice(stored.get("test", []), stored.get("hashes", {})),
+    }
+    trained = among(exposure.trained.values(), split.test, **place)
+    # where selection is on the tested patients by definition, the tables say so
+    chosen = [] if split.selected_on_test else exposure.selected.values()
+    met = [*trained, *(name for name in among(chosen, split.test, **place) if name not in trained)]
+    what = (
+        "trained" if len(met) == len(trained) and split.selected_on_test else "trained or selected"
+    )
+    if met and not data.allow_seen_patients:
+        unsure = ""
+        if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
+            unsure = "; or train it again, as its older card does not say which of both"
         raise InputError(
-            f"{path} was trained or selected on {len(met)} of the test patients of this experiment "
+            f"{path} was {what} on {len(met)} of the test patients of this experiment "
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
-            "--data.allow_seen_patients true and say so beside the scores."
+            f"--data.allow_seen_patients true and say so beside the scores{unsure}."
         )
+    if met:
+        note(data, f"{path} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
+    validated = set() if split.selected_on_test else set(split.val)
+    if known := among(exposure.trained.values(), sorted(validated), **place):
+        note(
+            data,
+            f"{path} was trained on {len(known)} of the {len(split.val)} validation patients "
+            f"({_list(known)}), so validation scores are too good and select a worse checkpoint",
+        )
+
+
+def note(data: Any, notice: str) -> None:
+    """Add a notice to those of a data module, once."""
+    if notice not in data.notices:
+        data.notices.append(notice)
 
 
 def begun_stage(plan: Plan) -> Run | None:

@@ -21,9 +21,8 @@ from lightning_modules.callbacks import (
     running_as_stage,
 )
 from lightning_modules.checkpoints import (
-    KEY,
     is_whole,
-    read_checkpoint,
+    read_card,
     remove_leftovers,
 )
 from lightning_modules.inference import choose_execution
@@ -40,16 +39,19 @@ from studies.environment import (
     peak_memory_gb,
     versions,
 )
-from studies.runs import Run
+from studies.exposure import Exposure
+from studies.runs import SCHEMA, Run
 from studies.stages import (
     Plan,
     architecture,
     begun_stage,
     check_checkpoint,
+    former_runs,
     replace_strings,
     train_stages,
 )
 from studies.summary import training_summary
+from studies.trainer_check import explained
 from studies.trainer_settings import (
     choose_device,
     hand_over_optimisation,
@@ -96,6 +98,9 @@ class Training:
                 tracking.answer_agent(arguments.trainer, self.plan)
                 raise AlreadyFinishedError(training_summary(self.run, repeated=True))
             self._check_started()
+            for notice in former_runs(self.plan):
+                print(f"Note: {notice}", flush=True)
+        self._check_interval()
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
@@ -114,6 +119,22 @@ class Training:
             resolved = replace_strings(value, lambda text: paths.get(text, text))
             if resolved != value:
                 arguments.model.init_args[name] = resolved
+
+    def _check_interval(self) -> None:
+        """Refuse to validate after more batches than an epoch has."""
+        settings = self.plan.config["trainer"]
+        asked, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
+        whole = isinstance(asked, int) and not isinstance(asked, bool)
+        if not whole or settings.get("check_val_every_n_epoch") is None:
+            return
+        batches = len(self.plan.data.train_dataloader())
+        if isinstance(limit, int | float):
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if asked > batches and not self.rehearsal:
+            raise InputError(
+                f"trainer.val_check_interval is {asked} batches, an epoch has {batches}: expected "
+                "at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
+            )
 
     def _check_started(self) -> None:
         run = self.run
@@ -163,18 +184,11 @@ class Training:
     def _card(self) -> dict[str, Any]:
         plan = self.plan
         split, hashes = plan.data.split, plan.data.case_hashes()
-        seen = set(split.train) | set(split.val)
-        patients = {
-            case_id: {"case_id": case_id, "content_hash": hashes[case_id]}
-            for case_id in sorted(seen)
-        }
-        for stage in plan.stages.values():
-            if stage.run.finished:
-                for patient in read_checkpoint(stage.run.best_checkpoint)[KEY]["seen"]:
-                    patients.setdefault(patient["case_id"], patient)
-        for name in checkpoint_files(plan.config["model"]):
-            for patient in read_checkpoint(name)[KEY]["seen"]:
-                patients.setdefault(patient["case_id"], patient)
+        exposure = Exposure.of_split(split, hashes)
+        upstream = [s.run.best_checkpoint for s in plan.stages.values() if s.run.finished]
+        upstream += [Path(name) for name in checkpoint_files(plan.config["model"])]
+        for file in upstream:
+            exposure.add(Exposure.of_card(read_card(file), paper=split.selected_on_test))
         return _plain(
             {
                 "model": plan.config["model"],
@@ -182,7 +196,7 @@ class Training:
                 "data": plan.data.identity(),
                 "label_conventions": plan.data.conventions(),
                 "split": split.to_dict(),
-                "seen": list(patients.values()),
+                **exposure.to_dict(),
                 "run": {"experiment": self.run.experiment, "id": self.run.id},
                 "stages": {name: stage.run.id for name, stage in plan.stages.items()},
                 "overlays": plan.line.overlays,
@@ -231,7 +245,8 @@ class Training:
             self._validate_once(trainer, model, data)
         else:
             path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
-            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+            with explained():
+                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
 
     def _conclude(self, trainer: L.Trainer) -> None:
         """Draw and log what follows from a training: killed in it, --resume repeats this alone."""
@@ -284,7 +299,9 @@ class Training:
             command=["lightning", "fit", *plan.line.typed()],
             stages={name: str(stage.run.folder) for name, stage in plan.stages.items()},
             determinants=plan.determinants,
+            schema=SCHEMA,
             cohort=plan.data.fingerprint(),
+            voxels=plan.data.voxel_fingerprint(),
             seed=plan.config["seed_everything"],
             parameters=model.parameter_counts(),
             per_slice=model.per_slice,

@@ -11,7 +11,8 @@ from backbones import SamImageEncoder, SwinUnet
 from errors import InputError
 from lightning_modules import SamAdapterModule, SamPretrainModule, SliceBackboneModule
 from lightning_modules.checkpoints import KEY
-from lightning_modules.embeddings import EmbeddingStore
+from lightning_modules.embeddings import EmbeddingStore, digits_of
+from lightning_modules.inference import Execution
 from lightning_modules.slices import SliceModule
 
 SIZE = 64
@@ -207,3 +208,14 @@ def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
     file.unlink()
     with pytest.raises(InputError, match="put it back, or name its new place"):
         module(weights=str(file))
+
+
+def test_stored_embeddings_belong_to_what_decides_their_last_digits(monkeypatch):
+    first = digits_of(Execution())
+    assert first == digits_of(Execution(reason="another"))
+    assert digits_of(Execution(precision="bf16")) != first
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 97)
+    threaded = digits_of(Execution())
+    assert threaded != first
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+    assert digits_of(Execution(device="cuda")) not in (first, threaded)

@@ -6,7 +6,7 @@ import pytest
 
 from errors import InputError
 from studies import runs
-from studies.runs import Run, identity_hash, newest_finished, write_atomically
+from studies.runs import Run, identity_hash, newest_finished, same_cohort, write_atomically
 
 
 def make_run(folder, run_id="abc", status="finished", when="2026-01-01T00:00:00", overlays=()):
@@ -121,3 +121,11 @@ def test_asking_for_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.time, "sleep", lambda _: asked.close())
     with run.lock():  # begun in the moment in which somebody asks
         assert asked.closed
+
+
+def test_an_older_run_is_compared_by_what_it_recorded():
+    new, old = {"cohort": "with sizes", "voxels": "v"}, {"cohort": "v"}
+    assert same_cohort(new, old)
+    assert same_cohort(old, dict(old))
+    assert not same_cohort(new, {**new, "cohort": "other sizes"})
+    assert not same_cohort(new, {"cohort": "w"})

@@ -1,0 +1,153 @@
+"""Settings that no trainer takes, refused in one sentence before anything is prepared."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from errors import InputError
+
+REFUSALS = (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError)
+DEFAULTS = {
+    name: parameter.default for name, parameter in inspect.signature(L.Trainer).parameters.items()
+}
+OURS = ("logger", "callbacks")  # objects, built and checked elsewhere
+
+# What Lightning takes and stumbles over later, or trains nothing by.
+EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_epochs": (lambda value: value != 0, "1 or more, or -1 for no limit"),
+    "min_epochs": (lambda value: value >= 0, "0 or more"),
+    "min_steps": (lambda value: value >= 0, "0 or more"),
+    "limit_train_batches": (lambda value: value != 0, "some batches to train on"),
+    "limit_val_batches": (lambda value: value != 0, "some patients that select the checkpoint"),
+    "accumulate_grad_batches": (lambda value: value >= 1, "1 or more"),
+    "gradient_clip_val": (lambda value: value >= 0, "0 or more, where 0 does not clip"),
+    "check_val_every_n_epoch": (lambda value: value >= 1, "1 or more"),
+    "val_check_interval": (lambda value: value != 0, "a share of an epoch or a number of batches"),
+    "log_every_n_steps": (lambda value: value >= 0, "0 or more"),
+}
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a training's trainer that cannot be, without training anything.
+
+    Args:
+        settings: of ``trainer`` in a resolved configuration, plain types.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    for name, (fits, expected) in EXPECTED.items():
+        value = settings.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not fits(value):
+            raise InputError(f"trainer.{name} is {value}: expected {expected}.")
+    least, most = settings.get("min_epochs"), settings.get("max_epochs")
+    if least and most is not None and 0 <= most < least:
+        raise InputError(
+            f"trainer.min_epochs is {least}, more than trainer.max_epochs, {most}: expected at "
+            "most as many."
+        )
+    steps = settings.get("max_steps")
+    if steps is not None and steps != -1 and steps < 1:
+        raise InputError(f"trainer.max_steps is {steps}: expected 1 or more, or -1 for no limit.")
+    tried = {
+        name: DEFAULTS[name] if name in OURS or _holds_objects(value) else value
+        for name, value in settings.items()
+        if name in DEFAULTS
+    }
+    rehearsal = bool(settings.get("fast_dev_run"))
+    tried |= {"logger": False, "callbacks": None if rehearsal else [ModelCheckpoint()]}
+    with _silently():
+        build_trainer(tried)
+
+
+def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
+    """Return Lightning's trainer.
+
+    Raises:
+        InputError: when a setting cannot be, naming it; any other error is raised as it is.
+    """
+    try:
+        return L.Trainer(**settings)
+    except REFUSALS as error:
+        names = _culprits(settings, error)
+        if not names:
+            raise
+        told = ", ".join(f"trainer.{name} is {_shown(settings[name])}" for name in names)
+        raise InputError(f"{told}: {_sentence(error)}") from error
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what Lightning refuses once data and trainer meet into a sentence.
+
+    Raises:
+        InputError: in Lightning's words.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise InputError(f"The trainer's settings do not fit: {_sentence(error)}") from error
+
+
+def _culprits(settings: Mapping[str, Any], error: BaseException) -> list[str]:
+    """Return the setting without which a trainer can be built; several, where it takes them all.
+
+    None where the fault is not in a setting.
+    """
+    changed = [
+        name
+        for name, value in settings.items()
+        if name not in OURS and name in DEFAULTS and repr(value) != repr(DEFAULTS[name])
+    ]
+    with _silently():
+        # one that Lightning itself names is asked first: of two that clash either would do
+        for name in sorted(changed, key=lambda one: one not in str(error)):
+            if _builds({**settings, name: DEFAULTS[name]}):
+                return [name]
+        plain = {name: DEFAULTS[name] for name in changed}
+        return changed if changed and _builds({**settings, **plain}) else []
+
+
+def _builds(settings: Mapping[str, Any]) -> bool:
+    try:
+        L.Trainer(**settings)
+    except REFUSALS:
+        return False
+    return True
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Keep to itself what a trainer says that is only tried."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(". ")
+    return f"{text}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _holds_objects(value: Any) -> bool:
+    """Whether a setting describes an object by its class, which is built only later."""
+    inside = value if isinstance(value, list) else [value]
+    return any(isinstance(one, Mapping) and "class_path" in one for one in inside)
