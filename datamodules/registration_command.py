@@ -12,6 +12,7 @@ from datamodules.layouts import CaseFiles, read_json
 from datamodules.registration_cohort import register_cohort
 from datamodules.registration_folder import REPORT, SHEET, finished
 from datamodules.registration_patient import exam_problems, sources_of
+from outputs import refuse_among_inputs
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,6 +20,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     options = _parse(argv)
+    refuse_among_inputs(options.out, "--out", Path(options.root).expanduser(), [])
     exams, ambiguous = sort_exams(options.root, options.labels)
     waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
     cases, problems = register_cohort(
