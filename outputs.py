@@ -97,7 +97,7 @@ class Outputs:
         kept = []
         for name in names:
             file = self.folder / name
-            if file.is_file():
+            if os.path.lexists(file):
                 kept.append(file.replace(unused(f"{file}.replaced")))
         return kept
 
@@ -111,6 +111,23 @@ class Outputs:
         path = self.folder / name
         write_atomically(path, content, before=lambda file: self._list(name, file))
         return path
+
+    def settle(self, name: str, content: Content) -> Path:
+        """As `write`, but what the user has under the name is kept under another beside it.
+
+        For results that come at the end of long work, where refusing would cost that.
+        """
+        digest = _digest(self.folder / name)
+        if digest is not None and digest not in self.listed().get(name, set()):
+            for kept in self.make_room([name]):
+                print(f"Note: {self.folder / name} was not as written: it is now {kept}.")
+        return self.write(name, content)
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """List files that are there as written by this program."""
+        for name in names:
+            if (self.folder / name).is_file():
+                self._list(name, self.folder / name)
 
     def remove(self, name: str) -> None:
         """Remove a file if this program wrote it and it was not changed since."""

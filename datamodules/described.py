@@ -24,6 +24,7 @@ import yaml
 
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, nifti_files
 from datamodules.placeholders import matching, names_a_case
+from datamodules.prediction_names import check_pattern
 from errors import InputError
 
 _KEYS = {"name", "images", "label", "labels", "patient", "prediction"}
@@ -55,7 +56,7 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
             f"{described['images']['t1']!r}): correct the patterns."
         )
     name = str(described.get("name", description.stem))
-    prediction = str(described.get("prediction", "{case}_seg.nii.gz"))
+    prediction = check_pattern(described, description)
     return [
         CaseFiles(
             case_id=case_id,

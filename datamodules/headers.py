@@ -6,15 +6,20 @@ extensions. Whatever this program writes keeps the grid of its source, never its
 
 import gzip
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.reading import inflate
+
 SYNTHETIC = b"SYNTHETIC"  # stands in the header of every file of a phantom
 MARK = b"SYNTHETIC: simulated, no patient"  # of what is made of one
 
+_NOTE = re.compile(rb"SYNTHETIC gliofuse phantom v\d+ seed \d+ patient \d+")  # of our own phantom
 _TEXT = ("data_type", "db_name", "descrip", "aux_file", "intent_name", "unused_str")
 _NUMBERS = (  # that say nothing about the grid
     *("intent_code", "intent_p1", "intent_p2", "intent_p3"),
@@ -34,7 +39,7 @@ def blank(header: Any, *, synthetic: bool) -> Any:
         header: of NIfTI-1 or NIfTI-2, changed in place.
         synthetic: whether it is of a phantom, which it then goes on to say in fixed words.
     """
-    known = header.template_dtype.names
+    known, note = header.template_dtype.names, header["descrip"].tobytes().rstrip(b"\0")
     for field in _TEXT:
         if field in known:
             header[field] = b""
@@ -42,7 +47,7 @@ def blank(header: Any, *, synthetic: bool) -> Any:
         if field in known:
             header[field] = 0
     if synthetic:
-        header["descrip"] = MARK
+        header["descrip"] = note if _NOTE.fullmatch(note) else MARK
     header.extensions.clear()
     return header
 
@@ -81,12 +86,15 @@ def image_like(
     return image
 
 
-def without_text(raw: bytes) -> bytes:
+def without_text(path: Path) -> bytes:
     """Return a NIfTI file, gzipped, with its voxels untouched and its header without text.
 
-    Args:
-        raw: the file, inflated.
+    One that is gzip and has no such text is returned as it is.
+
+    Raises:
+        InputError: the file cannot be read, or is damaged.
     """
+    raw = inflate(path)
     size = 348 if 348 in (int.from_bytes(raw[:4], order) for order in ("little", "big")) else 540
     kind: Any = nib.Nifti1Header if size == 348 else nib.Nifti2Header
     header = kind.from_fileobj(io.BytesIO(raw[:size]), check=False)
@@ -94,5 +102,8 @@ def without_text(raw: bytes) -> bytes:
     blank(header, synthetic=is_synthetic(raw[:size]))
     first = size + 4  # four zeros: no extension follows
     header["vox_offset"] = first
-    whole = header.binaryblock + bytes(4) + raw[start:]
+    whole: bytes = header.binaryblock + bytes(4) + raw[start:]
+    packed = path.read_bytes()
+    if whole == raw and packed[:2] == b"\x1f\x8b":
+        return packed
     return gzip.compress(whole, compresslevel=4, mtime=0)

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from datamodules.phantom_fields import Grid
+from errors import InputError
 from files import write_atomically
 
 ATLAS_MM = (240, 240, 155)  # the grid of every BraTS year, 1 mm, LPS
@@ -99,12 +100,23 @@ def write_brats_case(
 
 
 def write_cohort_note(out: Path, settings: Mapping[str, object]) -> None:
-    """Write the note and the settings that made the cohort, each in one step."""
+    """Write the note and the settings that made the cohort, each in one step.
+
+    Raises:
+        InputError: another file has the name of one of them.
+    """
     for name, text in (
         ("SYNTHETIC.txt", _NOTE.format(**settings)),
         ("phantom.json", json.dumps({"SYNTHETIC": True, **settings}, indent=1) + "\n"),
     ):
-        write_atomically(out / name, text)
+        path = out / name
+        if not path.exists():
+            write_atomically(path, text)
+        elif path.read_text(encoding="utf-8", errors="replace") != text:
+            raise InputError(
+                f"{path} is not what this program writes there, and would be written over: name a "
+                "folder that is new or empty."
+            )
 
 
 def publish(temporary: Path, final: Path) -> None:

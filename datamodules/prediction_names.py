@@ -1,7 +1,7 @@
 """Names of predictions: what a layout may call the masks that are written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,17 +12,19 @@ EXAMPLE = '"{case}_seg.nii.gz"'
 _FORBIDDEN = re.compile(r"[\x00-\x1f*?<>|\"\\]")  # of file systems, or of a pattern
 
 
-def check_pattern(pattern: Any, images: Iterable[str], description: Path) -> str:
+def check_pattern(described: Mapping[str, Any], description: Path) -> str:
     """Return the pattern of predictions if each case gets one NIfTI file of its own by it.
 
     Args:
-        pattern: what the description says under ``prediction``.
-        images: patterns of the images, none of which it may repeat.
+        described: content of a layout file, with ``images`` and perhaps ``prediction``.
         description: the file, for the message.
 
     Raises:
         InputError: saying what is wrong with the pattern.
     """
+    pattern = described.get("prediction", f"{CASE}_seg.nii.gz")
+    entries = dict(described["images"]).values()
+    images = [str(entry.get("file") if isinstance(entry, dict) else entry) for entry in entries]
     wrong = _wrong(pattern) if isinstance(pattern, str) else "is no text"
     if not wrong and CASE not in pattern:
         wrong = "has no {case}, so that all patients would share one file"

@@ -16,6 +16,7 @@ from datamodules.registration_cohort import register_cohort
 from datamodules.registration_folder import REPORT, SHEET, finished
 from datamodules.registration_patient import exam_problems, sources_of
 from errors import InputError
+from outputs import refuse_among_inputs
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     options = _parse(argv)
+    refuse_among_inputs(options.out, "--out", Path(options.root).expanduser(), [])
     exams, ambiguous = sort_exams(options.root, options.labels)
     exams, grouping = regroup(exams, options.patient)
     if options.patient is not None:  # stated: whoever reads the folder keeps it

@@ -15,7 +15,7 @@ from datamodules.geometry import canonical_view, orientation_of
 from datamodules.headers import MARK, image_like, is_synthetic, without_text
 from datamodules.integrity import digest
 from datamodules.layouts import MODALITIES, CaseFiles
-from datamodules.reading import Volume, inflate, read_volume
+from datamodules.reading import Volume, read_volume
 from datamodules.registration import REFERENCE, REGISTRATION_VERSION, Alignment, align
 from datamodules.registration_folder import REPORT, SHEET, finished, write_nifti
 from datamodules.registration_label import label_drawn_on, label_on_reference
@@ -214,7 +214,7 @@ def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:
 
 def _copy(source: Path, target: Path) -> None:
     """T2's own file: its voxels and its grid untouched, the text of its header left out."""
-    target.write_bytes(without_text(inflate(source)))
+    target.write_bytes(without_text(source))
 
 
 def _like(reference: Volume, array: Array, source: Volume) -> Any:

@@ -211,8 +211,8 @@ class Application:
                     Path(self.arguments.output),
                     probabilities=bool(self.arguments.probabilities),
                     all_grids=bool(self.arguments.all_grids),
-                    begin=contents and partial(self._begin, contents),
-                    announce=contents and contents.write,
+                    begin=partial(self._begin, contents) if contents else None,
+                    announce=contents.write if contents else None,
                 )
             )
         # kept from Lightning: only a run's own test belongs to it, and that is known afterwards

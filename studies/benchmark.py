@@ -71,7 +71,7 @@ def _conclude(folder: Path, plan: BenchmarkPlan) -> None:
     if files:
         print(f"Tables (Markdown, LaTeX, CSV) and pictures: {files[0].parent}")
     if any(cell.test.finished() for cell in plan.cells):
-        print(f"Page to look at, offline: {write_report([folder])}")
+        print(f"Page to look at, offline: {write_report([folder], settled=True)}")
 
 
 def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:

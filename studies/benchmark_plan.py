@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from errors import InputError
 from evaluation.tables import read_csv, write_csv
-from files import write_atomically
+from outputs import Outputs
 from studies.arguments import CommandLine
 from studies.benchmark_file import Benchmark, Entry
 from studies.fairness import check_fair, protocol_of
@@ -105,7 +106,7 @@ class BenchmarkPlan:
     def write(self, folder: Path, command: list[str]) -> None:
         """Write ``plan.json``."""
         text = json.dumps(self.to_dict(command), indent=2, default=str)
-        write_atomically(folder / "plan.json", text + "\n")
+        Outputs(folder, "--out").settle("plan.json", text + "\n")
 
     def write_results(self, folder: Path) -> Path:
         """Write ``results.csv``: a row a patient, system, fold, seed and variant that is there."""
@@ -115,9 +116,7 @@ class BenchmarkPlan:
             if cell.test.finished()
             for row in read_csv(cell.test.table)
         ]
-        file = folder / "results.csv"
-        write_csv(rows, file)
-        return file
+        return Outputs(folder, "--out").settle("results.csv", partial(write_csv, rows))
 
 
 def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> BenchmarkPlan:

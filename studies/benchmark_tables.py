@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from evaluation.variant_tables import (
     variant_table,
 )
 from evaluation.variants_figure import variants_png
-from files import write_atomically
+from files import Content
+from outputs import Outputs
 from studies.compared_runs import Tested, of_run_table, read_scores, share_patients
 from studies.provenance import is_as_published, provenance_of
 from studies.runs import run_at
@@ -165,26 +167,28 @@ def write_tables(
     Returns:
         the files; none where nothing was tested yet.
     """
-    out, files = folder / "tables", []
+    outputs, files = Outputs(folder, "--out"), []
+
+    def write(name: str, content: Content) -> None:
+        files.append(outputs.settle(f"tables/{name}", content))
+
     for table in tables:
         for suffix, writer in (("md", to_markdown), ("tex", to_latex), ("csv", to_csv)):
-            files.append(out / f"{table.key}.{suffix}")
-            write_atomically(files[-1], writer(table))
+            write(f"{table.key}.{suffix}", writer(table))
     for table in variant_tables(scores, tables):
-        files.append(out / f"{table.key}.png")
-        variants_png(table, files[-1])
+        write(f"{table.key}.png", partial(variants_png, table))
     made = {table.key for table in tables if table.rows}
     for number, wanted in enumerate(scores.plan["tables"], start=1):
         if wanted.get("variants") or f"table-{number}" not in made:
             continue
         rows, columns = _selection(scores, wanted)
         if len(rows) > 1:
-            files.append(out / f"table-{number}.png")
             reference = scores.plan["reference"]
             first = reference if reference in rows else next(iter(rows))
-            comparison_png(rows, columns, first, files[-1], wanted["title"])
-    for file in set(out.glob("table-*")) - set(files):  # of an earlier state of the file
-        file.unlink()
+            draw = partial(comparison_png, rows, columns, first, title=wanted["title"])
+            write(f"table-{number}.png", draw)
+    for file in set((folder / "tables").glob("table-*")) - set(files):  # of an earlier state
+        outputs.remove(f"tables/{file.name}")
     return files
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.comparison_figure import comparison_png
 from evaluation.statistics import METHODS
 from evaluation.table_writers import to_csv, to_latex, to_markdown, to_terminal
-from files import write_atomically
+from outputs import Outputs
 from studies.compared_runs import find_tested
 from studies.side_by_side import side_by_side
 
@@ -41,9 +42,15 @@ def main(words: Sequence[str]) -> int:
     out = options.out or options.runs_dir.parent / "comparisons" / _folder_name(systems)
     title = f"{provenance.cohort}, {compared.counted_patients}"
     picture = out / "comparison.png"
+    texts = _texts(main_table, statistics)
+    outputs = Outputs(out, "--out")
+    tables = [Path(word.partition("=")[2] or word) for word in options.runs]
+    outputs.check([*texts, picture.name], [path for path in tables if path.is_file()])
     try:
-        files = _write(out, main_table, statistics)
-        comparison_png(compared.rows, columns, compared.reference, picture, title)
+        files = [outputs.write(name, text) for name, text in texts.items()]
+        rows, reference = compared.rows, compared.reference
+        draw = partial(comparison_png, rows, columns, reference, title=title)
+        outputs.write(picture.name, draw)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}): give another folder with --out "
@@ -103,19 +110,15 @@ def _folder_name(systems: Mapping[str, Any]) -> str:
     return f"{names[0][:60]}-vs-{len(names) - 1}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def _write(
-    out: Path, main_table: BenchmarkTable, statistics: Sequence[BenchmarkTable]
-) -> list[Path]:
+def _texts(main_table: BenchmarkTable, statistics: Sequence[BenchmarkTable]) -> dict[str, str]:
+    """Return the text of every file by its name."""
     tables = [main_table, *statistics]
     texts = {
         "comparison.md": "\n".join(map(to_markdown, tables)),
         "comparison.tex": "\n".join(map(to_latex, tables)),
         "comparison.csv": to_csv(main_table),
     }
-    texts |= {f"statistics-{table.key}.csv": to_csv(table) for table in statistics}
-    for name, text in texts.items():
-        write_atomically(out / name, text)
-    return [out / name for name in texts]
+    return texts | {f"statistics-{table.key}.csv": to_csv(table) for table in statistics}
 
 
 def _shortened(tables: Sequence[BenchmarkTable]) -> list[BenchmarkTable]:

@@ -14,6 +14,7 @@ from errors import InputError
 from files import write_atomically
 from studies.jobs import Job
 from studies.runs import Run, locked
+from studies.study_files import STATE, claim
 from studies.tracking import GROUP
 from studies.workers import Task, Workers
 
@@ -171,7 +172,7 @@ class Engine:
 
     def _save(self) -> None:
         text = json.dumps({"jobs": self.state}, indent=2)
-        write_atomically(self.folder / "state.json", text + "\n")
+        write_atomically(self.folder / STATE, text + "\n")
 
 
 def full_disk(folder: Path) -> str:
@@ -206,6 +207,7 @@ def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
             f"{folder} is worked on by another {repeat or 'process'}: wait for it to end, stop it, "
             "or give another folder with --out.",
         ):
+            claim(folder)
             yield
     except KeyboardInterrupt:
         raise InputError(

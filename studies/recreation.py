@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from errors import InputError
-from files import write_atomically
 from lightning_modules.inference import choose_execution
+from outputs import Outputs
 from studies.arguments import CommandLine
 from studies.environment import cores, git_revision, hardware, versions
 from studies.runs import SCHEMA, Run, run_named
@@ -87,9 +87,8 @@ def recreate(run: Run, folder: Path) -> Path:
     files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
     config["model"] = replace_strings(config["model"], lambda text: files.get(text, text))
     config["trainer"] |= _devices(run, config["trainer"])
-    file = folder / run.id / f"{run.experiment}.yaml"
-    write_atomically(file, yaml.safe_dump(config, sort_keys=False))
-    return file.resolve()
+    name, text = f"{run.id}/{run.experiment}.yaml", yaml.safe_dump(config, sort_keys=False)
+    return Outputs(folder, "--out").settle(name, text).resolve()
 
 
 def _devices(run: Run, trainer: Mapping[str, Any]) -> dict[str, Any]:

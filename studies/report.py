@@ -24,7 +24,7 @@ from evaluation.tables import read_csv
 from evaluation.variants_figure import variants_png
 from evaluation.viewed_case import ViewedCase
 from evaluation.viewer_volumes import packed
-from files import write_atomically
+from outputs import Outputs
 from studies.benchmark_systems import benchmark_systems, refuse_unrun
 from studies.benchmark_tables import make_tables, variant_tables
 from studies.compared_runs import find_tested
@@ -33,6 +33,7 @@ from studies.environment import versions
 from studies.provenance import home_of
 from studies.report_cases import choose_cases, view_cases
 from studies.side_by_side import SideBySide, side_by_side
+from studies.study_files import claim
 
 MOST_BYTES = 60_000_000
 NAMED_AT_MOST = 4  # systems in the title
@@ -60,6 +61,7 @@ def write_report(
     runs_dir: Path = Path("runs"),
     reference: str | None = None,
     pictures: bool = True,
+    settled: bool = False,
 ) -> Path:
     """Write the report of tested runs, or of one benchmark's folder.
 
@@ -69,6 +71,7 @@ def write_report(
         runs_dir: folder of all runs.
         reference: system the others are compared with; None: the benchmark's, or the first.
         pictures: whether the worst, median and best patient are segmented again and shown.
+        settled: keep a page that the user changed under another name, instead of refusing.
 
     Returns:
         The page.
@@ -84,7 +87,14 @@ def write_report(
     page = out or (folders[0] if folders else Path()) / "report.html"
     if page.is_dir():
         raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {page} is no page: expected a name that ends in .html.")
     check_writable(page.parent, f"--out {page}", "file")
+    if folders:
+        claim(folders[0])
+    outputs = Outputs(page.parent, "--out")
+    if not settled:
+        outputs.check([page.name])
     if folders:
         given: dict[str, Any] = {"reference": reference} if reference else {}
         scores, beside, remarks = benchmark_systems(folders[0], **given)
@@ -99,7 +109,7 @@ def write_report(
     report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
     text = _within_limit(report)
     try:
-        write_atomically(page, text)
+        (outputs.settle if settled else outputs.write)(page.name, text)
     except OSError as error:
         raise InputError(
             f"{page} cannot be written ({error.strerror or error}): give another file with --out "

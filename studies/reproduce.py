@@ -9,8 +9,9 @@ from typing import Any
 
 from errors import InputError
 from evaluation.tables import read_csv
-from files import cores, write_atomically
+from files import cores
 from lightning_modules.checkpoints import read_checkpoint
+from outputs import Outputs
 from studies.arguments import CommandLine
 from studies.benchmark import report
 from studies.command import quiet
@@ -102,7 +103,7 @@ def write_record(file: Path, record: Mapping[str, Any]) -> None:
         for name, value in record["largest_difference"].items()
     }
     text = json.dumps({**record, "largest_difference": largest}, indent=2, allow_nan=False)
-    write_atomically(file, f"{text}\n")
+    Outputs(file.parent, "--out").settle(file.name, f"{text}\n")
 
 
 def compare(run: Run, again: Run) -> dict[str, float]:

@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from errors import InputError
 from evaluation.tables import write_csv
 from lightning_modules.callbacks import read_metrics
+from outputs import Outputs
 from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark import report
 from studies.command import quiet
@@ -62,7 +64,7 @@ def main(words: Sequence[str]) -> int:
             engine = Engine(folder, jobs, workers, display)
             whole = engine.run()
         rows = ordered(sweep, chosen)
-        write_csv(rows, folder / "trials.csv")
+        Outputs(folder, "--out").settle("trials.csv", partial(write_csv, rows))
     _print(sweep, rows)
     print(f"All trials: {folder / 'trials.csv'}")
     return report(engine, whole)
