@@ -54,8 +54,8 @@ def test_the_position_is_what_the_header_means(tmp_path, fields, affine, notice)
     np.testing.assert_array_equal(header.affine, volume.affine)
     assert header.shape == volume.array.shape
     # Another reader of what is written with this header puts it at the same place.
-    again = nib.Nifti1Image(volume.array, None, nib.Nifti1Header(volume.header, check=False))
-    np.testing.assert_allclose(again.affine, volume.affine, atol=1e-4)
+    again = nib.Nifti1Header(volume.header, check=False).get_best_affine()
+    np.testing.assert_allclose(again, volume.affine, atol=1e-3)
 
 
 @pytest.mark.parametrize("pixdim", [0, np.nan])
