@@ -7,13 +7,15 @@ the brain has neither.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+FULL = 0.95  # of the grid; only a piece cut out of the brain fills more of it
 HEAD_VOLUME = 2500.0  # ml; the largest brains measure 2000 ml, a head with skull and skin 3500 ml
 _CORNER = 0.1  # of each edge of the grid: a brain in its bounding box leaves the corners free
 _FEWEST = 0.01  # of the corners' voxels that a background covers at least
@@ -28,12 +30,12 @@ class Outside:
 
     Args:
         value: The constant outside the brain; None without one.
-        noisy: Whether the corners are dark and not constant, like air.
+        rest: What else the corners hold: nothing, dark noise like air, or bright tissue.
         corners: Lowest and highest value in the corners.
     """
 
     value: float | None
-    noisy: bool
+    rest: Literal["nothing", "dark", "bright"]
     corners: tuple[float, float]
 
 
@@ -46,23 +48,22 @@ def look_outside(array: Array) -> Outside:
     following = int(counts[order[1]]) if len(order) > 1 else 0
     constant = count >= max(_SPIKE * following, _FEWEST * found.size, 2)
     rest = found[found != commonest] if constant else found
-    noisy = False
+    what: Literal["nothing", "dark", "bright"] = "nothing"
     if rest.size > _REST * found.size:
         step = max(1, array.size // 100_000)
         low, high = np.percentile(array.ravel("K")[::step].astype(np.float64), [0.1, 98])
-        noisy = float(np.median(rest)) - low < _DARK * (high - low)
+        what = "dark" if np.median(rest) - low < _DARK * (high - low) else "bright"
     span = (float(values[0]), float(values[-1]))
-    return Outside(float(commonest) if constant else None, noisy, span)
+    return Outside(float(commonest) if constant else None, what, span)
 
 
 def corner_voxels(array: Array) -> Array:
     """The voxels of the eight corners of a volume, flat."""
-    edges = [max(1, int(_CORNER * n)) for n in array.shape]
-    cut = array
-    for axis, edge in enumerate(edges):
-        n = cut.shape[axis]
-        cut = cut.take([*range(edge), *range(max(edge, n - edge), n)], axis=axis)
-    return cut.ravel()
+    ends = []
+    for n in array.shape:
+        edge = max(1, int(_CORNER * n))
+        ends.append((slice(0, edge), slice(max(edge, n - edge), n)))
+    return np.concatenate([array[corner].ravel("K") for corner in product(*ends)])
 
 
 def without_background(array: Array, value: float) -> Array:
@@ -85,10 +86,9 @@ def head_shown(images: Mapping[str, Array], outside: Mapping[str, Outside], voxe
         outside: What their corners show.
         voxel_ml: Volume of a voxel.
     """
-    noisy = [name for name, found in outside.items() if found.noisy]
+    noisy = [name for name, found in outside.items() if found.rest == "dark"]
     # What is dark in one sequence and bright in another is fluid, not air.
-    unsure = [name for name, found in outside.items() if found.value is None or found.noisy]
-    if noisy and set(noisy) == set(unsure):
+    if noisy and not any(found.rest == "bright" for found in outside.values()):
         low, high = outside[noisy[0]].corners
         return (
             f"{', '.join(noisy)}: shows a whole head or noise around the brain (corners hold "

@@ -241,6 +241,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
         "content": content,
         "label": label,
         "modalities": reading.modality_hashes,
+        "noted": reading.notices,  # of these files: equal voxels may come with another header
         "geometry": asdict(geometry),
         "affine": reference.affine.tolist(),
         "header": blanked(reference.header).hex(),

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.background import head_shown, look_outside, without_background
 from datamodules.bar import make_bar
+from datamodules.brain import find_brain
 from datamodules.check_table import check_table, plain
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
 from datamodules.grids import aligned, difference, grid_problem
 from datamodules.grouping import one_person, regroup
-from datamodules.head import head_mask
 from datamodules.label_map import MOST_LABELS, whole_numbers
 from datamodules.layouts import (
     LAYOUTS,
@@ -131,41 +130,12 @@ def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = F
     if case.label is not None and case.label in volumes:
         _take_label(reading, volumes[case.label])
     if not reading.problems:
-        _find_brain(reading, whole_head)
+        find_brain(reading, whole_head)
     if not reading.problems:
         reading.modality_hashes = reading.hash_modalities()
         arrays = {name: volume.array for name, volume in reading.images.items()}
         reading.problems += same_images(arrays, reading.modality_hashes)
     return reading
-
-
-def _find_brain(reading: Reading, whole_head: bool) -> None:
-    """Shift backgrounds to 0 and mark the brain; a whole head that is not wanted is a problem."""
-    arrays = {name: volume.array for name, volume in reading.images.items()}
-    outside = {name: look_outside(array) for name, array in arrays.items()}
-    voxel_ml = float(np.prod(reading.reference.spacing)) / 1000
-    head = head_shown(arrays, outside, voxel_ml)
-    if head and not whole_head:
-        reading.problems.append(f"{head}: a skull-stripper such as HD-BET comes first")
-        return
-    shifted = {m: o.value for m, o in outside.items() if o.value and not o.noisy}
-    for name, value in shifted.items():
-        volume = reading.images[name]
-        array = without_background(volume.array, value)
-        reading.images[name] = Volume(array, volume.affine, volume.header)
-    if shifted:
-        values = ", ".join(f"{value:g} in {name}" for name, value in shifted.items())
-        reading.notices.append(f"the background is {values}, read as outside the brain")
-    brain = reading.reference.array != 0
-    for volume in reading.images.values():
-        brain |= volume.array != 0
-    reading.brain = brain
-    if head:
-        reading.shows_head = True
-        reading.brain = head_mask(volume.array for volume in reading.images.values())
-        reading.notices.append("shows a whole head: intensities are taken inside the head")
-    elif all(found.value is None for found in outside.values()):
-        reading.notices.append("has no background: taken as a piece cut out of the brain")
 
 
 def digest(array: Array) -> str:

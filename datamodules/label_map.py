@@ -33,9 +33,21 @@ def whole_numbers(array: Array, name: str) -> Array:
         return array
     if array.dtype.kind != "f":
         raise InputError(f"{name} holds {array.dtype}: expected a label map of whole numbers")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or Inf ({_place(~np.isfinite(array))}): set it to 0")
     whole = np.rint(array)
+    if not np.array_equal(whole, array):  # NaN is not even equal to itself
+        _refuse_fractions(array, whole, name)
+    low, high = float(whole.min()), float(whole.max())
+    if max(-low, high) >= 2**31:
+        raise InputError(f"{name} holds values from {low:g} to {high:g}: expected a label map")
+    if low >= 0 and high <= 255:
+        return whole.astype(np.uint8)
+    return whole.astype(np.int64)
+
+
+def _refuse_fractions(array: Array, whole: Array, name: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise InputError(f"{name} holds NaN or Inf ({_place(~finite)}): set it to 0")
     off = np.abs(array - whole) > WHOLE
     if off.any():
         value = array[tuple(np.argwhere(off)[0])]
@@ -44,7 +56,6 @@ def whole_numbers(array: Array, name: str) -> Array:
             f"numbers from 0 to 255 ({value:g} at {_place(off)}): write it with nearest neighbour "
             "interpolation, or give the label map instead of an image"
         )
-    return whole.astype(np.int64 if np.abs(whole).max(initial=0) > 2**31 - 1 else np.int32)
 
 
 def small_labels(array: Array, name: str) -> npt.NDArray[np.uint8]:

@@ -49,6 +49,7 @@ def position_of(header: Any) -> tuple[Affine, Any, tuple[str, ...]]:
             notices.append("its sform describes no grid: the qform is taken")
     else:
         affine, mended = np.asarray(straight.get_base_affine(), np.float64), straight
+        mended["sform_code"] = mended["qform_code"] = 0
         if not is_grid(affine):
             raise HeaderDataError("it states no voxel size: sform, qform and pixdim are unset")
         notices.append(

@@ -22,6 +22,11 @@ def with_value(value, dtype=np.float32):
     return change
 
 
+def with_air(array):
+    """The noise of the air that a skull-stripper removes."""
+    return array + np.random.default_rng(0).integers(1, 20, array.shape).astype(array.dtype)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-200])
 
@@ -42,7 +47,7 @@ DEFECTS = {
     "not nifti": (T2, lambda p: p.write_bytes(b"hello"), "not a NIfTI"),
     "4-D": (T2, lambda p: rewrite(p, lambda a: np.stack([a, a], -1)), "4-D"),
     "empty": (T2, lambda p: rewrite(p, np.zeros_like), "empty"),
-    "whole head": (T2, lambda p: rewrite(p, lambda a: a + 7), "HD-BET"),
+    "whole head": (T2, lambda p: rewrite(p, with_air), "HD-BET"),
     "label value": (SEG, lambda p: rewrite(p, with_value(9, np.uint8)), "holds 9"),
     "other year": (SEG, lambda p: rewrite(p, with_value(3, np.uint8)), "holds 3"),
     "fraction": (SEG, lambda p: rewrite(p, with_value(1.5)), "1.5"),
