@@ -32,7 +32,6 @@ from datamodules.layouts import (
     MSD,
     CaseFiles,
     LabelConvention,
-    find_cases,
 )
 from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
@@ -318,6 +317,8 @@ def main(argv: Sequence[str]) -> int:
     """The `lightning check` command: every case examined, one table, 1 when any is bad."""
     from rich.console import Console
 
+    from datamodules.exam_check import check_table, find_checkable
+
     parser = argparse.ArgumentParser(
         prog="lightning check", description="Check every case of a cohort before training on it."
     )
@@ -330,13 +331,18 @@ def main(argv: Sequence[str]) -> int:
         help="one group that finds the patient in a case's path (default: by the names)",
     )
     options = parser.parse_args(list(argv))
-    cases, grouping = regroup(find_cases(options.root, options.layout), options.patient)
-    problems: dict[str, list[str]] = {}
-    notices: dict[str, list[str]] = {}
+    found, unclear, exams = find_checkable(Path(options.root).expanduser(), options.layout)
+    cases, grouping = regroup(found, options.patient)
+    problems: dict[str, list[str]] = {case_id: [what] for case_id, what in unclear.items()}
+    notices: dict[str, list[str]] = {case_id: [] for case_id in unclear}
     hashes: dict[str, str] = {}
     digests: dict[str, dict[str, str]] = {}
 
     def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
+        if exams:  # their images are compared once they are registered
+            from datamodules.registration_patient import exam_problems
+
+            return case, exam_problems(case, "error"), list(case.notices), ""
         reading = examine(case)
         content = "" if reading.problems else reading.content_hash()
         digests[case.case_id] = dict(getattr(reading, "modality_hashes", {}))
@@ -355,35 +361,14 @@ def main(argv: Sequence[str]) -> int:
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
-    patients, same = one_person({case.case_id: case.patient_id for case in cases}, digests)
-    console.print(_table(problems, notices, patients))
+    stated = {case_id: case_id for case_id in unclear}
+    stated |= {case.case_id: case.patient_id for case in cases}
+    patients, same = one_person(stated, digests)
+    console.print(check_table(problems, notices, patients))
     for notice in (*grouping, *same):
         console.print(notice)
     layouts = ", ".join(sorted({case.layout for case in cases}))
-    console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
+    console.print(f"{len(problems)} cases ({layouts}), {len(bad)} of them bad")
+    if exams:
+        console.print("raw exams, checked by names and headers: lightning prepare registers them")
     return 1 if bad else 0
-
-
-def _table(
-    problems: dict[str, list[str]], notices: dict[str, list[str]], patients: dict[str, str]
-) -> Any:
-    """Every case: the bad ones first, then those with a notice, then the good ones."""
-    from rich.table import Column, Table
-
-    grouped = any(case_id != patient for case_id, patient in patients.items())
-    table = Table("case", *["patient"] * grouped, "state", Column("what", overflow="fold"))
-
-    def add(case_id: str, state: str, what: Sequence[str]) -> None:
-        who = patients[case_id] if patients[case_id] != case_id else ""
-        table.add_row(case_id, *[who] * grouped, state, "; ".join(what))
-
-    for case_id, wrong in problems.items():
-        if wrong:
-            add(case_id, "[red]bad[/red]", wrong)
-    for case_id, known in notices.items():
-        if known and not problems[case_id]:
-            add(case_id, "notice", known)
-    for case_id, wrong in problems.items():
-        if not wrong and not notices[case_id]:
-            add(case_id, "[green]good[/green]", [])
-    return table
