@@ -21,7 +21,7 @@ COMMANDS = {
         "studies.reproduce:main",
         "train a run again from its folder, compare the scores",
     ),
-    "check": ("datamodules.integrity:main", "check a cohort, all cases in one table"),
+    "check": ("datamodules.check_command:main", "check a cohort, all cases in one table"),
     "dashboard": ("studies.dashboard:main", "build the page of all runs on W&B, or show it"),
     "compare": ("studies.compare:main", "compare tested systems over the same patients"),
     "report": ("studies.report:main", "write one page of runs or a benchmark, offline"),

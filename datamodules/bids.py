@@ -154,6 +154,19 @@ def sort_bids(
     return sorted(cases, key=lambda case: case.case_id), problems
 
 
+def stated_by_participants(root: Path, cases: list[CaseFiles]) -> list[CaseFiles]:
+    """Exams in folders of BIDS subjects, of the patients that `participants.tsv` names."""
+    if not any(case.patient_id.startswith("sub-") for case in cases):
+        return cases
+    people = read_participants(root)
+    return [
+        replace(case, patient_id=people[case.patient_id], place="")
+        if case.patient_id in people
+        else case
+        for case in cases
+    ]
+
+
 def read_participants(root: Path) -> dict[str, str]:
     """The patient of each subject by `participants.tsv`, where a column of it names patients.
 

@@ -22,7 +22,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     Without `root` it is the digital glioma phantom, generated once into the cache.
 
     Args:
-        root: Folder of the cohort, in the layout of any BraTS year, MSD Task01 or nnU-Net raw.
+        root: Folder of the cohort, in the layout of any BraTS year, MSD Task01, nnU-Net
+            raw or BIDS.
         layout: Name of the layout or a YAML file that describes it; unset: by the file names.
         images: The four files of one unlabelled patient by modality, for `predict` only.
         spacing: Voxel edge in mm that the cohort is resampled to.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datamodules.bids import is_bids, sort_bids
+from datamodules.bids import is_bids, sort_bids, stated_by_participants
 from datamodules.exam_folders import ExamFiles, case_names, gather
 from datamodules.grouping import grouped
 from datamodules.layouts import (
@@ -111,7 +111,8 @@ def sort_exams(
             f"no modality recognised below data.root {root} (the first file is {first.name}): "
             "expected names with t1, t1ce, t2 or flair in them, such as P01_t2.nii.gz."
         )
-    return sorted(grouped(exams), key=lambda exam: exam.case_id), problems
+    exams = stated_by_participants(root, grouped(exams))
+    return sorted(exams, key=lambda exam: exam.case_id), problems
 
 
 def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:

@@ -4,12 +4,9 @@ A case is read once; `examine` lists everything wrong with it, and the cache pre
 reading. Problems are found for all cases at once and reported one line a case.
 """
 
-import argparse
 import hashlib
 import os
-import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.bar import make_bar
 from datamodules.brain import find_brain
-from datamodules.check_table import check_table, plain
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
 from datamodules.grids import aligned, difference, grid_problem
-from datamodules.grouping import one_person, regroup
 from datamodules.label_map import MOST_LABELS, whole_numbers
 from datamodules.layouts import (
     LAYOUTS,
@@ -30,14 +24,11 @@ from datamodules.layouts import (
     MSD,
     CaseFiles,
     LabelConvention,
-    find_cases,
 )
-from datamodules.left_out import left_out
 from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
 from datamodules.sameness import same_images
 from errors import InputError
-from files import cores
 
 # Raised when cases that passed before have to be looked at again.
 EXAMINATION_VERSION = 2
@@ -311,53 +302,3 @@ def contradicts(convention: LabelConvention, values: set[int]) -> str:
             "brats2024 if 4 is the resection cavity, relabel it to 3 if it is enhancing tumour"
         )
     return ""
-
-
-def main(argv: Sequence[str]) -> int:
-    """The `lightning check` command: every case examined, one table, 1 when any is bad."""
-    from rich.console import Console
-
-    parser = argparse.ArgumentParser(
-        prog="lightning check", description="Check every case of a cohort before training on it."
-    )
-    parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
-    parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
-    parser.add_argument(
-        "--data.patient",
-        dest="patient",
-        metavar="REGEX",
-        help="one group that finds the patient in a case's path (default: by the names)",
-    )
-    options = parser.parse_args(list(argv))
-    cases, grouping = regroup(find_cases(options.root, options.layout), options.patient)
-    problems: dict[str, list[str]] = {}
-    notices: dict[str, list[str]] = {}
-    hashes: dict[str, str] = {}
-    digests: dict[str, dict[str, str]] = {}
-
-    def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
-        reading = examine(case)
-        content = "" if reading.problems else reading.content_hash()
-        digests[case.case_id] = dict(getattr(reading, "modality_hashes", {}))
-        return case, reading.problems, reading.notices, content
-
-    with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
-        checked = pool.map(inspect, cases)
-        progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
-        for case, wrong, known, content in progress:
-            unlabelled = ["no label"] if case.label is None else []
-            problems[case.case_id], notices[case.case_id] = wrong, known + unlabelled
-            if content:
-                hashes[case.case_id] = content
-    for case_id, sentence in duplicates(hashes).items():
-        problems[case_id].append(sentence)
-    bad = [case_id for case_id, wrong in problems.items() if wrong]
-    # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    patients, same = one_person({case.case_id: case.patient_id for case in cases}, digests)
-    console.print(check_table(problems, notices, patients))
-    for sentence in (*grouping, *same, *left_out(options.root, cases)):
-        console.print(plain(sentence), markup=False, highlight=False)
-    layouts = ", ".join(sorted({case.layout for case in cases}))
-    console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
-    return 1 if bad else 0

@@ -8,9 +8,9 @@ import pytest
 from tiny_patients import make_volumes, save
 
 from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
+from datamodules.check_command import main
 from datamodules.exams import find_exams
 from datamodules.grouping import one_person, regroup
-from datamodules.integrity import main
 from datamodules.layouts import CANONICAL, CaseFiles, find_cases
 from datamodules.registration_command import _parse
 from datamodules.registration_folder import find_registered, rename
@@ -276,3 +276,40 @@ def test_sessions_of_named_cases_are_one_patient(tmp_path, kind):
     assert patients(find_cases(tmp_path, layout)) == dict(
         zip(cases, ["case01", "case01", "case02"], strict=True)
     )
+
+
+def test_check_shows_patients_of_raw_exams_and_of_registered_ones(tmp_path, capsys):
+    names = {"t1": "T1", "t1ce": "T1_KM", "t2": "T2", "flair": "FLAIR"}
+    for seed, folder in enumerate(("P1/2019-03-04", "P1/2020-03-04", "P2/2019-03-04")):
+        images, _ = make_volumes(seed)
+        for modality, array in images.items():
+            save(array, tmp_path / "raw" / folder / f"{names[modality]}.nii.gz")
+        report(tmp_path / "out" / f"E{seed}", f"E{seed}", folder, place=folder)
+        save(images["t2"], tmp_path / "out" / f"E{seed}" / f"E{seed}_t2.nii.gz")
+    assert main(["--data.root", str(tmp_path / "raw")]) == 0
+    out = capsys.readouterr().out
+    assert "3 exams are taken as 2 patients, such as P1 with P1-2019-03-04, P1-2020-03-04" in out
+    assert "3 cases (exam), 0 of them bad" in out
+    assert main(["--data.root", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "3 exams are taken as 2 patients, such as P1 with E0, E1" in out
+    assert "modality flair is missing" in out
+    save(images["t2"], tmp_path / "raw" / "P2" / "2019-03-04" / "T2_x.nii.gz")
+    assert main(["--data.root", str(tmp_path / "raw")]) == 1
+    assert "two files for t2" in capsys.readouterr().out
+
+
+def test_check_of_no_patients_stays_one_sentence(tmp_path):
+    for name in ("scan.nii.gz", "x_t1.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="no patient found below data"):
+        main(["--data.root", str(tmp_path)])
+
+
+def test_participants_name_people_of_folders_that_are_no_bids_files(tmp_path):
+    for subject in ("sub-01", "sub-02"):
+        for name in ("T1w", "T2w"):
+            (tmp_path / subject / "anat").mkdir(parents=True, exist_ok=True)
+            (tmp_path / subject / "anat" / f"{name}.nii.gz").touch()
+    (tmp_path / "participants.tsv").write_text("participant_id\tpatient_id\nsub-01\tA\nsub-02\tA\n")
+    assert set(patients(find_exams(tmp_path)).values()) == {"A"}

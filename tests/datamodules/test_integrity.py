@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from tiny_patients import LPS, SHAPE, make_volumes, save
 
-from datamodules.integrity import contradicts, examine, main
+from datamodules.check_command import main
+from datamodules.integrity import contradicts, examine
 from datamodules.layouts import BRATS_3, BRATS_4, MSD, find_cases
 
 

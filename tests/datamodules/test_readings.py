@@ -8,7 +8,8 @@ import pytest
 from tiny_patients import LPS, SHAPE, make_volumes, save
 
 from datamodules.cache import prepare_cases, prepare_cohort
-from datamodules.integrity import examine, main
+from datamodules.check_command import main
+from datamodules.integrity import examine
 from datamodules.layouts import MODALITIES, find_cases
 from datamodules.left_out import left_out
 from errors import InputError

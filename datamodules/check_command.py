@@ -1,0 +1,108 @@
+"""The `lightning check` command: a cohort in a layout, registered patients, or raw exams."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from datamodules.bar import make_bar
+from datamodules.check_table import check_table, plain
+from datamodules.exams import sort_exams
+from datamodules.grouping import one_person, regroup
+from datamodules.integrity import duplicates, examine
+from datamodules.layouts import CaseFiles, find_cases
+from datamodules.left_out import left_out
+from datamodules.registration_folder import is_registered, sort_registered
+from datamodules.registration_patient import exam_problems
+from datamodules.slice_sources import recognise
+from errors import InputError
+from files import cores
+
+
+def main(argv: Sequence[str]) -> int:
+    """The `lightning check` command: every case examined, one table, 1 when any is bad."""
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(
+        prog="lightning check", description="Check every case of a cohort before training on it."
+    )
+    parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
+    parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
+    parser.add_argument(
+        "--data.patient",
+        dest="patient",
+        metavar="REGEX",
+        help="one group that finds the patient in a case's path (default: by the names)",
+    )
+    options = parser.parse_args(list(argv))
+    found, unclear, exams = find_checkable(Path(options.root).expanduser(), options.layout)
+    cases, grouping = regroup(found, options.patient)
+    problems: dict[str, list[str]] = {case_id: [what] for case_id, what in unclear.items()}
+    notices: dict[str, list[str]] = {case_id: [] for case_id in unclear}
+    hashes: dict[str, str] = {}
+    digests: dict[str, dict[str, str]] = {}
+
+    def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
+        if exams:  # their images are compared once they are registered
+            return case, exam_problems(case, "error"), list(case.notices), ""
+        reading = examine(case)
+        content = "" if reading.problems else reading.content_hash()
+        digests[case.case_id] = dict(getattr(reading, "modality_hashes", {}))
+        return case, reading.problems, reading.notices, content
+
+    with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
+        checked = pool.map(inspect, cases)
+        progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
+        for case, wrong, known, content in progress:
+            unlabelled = ["no label"] if case.label is None else []
+            problems[case.case_id], notices[case.case_id] = wrong, known + unlabelled
+            if content:
+                hashes[case.case_id] = content
+    for case_id, sentence in duplicates(hashes).items():
+        problems[case_id].append(sentence)
+    bad = [case_id for case_id, wrong in problems.items() if wrong]
+    # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    stated = {case_id: case_id for case_id in unclear}
+    stated |= {case.case_id: case.patient_id for case in cases}
+    usable = {case_id: found for case_id, found in digests.items() if not problems[case_id]}
+    patients, same = one_person(stated, usable)
+    console.print(check_table(problems, notices, patients))
+    for sentence in (*grouping, *same, *left_out(options.root, cases)):
+        console.print(plain(sentence), markup=False, highlight=False)
+    layouts = ", ".join(sorted({case.layout for case in cases}))
+    console.print(f"{len(problems)} cases ({layouts}), {len(bad)} of them bad")
+    if exams:
+        console.print("raw exams, checked by names and headers: lightning prepare registers them")
+    return 1 if bad else 0
+
+
+def find_checkable(root: Path, layout: str | None) -> tuple[list[CaseFiles], dict[str, str], bool]:
+    """The cases of a cohort in a layout, of a registered folder, or a hospital's exams.
+
+    Args:
+        root: The folder of the cohort.
+        layout: Name of a layout or a YAML file; None: by the names.
+
+    Returns:
+        The cases, what is wrong with others by case id, and whether they are exams, whose images
+        may lie on grids of their own.
+
+    Raises:
+        InputError: As `find_cases`, where the folder holds no exams either.
+    """
+    if layout is None and is_registered(root):
+        return *sort_registered(root), False
+    try:
+        return find_cases(root, layout), {}, False
+    except InputError:
+        if layout is not None or not root.is_dir() or recognise(root, None) != "exams":
+            raise
+        try:
+            exams, problems = sort_exams(root)
+        except InputError:
+            exams, problems = [], {}
+        if not any(len(exam.images) > 1 for exam in exams):
+            raise
+    return exams, problems, True
