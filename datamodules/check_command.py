@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     stated = {case_id: case_id for case_id in unclear}
     stated |= {case.case_id: case.patient_id for case in cases}
-    usable = {case_id: found for case_id, found in digests.items() if not problems[case_id]}
+    usable = {case_id: held for case_id, held in digests.items() if not problems[case_id]}
     patients, same = one_person(stated, usable)
     console.print(check_table(problems, notices, patients))
     for sentence in (*grouping, *same, *left_out(options.root, cases)):

@@ -30,7 +30,7 @@ from studies.contents import Contents, check_writable
 from studies.environment import is_main_process
 from studies.exposure import Exposure
 from studies.jobs import VARIANTS
-from studies.recall import Recall, check_preparation
+from studies.recall import RULES, Recall, check_preparation
 from studies.stages import file_hash
 from studies.summary import prediction_summary, test_summary, validation_summary
 
@@ -229,7 +229,7 @@ class Application:
 
     def _choose_postprocessing(self, model: Any) -> None:
         choice = getattr(self.arguments, "postprocessing", "as_trained")
-        self.trained_postprocessing = model.postprocessing
+        self.trained_postprocessing = _rules(self.recalled.cards[0])
         if choice == "off":
             model.postprocessing = None
         elif choice == "on" and model.postprocessing is None:
@@ -330,10 +330,14 @@ class Application:
             changes.append(f"data-{_digest(json.dumps(settings, sort_keys=True))}")
         if data.drop != card["data"].get("drop", []):
             changes.append("-".join(["without", *(data.drop or ["none"])]))
-        if self.recalled.model_words:
-            changes.append(f"model-{_digest(' '.join(self.recalled.model_words))}")
+        if words := [word for word in self.recalled.model_words if not word.startswith(RULES)]:
+            changes.append(f"model-{_digest(' '.join(words))}")
         if model.postprocessing != self.trained_postprocessing:
-            changes.append(f"postprocessing-{self.arguments.postprocessing}")
+            choice = self.arguments.postprocessing
+            if choice == "as_trained":  # as the experiment of this command has it, another one
+                rules = model.postprocessing
+                choice = "off" if rules is None else _digest(str(rules))
+            changes.append(f"postprocessing-{choice}")
         if model.empty_rule is not BRATS:
             changes.append(f"rule-{model.empty_rule.name}")
         return changes
@@ -343,6 +347,14 @@ class Application:
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
         return self.run.folder.joinpath(*self._changes(data, model))
+
+
+def _rules(card: dict[str, Any]) -> Postprocessing | None:
+    """Return the post-processing that a checkpoint was trained with."""
+    stored = card["model"]["init_args"].get("postprocessing")
+    if stored is None:
+        return None
+    return Postprocessing(**stored.get("init_args", stored))
 
 
 def _digest(text: str) -> str:

@@ -6,6 +6,8 @@ import os
 import tempfile
 import threading
 import warnings
+from argparse import SUPPRESS
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from datamodules.layouts import MODALITIES
 from errors import InputError
 from lightning_modules.callbacks import running_as_stage
 from studies import applying, training
-from studies.arguments import DEFAULTS, CommandLine, find_config
+from studies.arguments import DEFAULTS, CommandLine
 from studies.environment import is_main_process
+from studies.ignored import HIDDEN, check_together, check_typed
 from studies.recall import Recall, recall
+from studies.request import applied_options, applied_settings, read_settings
 from studies.settings import ExperimentParser, explain
 from studies.stages import Planner
 from studies.trainer_check import build_trainer, check_trainer
@@ -64,6 +68,9 @@ class ExperimentCLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:  # stored configurations hold them, so they stay known
+            if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):
+                action.help = SUPPRESS
         add = parser.add_argument
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         if subcommand == "test":
@@ -144,13 +151,18 @@ class ExperimentCLI(LightningCLI):
         check_trainer(config["trainer"])
         return config
 
-    def resolve(self, line: CommandLine) -> dict[str, Any]:
-        """Return the resolved configuration of ``fit`` for another command line."""
+    def resolve(self, line: CommandLine, *, typed: bool = False) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for another command line.
+
+        Args:
+            line: the words.
+            typed: whether a person typed its options.
+        """
         parser = self._subcommand_parsers["fit"]
         try:
             return self.plain(parser, parser.parse_args(line.words()))
         except ArgumentError as error:
-            raise explain(error, line, typed=False) from error
+            raise explain(error, line, typed=typed) from error
 
     @staticmethod
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
@@ -176,6 +188,7 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Resolve the run (fit) or hold the data against the checkpoint (the others)."""
         arguments = self.arguments
+        check_together(self.line, arguments.data.init_args.as_dict())
         if self.recalled is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])
@@ -251,6 +264,7 @@ def fit(words: list[str]) -> int:
         _stop_with_parent()
     line = CommandLine.parse(words)
     if not asks_for_help(line):
+        check_typed("fit", line)
         line.check()
     try:
         ExperimentCLI("fit", line)
@@ -281,22 +295,24 @@ def _apply(subcommand: str, words: list[str]) -> int:
     line = CommandLine.parse(words)
     if asks_for_help(line):
         ExperimentCLI(subcommand, line)  # prints and leaves
+    check_typed(subcommand, line)
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
-    recalled = recall(line, runs_dir)
+    recalled = recall(line, runs_dir, _resolve)
+    line.options = applied_options(line)
     if is_main_process():
         print(recalled.notice, flush=True)
     images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
     with tempfile.TemporaryDirectory() as folder:
         base = {
-            "model": recalled.cards[0]["model"],
+            "model": recalled.model or recalled.cards[0]["model"],
             "data": recalled.config["data"],
             "seed_everything": recalled.config["seed_everything"],
         }
         files = [_write_yaml(Path(folder) / "checkpoint.yaml", base)]
-        named = [str(recalled.checkpoints[0]), *line.configs[1:]]
-        for index, overlay in enumerate(line.configs[1:]):
-            settings = yaml.safe_load(find_config(overlay).read_text()) or {}
-            settings.pop("model", None)  # the network is the checkpoint's
+        named = [str(recalled.checkpoints[0]), *line.configs]
+        for index, overlay in enumerate(line.configs):
+            # the network, the split and what training used up are the checkpoint's
+            settings = applied_settings(read_settings(overlay))
             files.append(_write_yaml(Path(folder) / f"overlay{index}.yaml", settings))
         line.configs = files
         line.typed_as = dict(zip(files, named, strict=True))
@@ -305,6 +321,23 @@ def _apply(subcommand: str, words: list[str]) -> int:
         line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
         session = ExperimentCLI(subcommand, line, recalled).session
     return 1 if isinstance(session, applying.Application) and session.failures else 0
+
+
+def _resolve(line: CommandLine, below: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what ``fit`` would make of a command line, laid over a configuration if one is given.
+
+    Raises:
+        InputError: when a setting is unknown or cannot be.
+    """
+    from studies.resolving import FitParser
+
+    with tempfile.TemporaryDirectory() as folder:
+        asked = CommandLine(list(line.configs), line.options)
+        if below is not None:
+            known = {name: value for name, value in below.items() if value is not None}
+            asked.configs.insert(0, _write_yaml(Path(folder) / "checkpoint.yaml", known))
+            asked.typed_as = {asked.configs[0]: "the checkpoint"}
+        return FitParser().resolve(asked, typed=True)
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> str:

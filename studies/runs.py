@@ -224,14 +224,23 @@ def run_named(word: str, runs_dir: Path) -> Run | None:
     return found
 
 
-def newest_finished(runs_dir: Path, experiment: str, overlays: list[str]) -> Run | None:
-    """Return the run of an experiment that finished last, if it was made with these overlays."""
+def finished_runs(runs_dir: Path, experiment: str) -> list[Run]:
+    """Return the finished runs of an experiment, the newest first."""
     found = []
     for file in (runs_dir / experiment).glob("*/manifest.json"):
         run = Run(experiment, file.parent.name, file.parent)
-        if ".replaced-" in run.id or not run.finished:
-            continue
-        manifest = run.manifest()
-        if set(overlays) <= set(manifest.get("overlays", [])):
-            found.append((str(manifest.get("finished_at", "")), run.id, run))
-    return max(found)[2] if found else None
+        if ".replaced-" not in run.id and run.finished:
+            found.append((str(run.manifest().get("finished_at", "")), run.id, run))
+    return [run for *_, run in sorted(found, reverse=True)]
+
+
+def newest_finished(runs_dir: Path, experiment: str, overlays: list[str]) -> Run | None:
+    """Return the run of an experiment that finished last, if it was made with these overlays."""
+    return next(
+        (
+            run
+            for run in finished_runs(runs_dir, experiment)
+            if set(overlays) <= set(run.manifest().get("overlays", []))
+        ),
+        None,
+    )

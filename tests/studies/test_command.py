@@ -35,7 +35,12 @@ def test_a_mistyped_setting_of_an_overlay_is_told_with_the_overlay(
     config = {"data": data, "seed_everything": 0}
     run = Run("dynunet", "abc", tmp_path)
     found = Recall([Path("best.ckpt")], [{"model": model}], config, run, "")
-    monkeypatch.setattr(command, "recall", lambda line, runs_dir: found)
+
+    def recalled(line, runs_dir, resolve):
+        line.configs = line.configs[1:]
+        return found
+
+    monkeypatch.setattr(command, "recall", recalled)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("data: {batchsize: 2}")
     words = ["--config", "experiments/dynunet.yaml", "--config", "mine.yaml"]
