@@ -296,6 +296,7 @@ def _write_arrays(
             np.save(folder / "samples.npy", region_samples(label, resized, seed))
     brain_ml = float(np.count_nonzero(brain) * np.prod(geometry.native_spacing) / 1000)
     described = settings | {"brain_ml": brain_ml, "notices": notices, "fill": BACKGROUND}
+    described["values"] = sorted(reading.values)
     _write_json(folder / "case.json", described | ({"areas": areas} if by_slice else {}))
 
 

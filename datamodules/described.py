@@ -7,7 +7,7 @@ images:                          # relative to data.root; * stands for anything 
   t2: "{case}/{case}_T2.nii.gz"
   flair: {file: "{case}/{case}_all.nii.gz", channel: 3}
 label: "{case}/{case}_mask.nii.gz"                    # optional
-labels: {necrosis: 1, oedema: 2, enhancing: 3, background: [4]}
+labels: {necrosis: [1, 5], oedema: 2, enhancing: 3, background: [4]}  # or {whole: 1}
 patient: "(.+)_visit\d+"                             # optional, the patient within {case}
 prediction: "{case}_mask.nii.gz"                      # optional
 """
@@ -16,12 +16,27 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from datamodules.description_files import (
+    Channel,
+    LabelFile,
+    LayoutFile,
+    read_yaml,
+    validated,
+)
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, nifti_files
 from errors import InputError
 
-_KEYS = {"name", "images", "label", "labels", "patient", "prediction"}
+_LABELS = (
+    "the key labels with three different whole numbers, or lists of them, for necrosis, "
+    "oedema and enhancing and, if need be, a list of others for background, such as labels: "
+    "{necrosis: 1, oedema: 2, enhancing: 4, background: [3]}, or with whole for masks of the whole "
+    "tumour alone, such as labels: {whole: 1}"
+)
+_NEEDS = {
+    "images": "the key images with a pattern for each of t1, t1ce, t2 and flair, such as t1: "
+    "'{case}/{case}_T1.nii.gz'",
+    "labels": _LABELS,
+}
 
 
 def find_described(root: Path, description: Path) -> list[CaseFiles]:
@@ -31,30 +46,27 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
         InputError: The description is incomplete, or no file fits it.
     """
     described = _read(description)
-    convention = read_convention(described, description)
-    patterns = {m: _pattern(described["images"][m], m, description) for m in MODALITIES}
-    label_pattern = described.get("label")
+    convention = described.labels.convention(described.name or description.stem)
+    patterns = {m: _pattern(getattr(described.images, m)) for m in MODALITIES}
     relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
     found: dict[str, dict[str, ImageFile]] = {}
     for modality, (pattern, channel) in patterns.items():
         for case_id, path in _matches(pattern, relative, description, modality).items():
             found.setdefault(case_id, {})[modality] = ImageFile(path, channel)
     labels: dict[str, Path] = {}
-    if label_pattern:
-        labels = _matches(
-            _compile(str(label_pattern), "label", description), relative, description, "label"
-        )
+    if described.label is not None:
+        labels = _matches(_compile(described.label), relative, description, "label")
     if not found:
         raise InputError(
             f"no file below data.root {root} fits the patterns of {description} (images.t1 is "
-            f"{described['images']['t1']!r}): correct the patterns."
+            f"{described.images.t1.file!r}): correct the patterns."
         )
-    name = str(described.get("name", description.stem))
-    prediction = str(described.get("prediction", "{case}_seg.nii.gz"))
+    name = described.name or description.stem
+    prediction = described.prediction or "{case}_seg.nii.gz"
     return [
         CaseFiles(
             case_id=case_id,
-            patient_id=_patient(case_id, described.get("patient"), description),
+            patient_id=_patient(case_id, described.patient, description),
             images=found[case_id],
             label=labels.get(case_id),
             convention=convention,
@@ -65,67 +77,35 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
     ]
 
 
-def _read(description: Path) -> dict[str, Any]:
-    try:
-        described = yaml.safe_load(description.expanduser().read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            f"data.layout {description} cannot be read as YAML ({' '.join(str(error).split())})."
-        ) from error
-    images = described.get("images") if isinstance(described, dict) else None
-    if not isinstance(images, dict) or set(images) != set(MODALITIES):
-        raise InputError(
-            f"{description} needs the key images with a pattern for each of "
-            f"{', '.join(MODALITIES)}, such as t1: '{{case}}/{{case}}_T1.nii.gz'."
-        )
-    unknown = set(described) - _KEYS
-    if unknown:
-        raise InputError(
-            f"{description} has the unknown key {sorted(unknown)[0]!r}: expected only "
-            f"{', '.join(sorted(_KEYS))}."
-        )
-    return described
+def _read(description: Path) -> LayoutFile:
+    return validated(LayoutFile, read_yaml(description, "data.layout"), description, _NEEDS)
 
 
-def read_convention(described: dict[str, Any], description: Path) -> LabelConvention:
-    """The meaning of label values that a description gives under its key ``labels``.
+def read_labels(path: Path) -> LabelConvention:
+    """The meaning of label values that a YAML file gives, a layout's or one of these alone.
+
+    Raises:
+        InputError: As `read_convention`, or the file is no YAML.
+    """
+    return read_convention(read_yaml(path, "the file of label values"), path)
+
+
+def read_convention(described: Any, description: Path) -> LabelConvention:
+    """The meaning of label values that a description gives, under its key ``labels`` or alone.
 
     Raises:
         InputError: A class has no value, or two have the same, background among them.
     """
-    given = described.get("labels")
-    labels = given if isinstance(given, dict) else {}
-    classes = ("necrosis", "oedema", "enhancing")
-    background = labels.get("background") or []
-    background = background if isinstance(background, list) else [None]
-    values = [*(labels.get(key) for key in classes), *background]
-    whole = all(type(v) is int and 0 <= v < 256 for v in values)
-    if not whole or 0 in values[:3] or len(set(values)) < len(values):
-        raise InputError(
-            f"{description} needs the key labels with three different whole numbers for "
-            "necrosis, oedema and enhancing and, if need be, a list of others for background, "
-            "such as labels: {necrosis: 1, oedema: 2, enhancing: 4, background: [3]}."
-        )
-    return LabelConvention(
-        str(described.get("name", description.stem)),
-        **{key: int(labels[key]) for key in classes},
-        background=tuple(background),
-    )
+    found = validated(LabelFile, described, description, _NEEDS)
+    return found.labels.convention(found.name or description.stem)
 
 
-def _pattern(entry: Any, key: str, description: Path) -> tuple[re.Pattern[str], int | None]:
-    if isinstance(entry, dict) and "file" in entry:
-        channel = entry.get("channel")
-        return _compile(str(entry["file"]), key, description), None if channel is None else int(
-            channel
-        )
-    return _compile(str(entry), key, description), None
+def _pattern(image: Channel) -> tuple[re.Pattern[str], int | None]:
+    return _compile(image.file), image.channel
 
 
-def _compile(pattern: str, key: str, description: Path) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     """A file name pattern as a regular expression; later ``{case}`` must equal the first."""
-    if "{case}" not in pattern:
-        raise InputError(f"{description} has no {{case}} in the pattern {pattern!r} of {key}.")
     escaped = re.escape(pattern).replace(re.escape("*"), "[^/]*")
     case = re.escape("{case}")
     return re.compile(escaped.replace(case, "(?P<case>[^/]+?)", 1).replace(case, "(?P=case)"))
@@ -152,7 +132,7 @@ def _patient(case_id: str, pattern: str | None, description: Path) -> str:
     if pattern is None:
         return case_id
     match = re.search(pattern, case_id)
-    if match is None or not match.groups():
+    if match is None or not match.group(1):
         raise InputError(
             f"the patient pattern {pattern!r} of {description} finds no group in the case id "
             f"{case_id}: write one group in parentheses that holds the patient."

@@ -25,10 +25,9 @@ from datamodules.geometry import (
     orientation_of,
 )
 from datamodules.head import head_mask
+from datamodules.label_values import contradicts, misread, remarks
 from datamodules.layouts import (
-    LAYOUTS,
     MODALITIES,
-    MSD,
     CaseFiles,
     LabelConvention,
     find_cases,
@@ -50,6 +49,7 @@ class Reading:
     Attributes:
         images: Modality to volume, on the grid of the files.
         label: Label map, whole numbers, or None.
+        values: Those of the label other than 0.
         brain: Voxels where any modality is not 0; of a whole head, the head.
         shows_head: Whether the images show skull and skin, and that was allowed.
         problems: Why the case cannot be used; empty when it can.
@@ -60,6 +60,7 @@ class Reading:
         self.case = case
         self.images: dict[str, Volume] = {}
         self.label: Array | None = None
+        self.values: set[int] = set()
         self.brain: npt.NDArray[np.bool_] | None = None
         self.shows_head = False
         self.problems: list[str] = []
@@ -244,8 +245,11 @@ def _compare_grid(
 
 def _take_label(reading: Reading, volume: Volume) -> None:
     array = volume.array
-    if array.ndim != 3:
-        reading.problems.append(f"the label is {array.ndim}-D {array.shape}, expected 3-D")
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        reading.problems.append(
+            f"the label is {array.ndim}-D {array.shape} of {array.dtype}, expected 3-D whole "
+            "numbers: one map of label values, not a channel for each region or a picture"
+        )
         return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         reading.problems.append("the label holds NaN or Inf")
@@ -265,6 +269,7 @@ def _take_label(reading: Reading, volume: Volume) -> None:
     if contradiction:
         reading.problems.append(contradiction)
         return
+    reading.values = values
     reading.label = array.astype(np.uint8, copy=False)
     if not values:
         reading.notices.append("the label holds no tumour")
@@ -273,27 +278,6 @@ def _take_label(reading: Reading, volume: Volume) -> None:
         cavity = np.count_nonzero(np.isin(reading.label, list(background)))
         ml = float(cavity * np.prod(volume.spacing) / 1000)
         reading.notices.append(f"{ml:.1f} ml of resection cavity counted as background")
-
-
-def contradicts(convention: LabelConvention, values: set[int]) -> str:
-    """What is wrong with the non-zero `values` of a label under `convention`; empty if nothing."""
-    unknown = sorted(values - convention.values)
-    if unknown:
-        known = {layout: years.convention for layout, years in LAYOUTS.items()} | {"msd": MSD}
-        fitting = [n for n, c in known.items() if values <= c.values and c.name != convention.name]
-        hint = f" (they fit {', '.join(fitting)}: data.layout says which)" if fitting else ""
-        return (
-            f"the label holds {', '.join(map(str, unknown))}, but {convention.name} knows only "
-            f"{', '.join(map(str, sorted(convention.values)))}{hint}"
-        )
-    if convention.name == "brats2023" and 4 in values and 3 not in values:
-        # 2023 has no 4; with a 3 beside it, it can only be the cavity of 2024, alone it may be
-        # enhancing tumour written as until 2021, and reading it as background would lose it.
-        return (
-            "the label holds 4 and no 3, which BraTS 2023 does not use: give data.layout "
-            "brats2024 if 4 is the resection cavity, relabel it to 3 if it is enhancing tumour"
-        )
-    return ""
 
 
 def _whole_head(reading: Reading) -> str:
@@ -322,32 +306,45 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
     parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
+    parser.add_argument(
+        "--data.labels", dest="labels", help="what label values mean: a layout's name or YAML file"
+    )
     options = parser.parse_args(list(argv))
-    cases = find_cases(options.root, options.layout)
+    cases = find_cases(options.root, options.layout, options.labels)
     problems: dict[str, list[str]] = {}
     notices: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
+    labels: dict[str, tuple[LabelConvention, set[int]]] = {}
 
-    def inspect(case: CaseFiles) -> tuple[CaseFiles, list[str], list[str], str]:
+    def inspect(case: CaseFiles) -> tuple[Reading, str]:
         reading = examine(case)
         content = "" if reading.problems else reading.content_hash()
-        return case, reading.problems, reading.notices, content
+        reading.images.clear()  # what is kept of a case is small
+        reading.label = reading.brain = None
+        return reading, content
 
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
         checked = pool.map(inspect, cases)
         progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
-        for case, wrong, known, content in progress:
+        for reading, content in progress:
+            case = reading.case
             unlabelled = ["no label"] if case.label is None else []
-            problems[case.case_id], notices[case.case_id] = wrong, known + unlabelled
+            problems[case.case_id] = reading.problems
+            notices[case.case_id] = reading.notices + unlabelled
+            labels[case.case_id] = (case.convention, reading.values)
             if content:
                 hashes[case.case_id] = content
-    for case_id, sentence in duplicates(hashes).items():
+    for case_id, sentence in (*duplicates(hashes).items(), *misread(labels).items()):
         problems[case_id].append(sentence)
+    for case_id, sentence in remarks(labels).items():
+        notices[case_id].append(sentence)
     bad = [case_id for case_id, wrong in problems.items() if wrong]
     # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     console.print(_table(problems, notices))
     layouts = ", ".join(sorted({case.layout for case in cases}))
+    meanings = sorted({case.convention.describe() for case in cases})
+    console.print(f"labels read as {' or '.join(meanings)}")
     console.print(f"{len(cases)} cases ({layouts}), {len(bad)} of them bad")
     return 1 if bad else 0
 

@@ -5,13 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from datamodules.described import read_convention
+from datamodules.conventions import CONVENTIONS
 from datamodules.layouts import (
-    CANONICAL,
-    LAYOUTS,
-    MSD,
     NIFTI,
     PROBABILITIES,
     SEG,
@@ -23,11 +18,6 @@ from datamodules.layouts import (
 )
 from errors import InputError
 
-CONVENTIONS: Mapping[str, LabelConvention] = {
-    **{name: years.convention for name, years in LAYOUTS.items()},
-    "msd": MSD,
-    "canonical": CANONICAL,
-}
 _NO_MASK = re.compile(
     rf"[_-](t1|t1ce|t1gd|t1n|t1c|t2|t2w|t2f|flair|{PROBABILITIES[1:]})$", re.IGNORECASE
 )
@@ -123,37 +113,6 @@ def _masks_by_name(folder: Path) -> list[MaskFile]:
     return [
         _mask(SEG.sub("", stem), path) for path, stem in stems.items() if not _NO_MASK.search(stem)
     ]
-
-
-def named_convention(words: str, option: str) -> LabelConvention:
-    """Return the meaning of label values by name or from a YAML file.
-
-    Args:
-        words: a name such as brats2021, or a file with necrosis, oedema, enhancing and, for values
-            that count as background, background.
-        option: of the command line, for messages.
-
-    Raises:
-        InputError: if there is no such name or file, or the file does not tell.
-    """
-    if words in CONVENTIONS:
-        return CONVENTIONS[words]
-    path = Path(words).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"--{option} {words} is neither a file nor one of {', '.join(CONVENTIONS)}: give one "
-            "of these, or a YAML file with necrosis, oedema and enhancing."
-        )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            f"--{option} {path} cannot be read as YAML ({' '.join(str(error).split())})."
-        ) from error
-    described = content if isinstance(content, dict) else {}
-    if "labels" not in described:  # of a file that describes a whole layout, one key
-        described = {"labels": described}
-    return read_convention({"name": path.stem, **described}, path)
 
 
 def pair_up(
