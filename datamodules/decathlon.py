@@ -35,6 +35,7 @@ _ALIASES = {
 _WHOLE = {"wt", "tumor", "tumour", "glioma", "lesion"}
 _NECROSIS = {"ncr", "net", "netc", "ncrnet", "nc", "cc"}
 _NEEDS = {
+    "": "an object with channel_names and labels, as nnU-Net's, or with modality and labels",
     "channel_names": 'channel_names such as {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}',
     "modality": 'modality such as {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}',
     "labels": 'labels such as {"background": 0, "edema": 1, "necrosis": 2, "enhancing": 3}',

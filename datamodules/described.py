@@ -27,12 +27,12 @@ from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConventio
 from errors import InputError
 
 _LABELS = (
-    "the key labels with three different whole numbers, or lists of them, for necrosis, "
-    "oedema and enhancing and, if need be, a list of others for background, such as labels: "
-    "{necrosis: 1, oedema: 2, enhancing: 4, background: [3]}, or with whole for masks of the whole "
-    "tumour alone, such as labels: {whole: 1}"
+    "the key labels with three different whole numbers, or lists of them, such as labels: "
+    "{necrosis: 1, oedema: 2, enhancing: 4, background: [3]}, or {whole: 1} for masks of the whole "
+    "tumour alone"
 )
 _NEEDS = {
+    "": "the keys images and labels and, if need be, name, label, patient and prediction",
     "images": "the key images with a pattern for each of t1, t1ce, t2 and flair, such as t1: "
     "'{case}/{case}_T1.nii.gz'",
     "labels": _LABELS,

@@ -27,6 +27,12 @@ from datamodules.conventions import CLASSES, LabelConvention
 from errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+_PLAIN = {  # pydantic's names of types in words that people use of files
+    "a valid dictionary": "keys with values",
+    "a valid integer": "a whole number",
+    "a valid string": "a text",
+    "a valid list": "a list",
+}
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
@@ -66,6 +72,12 @@ def _as_list(value: Any) -> Any:
     return numbers
 
 
+def _channel_number(key: str) -> str:
+    if not re.fullmatch("[0-9]{1,4}", key):
+        raise PydanticCustomError("number", 'expected the number of a channel, such as "0"')
+    return key
+
+
 def _as_images(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -81,7 +93,7 @@ Name = Annotated[str, Field(min_length=1)]
 Value = Annotated[int, Field(ge=0, le=255)]
 Tumour = Annotated[int, Field(ge=1, le=255)]
 Union = Annotated[list[Tumour], BeforeValidator(_as_list)]
-Number = Annotated[str, Field(pattern=r"^\d{1,4}$")]
+Number = Annotated[str, AfterValidator(_channel_number)]
 
 
 class _Strict(BaseModel):
@@ -265,7 +277,7 @@ class DataList(_Loose):
 
 
 def validated(
-    model: type[Model], content: Any, path: Path, needs: Mapping[str, str] | None = None
+    model: type[Model], content: Any, path: Path, needs: str | Mapping[str, str] = ""
 ) -> Model:
     """Content of a file, checked whole.
 
@@ -273,8 +285,8 @@ def validated(
         model: What the file has to hold.
         content: What JSON or YAML hold.
         path: The file, for messages.
-        needs: What belongs under a key at the top, to say where something is wrong below it; under
-            "" what belongs into the file.
+        needs: What belongs into the file; or under each key at its top, said where that is wrong,
+            with "" for the file.
 
     Raises:
         InputError: One sentence: the file, the key, what it is, what was expected.
@@ -286,9 +298,9 @@ def validated(
         steps = faults[0]["loc"]
         fault = _fault(faults[0], model)
         key = str(steps[0]) if steps else ""
-        needed = (needs or {}).get(key, (needs or {}).get("", ""))
+        needed = needs if isinstance(needs, str) else needs.get(key, "")
         if len(faults) > 1:
-            fault += f", and {len(faults) - 1} more faults"
+            fault += f", and {len(faults) - 1} more"
         sentence = f"{path} needs {needed}: {fault}" if needed else f"{path}: {fault}"
         raise InputError(f"{' '.join(sentence.split())}.") from error
 
@@ -301,10 +313,14 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         known = ", ".join(_known(model, fault["loc"][:-1]))
         return f"the key {place!r} is unknown, expected only {known}"
+    if kind == "invalid_key":
+        return f"the key {fault['input']!r} is no text"
     if kind == "value_error":
         return f"{place} {fault['ctx']['error']}".strip()
     expected = re.sub(r"^(Input|String|List|Dictionary|Value) should (be )?", "", fault["msg"])
     expected = re.sub(r" or instance of \w+", "", expected).removeprefix("expected ")
+    expected = re.sub(r"^have (at least .*) after validation.*", r"\1", expected)
+    expected = _PLAIN.get(expected, expected)
     found = _SHORT.repr(fault["input"])
     return (
         f"{place} is {found}, expected {expected}"

@@ -31,7 +31,7 @@ def contradicts(convention: LabelConvention, values: set[int], option: str = "da
             f"the label holds {', '.join(map(str, unknown))}, but {convention.name} knows only "
             f"{', '.join(map(str, sorted(convention.values)))}"
         )
-        if len(values) == 1:
+        if len(values) == 1 and 0 < unknown[0] < 256:
             return f"{known}; {_whole_tumour(values, option)}"
         fitting = _fitting(values, convention)
         return (
@@ -109,4 +109,5 @@ def _fitting(values: set[int], convention: LabelConvention) -> list[str]:
     for known in CONVENTIONS.values():
         if values <= known.values and not any(map(known.same_meaning, [*fitting, convention])):
             fitting.append(known)
-    return [known.describe() for known in fitting]
+    whole = [known for known in fitting if all(values & set(known.of(kind)) for kind in CLASSES)]
+    return [known.describe() for known in whole or fitting]

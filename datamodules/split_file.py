@@ -58,13 +58,13 @@ def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
 
     content = read_json(path)
     if isinstance(content, list):
-        folds = validated(SplitFolds, content, path, {"": _NEEDED}).root
+        folds = validated(SplitFolds, content, path, _NEEDED).root
         chosen = folds[_in_range(path, fold, len(folds))]
         parts = Parts(chosen.train, chosen.val)
     elif isinstance(content, dict) and "training" in content:
-        parts = _of_list(validated(DataList, content, path, {"": _NEEDED}), path, cases, fold)
+        parts = _of_list(validated(DataList, content, path, _NEEDED), path, cases, fold)
     else:
-        given = validated(SplitParts, content, path, {"": _NEEDED})
+        given = validated(SplitParts, content, path, _NEEDED)
         parts = Parts(given.train, given.test, given.val)
     named = {"train": parts.train, "val": parts.val, "test": parts.test}
     ids = {part: [_known(entry, cases) for entry in names or ()] for part, names in named.items()}
