@@ -7,8 +7,9 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from datamodules.cache import prepare_cohort
-from datamodules.cohort import CohortDataModule
+from datamodules.cohort import CohortDataModule, refuse_labels_of_phantoms
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
+from datamodules.label_values import misread, remarks
 from datamodules.layouts import CaseFiles, find_cases, single_case
 from datamodules.left_out import left_out
 from datamodules.loading import PatchDataset, VolumeDataset
@@ -25,6 +26,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         root: Folder of the cohort, in the layout of any BraTS year, MSD Task01, nnU-Net
             raw or BIDS.
         layout: Name of the layout or a YAML file that describes it; unset: by the file names.
+        labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
+            unset: as the layout says. Masks of `predict` are written with these values.
         images: The four files of one unlabelled patient by modality, for `predict` only.
         spacing: Voxel edge in mm that the cohort is resampled to.
         patch_size: Patch in voxels, for training and for the sliding window.
@@ -34,7 +37,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
         fold: Which fold of `n_folds` or of `split_file`, from 0.
         protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
-        split_file: JSON with train, val, test, or nnU-Net's splits_final.json.
+        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_seed: Seed of the split.
         seed: Seed of patches and augmentation.
         num_workers: Loader processes; unset: by the cores.
@@ -53,6 +56,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self,
         root: str | None = None,
         layout: str | None = None,
+        labels: str | None = None,
         images: dict[str, str] | None = None,
         spacing: float = 1.0,
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
@@ -95,6 +99,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         )
         _check_sizes(patch_size, patches_per_epoch)
         self.layout = layout
+        self.labels = labels
         self.spacing = spacing
         self.patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
@@ -150,11 +155,41 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             self._note(notice)
         return prepare_cohort(cases, self.cache_dir, self.spacing, progress=progress)
 
+    def _labelled(self) -> list[str]:
+        labelled = super()._labelled()
+        labels = {i: (self.cases[i].convention, self.cases[i].label_values) for i in labelled}
+        for case_id, sentence in remarks(labels).items():
+            self._note(f"{case_id}: {sentence}")
+        problems = misread(labels)
+        if problems:
+            first, sentence = next(iter(problems.items()))
+            others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise InputError(f"{first}{others}: {sentence}.")
+        return labelled
+
+    def _report(self, stage: str) -> None:
+        """The label values of masks, where nothing but names tells them."""
+        if stage == "predict":
+            meanings = sorted({case.convention.describe() for case in self.cases.values()})
+            self._note(f"masks are written as {' or '.join(meanings)}")
+
     def _find(self) -> list[CaseFiles]:
+        cases = self._found()
+        whole = next((case for case in cases if len(case.convention.regions) == 1), None)
+        if whole is not None:
+            raise InputError(
+                f"the labels of {whole.case_id} are read as {whole.convention.describe()}, but the "
+                "3D study trains on, scores and writes three regions: use the 2D study, or give "
+                "data.labels a meaning with necrosis, oedema and enhancing."
+            )
+        return cases
+
+    def _found(self) -> list[CaseFiles]:
         if self.images is not None:
-            return [single_case(self.images, self.layout)]
+            return [single_case(self.images, self.layout, self.labels)]
         if self.root is not None:
-            return find_cases(self.root, self.layout)
+            return find_cases(self.root, self.layout, self.labels)
+        refuse_labels_of_phantoms(self.labels)
         # Phantoms of another seed are other patients, so their names say the seed.
         return [
             replace(case, case_id=name, patient_id=name, place="")

@@ -321,6 +321,7 @@ def _write_arrays(
     brain_ml = float(np.count_nonzero(brain) * np.prod(geometry.native_spacing) / 1000)
     described = settings | {"brain_ml": brain_ml, "notices": notices, "fill": BACKGROUND}
     described |= {"areas": areas} if by_slice else {}
+    described["values"] = sorted(reading.values)
     write_atomically(folder / "case.json", json.dumps(described))
 
 

@@ -37,7 +37,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
         fold: Which fold, from 0.
         protocol: `default` or `paper`.
-        split_file: JSON with train, val, test, or nnU-Net's splits_final.json.
+        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_seed: Seed of the split.
         seed: Seed of what is drawn for training.
         num_workers: Loader processes; None: by the cores.
@@ -368,6 +368,19 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+        )
+
+
+def refuse_labels_of_phantoms(labels: str | None) -> None:
+    """Phantoms know what their labels mean.
+
+    Raises:
+        InputError: A meaning is given all the same.
+    """
+    if labels is not None:
+        raise InputError(
+            f"data.labels {labels} says what label values of patients mean, and none are given: "
+            "give data.root, or leave data.labels unset for phantoms."
         )
 
 

@@ -8,8 +8,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from datamodules.conventions import CLASSES
+from datamodules.description_files import DatasetFile, validated
 from datamodules.layouts import (
     MODALITIES,
     MSD,
@@ -30,6 +31,14 @@ _ALIASES = {
     "t1ce": {"t1ce", "t1gd", "t1c", "t1post", "t1contrast", "t1wce", "t1ka", "t1km", "t1cont"},
     "t1": {"t1", "t1w", "t1n", "t1native", "t1pre"},
     "t2": {"t2", "t2w"},
+}
+_WHOLE = {"wt", "tumor", "tumour", "glioma", "lesion"}
+_NECROSIS = {"ncr", "net", "netc", "ncrnet", "nc", "cc"}
+_NEEDS = {
+    "": "an object with channel_names and labels, as nnU-Net's, or with modality and labels",
+    "channel_names": 'channel_names such as {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}',
+    "modality": 'modality such as {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}',
+    "labels": 'labels such as {"background": 0, "edema": 1, "necrosis": 2, "enhancing": 3}',
 }
 
 
@@ -59,19 +68,18 @@ def find_collection(root: Path, folder: Path | None, layout: str | None) -> list
             "remove it or give data.layout a YAML file."
         )
     description = root / "dataset.json"
-    meaning = read_json(description) if description.is_file() else {}
+    content = read_json(description) if description.is_file() else {}
+    meaning = validated(DatasetFile, content, description, _NEEDS)
     labels = root / folder.name.replace("images", "labels")
     if layout == "msd":
         return _msd(files, labels, meaning, description)
     return _nnunet(files, labels, meaning, description)
 
 
-def _msd(
-    files: list[Path], labels: Path, meaning: Mapping[str, Any], where: Path
-) -> list[CaseFiles]:
+def _msd(files: list[Path], labels: Path, meaning: DatasetFile, where: Path) -> list[CaseFiles]:
     """One 4-D file an examination."""
-    channels = _channels(meaning["modality"], where) if "modality" in meaning else _MSD_ORDER
-    convention = _convention(meaning["labels"], "msd", where) if "labels" in meaning else MSD
+    channels = _channels(meaning.modality, where) if meaning.modality else _MSD_ORDER
+    convention = _convention(meaning.labels, "msd", where) if meaning.labels else MSD
     found: dict[str, Path] = {}
     for path in files:
         _add(found, NIFTI.sub("", path.name), path)
@@ -83,18 +91,16 @@ def _msd(
     return sorted(cases, key=lambda case: case.case_id)
 
 
-def _nnunet(
-    files: list[Path], labels: Path, meaning: Mapping[str, Any], where: Path
-) -> list[CaseFiles]:
+def _nnunet(files: list[Path], labels: Path, meaning: DatasetFile, where: Path) -> list[CaseFiles]:
     """One file a channel, four channels an examination."""
-    named = meaning.get("channel_names") or meaning.get("modality")
-    if not named or not meaning.get("labels"):
+    named = meaning.channel_names or meaning.modality
+    if not named or not meaning.labels:
         raise InputError(
             f"{where} does not tell what the channels and label values of these nnU-Net files "
             "mean: give it channel_names and labels, or give data.layout a YAML file."
         )
     channels = _channels(named, where)
-    convention = _convention(meaning["labels"], "nnunet", where)
+    convention = _convention(meaning.labels, "nnunet", where)
     each: dict[str, Path] = {}
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in files:
@@ -165,62 +171,85 @@ def _channels(named: Mapping[str, str], where: Path) -> dict[str, int]:
     """Channel number of each modality, read from names such as ``t1gd`` or ``T2w``."""
     channels: dict[str, int] = {}
     for number, name in named.items():
-        plain = re.sub(r"[^a-z0-9]", "", str(name).lower()).removesuffix("mri")
+        plain = re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("mri")
         modality = next((m for m, aliases in _ALIASES.items() if plain in aliases), None)
-        if modality is not None and modality not in channels:
+        if modality in channels:
+            raise InputError(
+                f"{where} names the channels {channels[modality]} and {int(number)} both "
+                f"{modality}: leave one of them."
+            )
+        if modality is not None:
             channels[modality] = int(number)
     missing = [modality for modality in MODALITIES if modality not in channels]
     if missing:
         raise InputError(
-            f"{where} names the channels {', '.join(map(str, named.values()))}, among which "
+            f"{where} names the channels {', '.join(named.values())}, among which "
             f"{', '.join(missing)} is not recognised: name the four t1, t1ce, t2 and flair."
         )
     return channels
 
 
-def _convention(labels: Mapping[str, Any], name: str, where: Path) -> LabelConvention:
+def _convention(labels: Mapping[str, list[int]], name: str, where: Path) -> LabelConvention:
     """Label meaning from `dataset.json`, whose classes or nested regions are named in English."""
-    classes: dict[str, set[int]] = {}
-    cavity: set[int] = set()
-    for left, right in labels.items():
-        # MSD and nnU-Net version 1 write {"1": "edema"}, version 2 {"edema": 1} or lists of values.
-        text, value = (right, left) if str(left).isdigit() else (left, right)
-        values = {int(v) for v in value} if isinstance(value, list) else {int(value)}
-        kind = _class_of(str(text))
-        if kind == "cavity":
-            cavity |= values
-        elif kind is not None:
-            classes[kind] = values
-    if {"WT", "TC", "enhancing"} <= set(classes):
-        classes["oedema"] = classes["WT"] - classes["TC"]
-        classes["necrosis"] = classes["TC"] - classes["enhancing"]
-    wanted = ("necrosis", "oedema", "enhancing")
-    if any(len(classes.get(kind, ())) != 1 for kind in wanted):
-        raise InputError(
-            f"{where} has the labels {dict(labels)}, which do not give one value each to oedema, "
-            "necrosis (non-enhancing core) and enhancing tumour: name them so, or give "
-            "data.layout a YAML file."
+    found: dict[str, set[int]] = defaultdict(set)
+    for text, values in labels.items():
+        found[_class_of(text)] |= set(values)
+    classes = {kind: values for kind, values in found.items() if kind}
+    background = tuple(sorted(classes.pop("cavity", ())))
+    if (
+        set(classes) == {"WT"} and 0 not in classes["WT"]
+    ):  # masks of the whole tumour and nothing else
+        whole: LabelConvention = LabelConvention.whole_tumour(
+            name, *sorted(classes["WT"]), background=background
         )
-    single = {kind: next(iter(classes[kind])) for kind in wanted}
-    return LabelConvention(name, **single, background=tuple(sorted(cavity)))
+        return whole
+    parts = _without_regions(classes)
+    taken = [0, *(value for values in (*parts.values(), background) for value in values)]
+    if set(parts) != set(CLASSES) or not all(parts.values()) or len(set(taken)) < len(taken):
+        raise InputError(
+            f"{where} has the labels {dict(labels)}, which do not give one value each, or values "
+            "of their own, to oedema, necrosis (non-enhancing core) and enhancing tumour, or "
+            "regions that lie in one another: name them so, or give data.layout a YAML file."
+        )
+    single = {kind: tuple(sorted(parts[kind])) for kind in CLASSES}
+    return LabelConvention(name, **single, background=background)
 
 
-def _class_of(text: str) -> str | None:
-    """Which class or region an English label name means; None for the background."""
+def _without_regions(classes: Mapping[str, set[int]]) -> dict[str, set[int]]:
+    """The three classes, where some are given as regions: whole tumour, and core within it.
+
+    Returns nothing where a region does not hold what lies in it.
+    """
+    parts = {kind: values for kind, values in classes.items() if kind in CLASSES}
+    core = classes.get("TC", parts.get("necrosis", set()) | parts.get("enhancing", set()))
+    for kind, outer, inner in (
+        ("necrosis", classes.get("TC"), parts.get("enhancing", set())),
+        ("oedema", classes.get("WT"), core),
+    ):
+        if outer is None:
+            continue
+        rest = outer - inner
+        if not inner <= outer or parts.setdefault(kind, rest) != rest:
+            return {}
+    return parts
+
+
+def _class_of(text: str) -> str:
+    """Which class or region an English label name means; empty for the background."""
     words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
     compact = words.replace(" ", "")
     if compact in ("background", "ignore", ""):
-        return None
+        return ""
     if "cavity" in compact or compact == "rc":
         return "cavity"
-    if compact.startswith("whole") or compact == "wt":
+    if compact.startswith("whole") or compact in _WHOLE:
         return "WT"
     if "edema" in compact or compact in ("ed", "snfh"):
         return "oedema"
-    if "necro" in compact or "nonenh" in compact or compact in ("ncr", "net", "netc", "ncrnet"):
+    if re.search("necro|nonenh|cyst", compact) or compact in _NECROSIS:
         return "necrosis"
     if compact in ("tumorcore", "tumourcore", "core", "tc"):
         return "TC"
     if "enhanc" in compact or compact == "et":
         return "enhancing"
-    return None
+    return ""

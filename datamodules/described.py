@@ -7,7 +7,7 @@ images:                          # relative to data.root; * stands for anything 
   t2: "{case}/{case}_T2.nii.gz"
   flair: {file: "{case}/{case}_all.nii.gz", channel: 3}
 label: "{case}/{case}_mask.nii.gz"                    # optional
-labels: {necrosis: 1, oedema: 2, enhancing: 3, background: [4]}
+labels: {necrosis: [1, 5], oedema: 2, enhancing: 3, background: [4]}  # or {whole: 1}
 patient: "(.+)_visit\d+"                             # optional, the patient within {case}
 prediction: "{case}_mask.nii.gz"                      # optional
 
@@ -20,14 +20,28 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from datamodules.description_files import (
+    Channel,
+    LabelFile,
+    LayoutFile,
+    read_yaml,
+    validated,
+)
 from datamodules.layouts import MODALITIES, CaseFiles, ImageFile, LabelConvention, nifti_files
-from datamodules.placeholders import matching, names_a_case
-from datamodules.prediction_names import check_pattern
+from datamodules.placeholders import matching
 from errors import InputError
 
-_KEYS = {"name", "images", "label", "labels", "patient", "prediction"}
+_LABELS = (
+    "the key labels with three different whole numbers, or lists of them, such as labels: "
+    "{necrosis: 1, oedema: 2, enhancing: 4, background: [3]}, or {whole: 1} for masks of the whole "
+    "tumour alone"
+)
+_NEEDS = {
+    "": "the keys images and labels and, if need be, name, label, patient and prediction",
+    "images": "the key images with a pattern for each of t1, t1ce, t2 and flair, such as t1: "
+    "'{case}/{case}_T1.nii.gz'",
+    "labels": _LABELS,
+}
 
 
 def find_described(root: Path, description: Path) -> list[CaseFiles]:
@@ -37,113 +51,67 @@ def find_described(root: Path, description: Path) -> list[CaseFiles]:
         InputError: The description is incomplete, or no file fits it.
     """
     described = _read(description)
-    convention = read_convention(described, description)
-    patterns = {m: _pattern(described["images"][m], m, description) for m in MODALITIES}
-    texts = {modality: pattern for modality, (pattern, _) in patterns.items()}
-    label_pattern = described.get("label")
-    if label_pattern:
-        texts["label"] = _checked(str(label_pattern), "label", description)
+    convention = described.labels.convention(described.name or description.stem)
+    images: dict[str, Channel] = {m: getattr(described.images, m) for m in MODALITIES}
+    texts = {modality: image.file for modality, image in images.items()}
+    if described.label is not None:
+        texts["label"] = described.label
     relative = {path.relative_to(root).as_posix(): path for path in nifti_files(root)}
     files, patients = matching(texts, relative, description)
     found: dict[str, dict[str, ImageFile]] = {}
-    for modality, (_, channel) in patterns.items():
+    for modality, image in images.items():
         for case_id, path in files[modality].items():
-            found.setdefault(case_id, {})[modality] = ImageFile(path, channel)
+            found.setdefault(case_id, {})[modality] = ImageFile(path, image.channel)
     labels = files.get("label", {})
     if not found:
         raise InputError(
             f"no file below data.root {root} fits the patterns of {description} (images.t1 is "
-            f"{described['images']['t1']!r}): correct the patterns."
+            f"{described.images.t1.file!r}): correct the patterns."
         )
-    name = str(described.get("name", description.stem))
-    prediction = check_pattern(described, description)
+    name = described.name or description.stem
     return [
         CaseFiles(
             case_id=case_id,
-            patient_id=patients.get(case_id)
-            or _patient(case_id, described.get("patient"), description),
+            patient_id=patients.get(case_id) or _patient(case_id, described.patient, description),
             images=found[case_id],
             label=labels.get(case_id),
             convention=convention,
             layout=name,
-            prediction_name=prediction.replace("{case}", case_id),
-            place="" if case_id in patients or described.get("patient") else case_id,
+            prediction_name=described.prediction.replace("{case}", case_id),
+            place="" if case_id in patients or described.patient else case_id,
         )
         for case_id in sorted(found)
     ]
 
 
-def _read(description: Path) -> dict[str, Any]:
-    try:
-        described = yaml.safe_load(description.expanduser().read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            f"data.layout {description} cannot be read as YAML ({' '.join(str(error).split())})."
-        ) from error
-    images = described.get("images") if isinstance(described, dict) else None
-    if not isinstance(images, dict) or set(images) != set(MODALITIES):
-        raise InputError(
-            f"{description} needs the key images with a pattern for each of "
-            f"{', '.join(MODALITIES)}, such as t1: '{{case}}/{{case}}_T1.nii.gz'."
-        )
-    unknown = set(described) - _KEYS
-    if unknown:
-        raise InputError(
-            f"{description} has the unknown key {sorted(unknown)[0]!r}: expected only "
-            f"{', '.join(sorted(_KEYS))}."
-        )
-    return described
+def _read(description: Path) -> LayoutFile:
+    return validated(LayoutFile, read_yaml(description, "data.layout"), description, _NEEDS)
 
 
-def read_convention(described: dict[str, Any], description: Path) -> LabelConvention:
-    """The meaning of label values that a description gives under its key ``labels``.
+def read_labels(path: Path) -> LabelConvention:
+    """The meaning of label values that a YAML file gives, a layout's or one of these alone.
+
+    Raises:
+        InputError: As `read_convention`, or the file is no YAML.
+    """
+    return read_convention(read_yaml(path, "the file of label values"), path)
+
+
+def read_convention(described: Any, description: Path) -> LabelConvention:
+    """The meaning of label values that a description gives, under its key ``labels`` or alone.
 
     Raises:
         InputError: A class has no value, or two have the same, background among them.
     """
-    given = described.get("labels")
-    labels = given if isinstance(given, dict) else {}
-    classes = ("necrosis", "oedema", "enhancing")
-    background = labels.get("background") or []
-    background = background if isinstance(background, list) else [None]
-    values = [*(labels.get(key) for key in classes), *background]
-    whole = all(type(v) is int and 0 <= v < 256 for v in values)
-    if not whole or 0 in values[:3] or len(set(values)) < len(values):
-        raise InputError(
-            f"{description} needs the key labels with three different whole numbers for "
-            "necrosis, oedema and enhancing and, if need be, a list of others for background, "
-            "such as labels: {necrosis: 1, oedema: 2, enhancing: 4, background: [3]}."
-        )
-    return LabelConvention(
-        str(described.get("name", description.stem)),
-        **{key: int(labels[key]) for key in classes},
-        background=tuple(background),
-    )
-
-
-def _pattern(entry: Any, key: str, description: Path) -> tuple[str, int | None]:
-    if isinstance(entry, dict) and "file" in entry:
-        channel = entry.get("channel")
-        return _checked(str(entry["file"]), key, description), (
-            None if channel is None else int(channel)
-        )
-    return _checked(str(entry), key, description), None
-
-
-def _checked(pattern: str, key: str, description: Path) -> str:
-    if not names_a_case(pattern):
-        raise InputError(
-            f"{description} has no {{case}} in the pattern {pattern!r} of {key}: write {{case}}, "
-            "or {patient} and {session}, where the names of exams differ."
-        )
-    return pattern
+    found = validated(LabelFile, described, description, _NEEDS)
+    return found.labels.convention(found.name or description.stem)
 
 
 def _patient(case_id: str, pattern: str | None, description: Path) -> str:
     if pattern is None:
         return case_id
     match = re.search(pattern, case_id)
-    if match is None or not match.groups():
+    if match is None or not match.group(1):
         raise InputError(
             f"the patient pattern {pattern!r} of {description} finds no group in the case id "
             f"{case_id}: write one group in parentheses that holds the patient."

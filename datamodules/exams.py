@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.bids import is_bids, sort_bids, stated_by_participants
+from datamodules.conventions import named_convention
 from datamodules.exam_folders import ExamFiles, case_names, gather
 from datamodules.grouping import grouped
 from datamodules.layouts import (
     CANONICAL,
-    LAYOUTS,
     MODALITIES,
-    MSD,
     CaseFiles,
     ImageFile,
     LabelConvention,
@@ -75,8 +74,8 @@ def sort_exams(
 
     Args:
         root: A folder of patients, or the folder of one patient.
-        labels: Convention of drawn labels, a name of `LAYOUTS` or ``msd``; None: 1 necrosis,
-            2 oedema, 3 enhancing tumour, anything else whole tumour.
+        labels: Convention of drawn labels, a name of `CONVENTIONS` or a YAML file; None: 1
+            necrosis, 2 oedema, 3 enhancing tumour, anything else whole tumour.
 
     Raises:
         InputError: No exam found, or no file of any is recognised.
@@ -148,20 +147,12 @@ def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:
 
 
 def label_convention(name: str | None) -> LabelConvention:
-    """The convention of drawn labels called `name`.
+    """The convention of drawn labels called `name`, or described in that file.
 
     Raises:
         InputError: There is none of that name.
     """
-    if name is None:
-        return UNSTATED
-    known = {layout: years.convention for layout, years in LAYOUTS.items()} | {"msd": MSD}
-    if name not in known:
-        raise InputError(
-            f"labels {name!r} is unknown: expected one of {', '.join(known)}, or nothing for "
-            "1 necrosis, 2 oedema, 3 enhancing tumour."
-        )
-    return known[name]
+    return UNSTATED if name is None else named_convention(name, "labels")
 
 
 def named_modality(label: Path) -> str | None:

@@ -18,12 +18,10 @@ from datamodules.brain import find_brain
 from datamodules.geometry import bounding_box, canonical_view, orientation_of
 from datamodules.grids import aligned, difference, grid_problem
 from datamodules.label_map import MOST_LABELS, whole_numbers
+from datamodules.label_values import contradicts
 from datamodules.layouts import (
-    LAYOUTS,
     MODALITIES,
-    MSD,
     CaseFiles,
-    LabelConvention,
 )
 from datamodules.preparation import Missing
 from datamodules.reading import Volume, read_volume
@@ -43,6 +41,7 @@ class Reading:
     Attributes:
         images: Modality to volume, on the grid of the first, the background shifted to 0.
         label: Label map, whole numbers, or None.
+        values: Those of the label other than 0.
         brain: Voxels where any modality is not background; of a whole head, the head.
         modality_hashes: Modality to digest of its voxels; filled for a case without problems.
         shows_head: Whether the images show skull and skin, and that was allowed.
@@ -54,6 +53,7 @@ class Reading:
         self.case = case
         self.images: dict[str, Volume] = {}
         self.label: Array | None = None
+        self.values: set[int] = set()
         self.brain: npt.NDArray[np.bool_] | None = None
         self.shows_head = False
         self.modality_hashes: dict[str, str] = {}
@@ -273,6 +273,7 @@ def _take_label(reading: Reading, volume: Volume) -> None:
     if contradiction:
         reading.problems.append(contradiction)
         return
+    reading.values = values
     reading.label = array.astype(np.uint8, copy=False)
     if not values:
         reading.notices.append("the label holds no tumour")
@@ -281,24 +282,3 @@ def _take_label(reading: Reading, volume: Volume) -> None:
         cavity = np.count_nonzero(np.isin(reading.label, list(background)))
         ml = float(cavity * np.prod(volume.spacing) / 1000)
         reading.notices.append(f"{ml:.1f} ml of resection cavity counted as background")
-
-
-def contradicts(convention: LabelConvention, values: set[int]) -> str:
-    """What is wrong with the non-zero `values` of a label under `convention`; empty if nothing."""
-    unknown = sorted(values - convention.values)
-    if unknown:
-        known = {layout: years.convention for layout, years in LAYOUTS.items()} | {"msd": MSD}
-        fitting = [n for n, c in known.items() if values <= c.values and c.name != convention.name]
-        hint = f" (they fit {', '.join(fitting)}: data.layout says which)" if fitting else ""
-        return (
-            f"the label holds {', '.join(map(str, unknown))}, but {convention.name} knows only "
-            f"{', '.join(map(str, sorted(convention.values)))}{hint}"
-        )
-    if convention.name == "brats2023" and 4 in values and 3 not in values:
-        # 2023 has no 4; with a 3 beside it, it can only be the cavity of 2024, alone it may be
-        # enhancing tumour written as until 2021, and reading it as background would lose it.
-        return (
-            "the label holds 4 and no 3, which BraTS 2023 does not use: give data.layout "
-            "brats2024 if 4 is the resection cavity, relabel it to 3 if it is enhancing tumour"
-        )
-    return ""

@@ -7,82 +7,27 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from datamodules.conventions import (
+    BRATS_3,
+    BRATS_4,
+    BY_NAME_PEDIATRIC,
+    CANONICAL,
+    CONVENTIONS,
+    MSD,
+    PEDIATRIC,
+    REGIONS,
+    LabelConvention,
+    named_convention,
+)
 from errors import InputError
 
+__all__ = ["BRATS_3", "BRATS_4", "CANONICAL", "MSD", "REGIONS", "LabelConvention"]
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-REGIONS = ("WT", "TC", "ET")
-
-
-@dataclass(frozen=True)
-class LabelConvention:
-    """What the values of a label map mean.
-
-    Args:
-        name: The convention's name, e.g. ``brats2021``.
-        necrosis: Value of the necrotic and non-enhancing core.
-        oedema: Value of the oedema.
-        enhancing: Value of the enhancing tumour.
-        background: Values besides 0 that belong to no region (a resection cavity).
-    """
-
-    name: str
-    necrosis: int
-    oedema: int
-    enhancing: int
-    background: tuple[int, ...] = ()
-
-    @property
-    def values(self) -> frozenset[int]:
-        """Every value a label map of this convention may hold."""
-        return frozenset({0, self.necrosis, self.oedema, self.enhancing, *self.background})
-
-    def to_regions(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Overlapping regions WT, TC, ET of a label map: (*S) to bool (3, *S)."""
-        enhancing = labels == self.enhancing
-        core = enhancing | (labels == self.necrosis)
-        return np.stack([core | (labels == self.oedema), core, enhancing])
-
-    def from_regions(self, regions: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Label map of overlapping regions: bool (3, *S) to uint8 (*S).
-
-        Sigmoid regions are not nested by themselves: WT becomes oedema, TC core, ET enhancing,
-        the later overwriting the earlier, so core outside the whole tumour stays core.
-        """
-        labels = np.zeros(regions.shape[1:], np.uint8)
-        for region, value in zip(
-            regions, (self.oedema, self.necrosis, self.enhancing), strict=True
-        ):
-            labels[np.asarray(region, bool)] = value
-        return labels
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for checkpoints and manifests."""
-        return {
-            "name": self.name,
-            "necrosis": self.necrosis,
-            "oedema": self.oedema,
-            "enhancing": self.enhancing,
-            "background": list(self.background),
-        }
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "LabelConvention":
-        """Inverse of `to_dict`."""
-        return cls(**{**plain, "background": tuple(plain["background"])})
-
-
-BRATS_4 = LabelConvention("brats2021", necrosis=1, oedema=2, enhancing=4)
-BRATS_3 = LabelConvention("brats2023", necrosis=1, oedema=2, enhancing=3, background=(4,))
-MSD = LabelConvention("msd", necrosis=2, oedema=1, enhancing=3)
-CANONICAL = LabelConvention("canonical", necrosis=1, oedema=2, enhancing=3)
 
 
 @dataclass(frozen=True)
@@ -125,21 +70,37 @@ class _Years:
 
 _OLD = {"t1": "t1", "t1ce": "t1ce", "t2": "t2", "flair": "flair", "seg": "seg"}
 _NEW = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair", "seg": "seg"}
+_PED = r"brats-peds?-"
+_TIMED = r"(.+)-\d{3}"  # a patient and the number of the examination
 # Until 2019 the last number counts the examinations of a patient, since 2023 the last three digits;
-# the post-treatment examinations of 2024 count from 100.
+# the post-treatment examinations of 2024 count from 100. Names of GoAT have one number: its tumours
+# of all kinds carry the values of 2023. BraTS-MET has a cavity (4) since 2025, under equal names.
+# BraTS-PED means 1 non-enhancing, 2 oedema, 3 enhancing in 2023 and something else since 2024: by
+# its names alone it is read as since 2024, and refused where no label holds a 4 (`label_values`).
 LAYOUTS: dict[str, _Years] = {
     "brats2017": _Years(r"brats17_", r"(.+)_\d+", _OLD, "_", BRATS_4),
     "brats2018": _Years(r"brats18_", r"(.+)_\d+", _OLD, "_", BRATS_4),
     "brats2019": _Years(r"brats19_", r"(.+)_\d+", _OLD, "_", BRATS_4),
     "brats2020": _Years(r"brats20_", r"(.+)", _OLD, "_", BRATS_4),
     "brats2021": _Years(r"brats2021_", r"(.+)", _OLD, "_", BRATS_4),
-    "brats2023": _Years(r"brats-(?:gli|ssa)-\d+-0\d\d$", r"(.+)-\d{3}", _NEW, "-", BRATS_3),
-    "brats2024": _Years(
-        r"brats-gli-\d+-[1-9]\d\d$", r"(.+)-\d{3}", _NEW, "-", replace(BRATS_3, name="brats2024")
-    ),
+    **{
+        name: _Years(prefix, patient, _NEW, "-", CONVENTIONS[name])
+        for name, prefix, patient in (
+            ("brats2023", r"brats-(?:gli|ssa)-\d+-0\d\d$", _TIMED),
+            ("brats2024", r"brats-(?:gli|ssa)-\d+-[1-9]\d\d$", _TIMED),
+            ("brats-men", r"brats-men-(?!rt-)", _TIMED),
+            ("brats-met", r"brats-mets?-", _TIMED),
+            ("brats-goat", r"brats-goat-\d", r"(.+?)(?:-\d{3})?"),
+        )
+    },
+    "brats-ped": _Years(_PED, _TIMED, _NEW, "-", replace(PEDIATRIC, name=BY_NAME_PEDIATRIC)),
+    "brats2023-ped": _Years(_PED, _TIMED, _NEW, "-", CONVENTIONS["brats2023-ped"]),
+    "brats2024-ped": _Years(_PED, _TIMED, _NEW, "-", PEDIATRIC),
 }
-# One collection may hold examinations before and after treatment: their labels mean the same.
-_COMPATIBLE = {"brats2023", "brats2024"}
+# One collection may hold several: their labels mean the same, their patients are others. Those of
+# GoAT are the same patients under new names.
+_COMPATIBLE = {"brats2023", "brats2024", "brats-men", "brats-met"}
+_RADIOTHERAPY = re.compile(r"brats-men-rt-", re.IGNORECASE)  # T1c and a target volume, no more
 OTHER_LAYOUTS = ("msd", "nnunet", "bids")
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)  # ends the name of an image
 SEG = re.compile(r"[_-]seg$", re.IGNORECASE)  # ends the name of a mask that is not its case's
@@ -147,23 +108,28 @@ PROBABILITIES = "_probabilities"
 _SYSTEM = {"lost+found", "System Volume Information", "$RECYCLE.BIN"}  # of a disk, not readable
 
 
-def find_cases(root: str | Path, layout: str | Path | None = None) -> list[CaseFiles]:
+def find_cases(
+    root: str | Path, layout: str | Path | None = None, labels: str | None = None
+) -> list[CaseFiles]:
     """Every examination below `root`, sorted by case id.
 
     Args:
         root: A folder; HGG/LGG or any other folders in between do not matter.
         layout: A name of `LAYOUTS` or `OTHER_LAYOUTS`, a YAML file, or None to go by the names.
+        labels: What label values mean, a name of `CONVENTIONS` or a YAML file; None: as the layout.
 
     Raises:
         InputError: Nothing found, several layouts mixed, or one file found twice.
     """
     from datamodules.grouping import grouped
 
-    return grouped(_find_named(Path(root).expanduser(), layout))
+    stated = named_convention(labels, "data.labels") if labels is not None else None
+    cases = grouped(_find_named(Path(root).expanduser(), layout))
+    return cases if stated is None else [replace(case, convention=stated) for case in cases]
 
 
 def _find_named(root: Path, layout: str | Path | None) -> list[CaseFiles]:
-    """Every examination below `root` in a layout."""
+    """Every examination below `root` in a layout, its labels meant as the layout says."""
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: give the folder that holds patients.")
     if layout is not None and str(layout).endswith((".yaml", ".yml")):
@@ -192,15 +158,26 @@ def _find_named(root: Path, layout: str | Path | None) -> list[CaseFiles]:
 
 def patient_of(case_id: str) -> str:
     """The patient an examination belongs to, by the rules of the challenge that named it."""
-    for years in LAYOUTS.values():
-        if re.match(years.prefix, case_id, re.IGNORECASE):
-            found = re.fullmatch(years.patient, case_id)
-            return found.group(1) if found else case_id
+    for name in layouts_of(case_id):
+        found = re.fullmatch(LAYOUTS[name].patient, case_id)
+        return found.group(1) if found else case_id
     return case_id
 
 
-def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> CaseFiles:
+def layouts_of(case_id: str) -> list[str]:
+    """The layouts that name examinations so, the one that is taken first."""
+    return [name for name, y in LAYOUTS.items() if re.match(y.prefix, case_id, re.IGNORECASE)]
+
+
+def single_case(
+    images: Mapping[str, str | Path], layout: str | None = None, labels: str | None = None
+) -> CaseFiles:
     """One unlabelled patient given as four files, for `predict`.
+
+    Args:
+        images: Modality to file.
+        layout: A name of `LAYOUTS`; None: by the names, else brats2021.
+        labels: The label values to write, as in `find_cases`; None: those of the layout.
 
     Raises:
         InputError: A modality is missing or unknown, or its file does not exist.
@@ -217,21 +194,21 @@ def single_case(images: Mapping[str, str | Path], layout: str | None = None) -> 
     if layout is not None and layout not in LAYOUTS:
         raise InputError(
             f"data.layout {layout!r} cannot name one patient's prediction: expected one of "
-            f"{', '.join(LAYOUTS)}."
+            f"{', '.join(LAYOUTS)}; data.labels says which label values to write."
         )
+    stated = named_convention(labels, "data.labels") if labels is not None else None
     stems = {modality: NIFTI.sub("", path.name) for modality, path in paths.items()}
     case_id = os.path.commonprefix(list(stems.values()))  # noqa: RUF071 - of names, not paths
     case_id = re.sub(r"[-_.]+(t|T)?$", "", case_id) or paths["t1"].parent.name or "patient"
-    recognised = next(
-        (name for name, y in LAYOUTS.items() if re.match(y.prefix, case_id, re.IGNORECASE)), None
-    )
-    name = layout or recognised or "brats2021"
+    recognised = layouts_of(case_id)
+    _refuse_other_layout(case_id, layout, recognised)
+    name = layout or next(iter(recognised), "brats2021")
     return CaseFiles(
         case_id=case_id,
         patient_id=patient_of(case_id),
         images={modality: ImageFile(path) for modality, path in paths.items()},
         label=None,
-        convention=LAYOUTS[name].convention,
+        convention=stated or LAYOUTS[name].convention,
         layout=name,
         prediction_name=f"{case_id}{LAYOUTS[name].separator}seg.nii.gz",
     )
@@ -270,6 +247,12 @@ def nifti_files(root: Path) -> Iterator[Path]:
 def _find_brats(root: Path, files: Iterable[Path], given: str | None) -> list[CaseFiles]:
     """Examinations named in the manner of a BraTS year."""
     files = list(files)
+    target = next((path for path in files if _RADIOTHERAPY.match(path.name)), None)
+    if target is not None:
+        raise InputError(
+            f"{target} is of BraTS-MEN-RT, which has one image (T1c) and one target volume a "
+            "patient: the four modalities are needed, give the folder of another challenge."
+        )
     found: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
     for path in files:
         match = _brats_name(path, given)
@@ -287,6 +270,13 @@ def _find_brats(root: Path, files: Iterable[Path], given: str | None) -> list[Ca
 
         seen = f"the first of {len(files)} NIfTI files is {files[0].name}" if files else ""
         seen = seen or foreign_images(root) or "no NIfTI"
+        others = sorted({named[0] for path in files if (named := _brats_name(path, None))})
+        if others:
+            raise InputError(
+                f"no patient below data.root {root} is named as data.layout {given}, but as "
+                f"{', '.join(others)}: leave data.layout unset, and give data.labels where label "
+                "values mean something else."
+            )
         raise InputError(
             f"no patient found below data.root {root} ({seen}): expected names such as "
             f"BraTS2021_00006_flair.nii.gz{f' ({given})' if given else ''}, or describe them in a "
@@ -315,9 +305,28 @@ def _brats_name(path: Path, given: str | None) -> tuple[str, str, str] | None:
         kind = years.suffixes.get(suffix.lower())
         if not separator or kind is None:
             continue
-        if given is not None or re.match(years.prefix, case_id, re.IGNORECASE):
+        if given is not None:
+            _refuse_other_layout(case_id, given, layouts_of(case_id))
+            return layout, case_id, kind
+        if re.match(years.prefix, case_id, re.IGNORECASE):
             return layout, case_id, kind
     return None
+
+
+def _refuse_other_layout(case_id: str, given: str | None, named: Sequence[str]) -> None:
+    """A layout that is given, and contradicts the names, is a mistake: they are of one challenge.
+
+    Raises:
+        InputError: They do, and their labels or patients need not agree.
+    """
+    if given is None or not named or given in named or {given, named[0]} <= _COMPATIBLE:
+        return
+    told = {name: f"{name} ({LAYOUTS[name].convention.meaning})" for name in (named[0], given)}
+    raise InputError(
+        f"{case_id} is named as {told[named[0]]}, but data.layout is {told[given]}: give "
+        f"{' or '.join(named)} or leave data.layout unset; data.labels says what label values "
+        "mean, whatever the names."
+    )
 
 
 def _brats_case(case_id: str, kinds: Mapping[str, Path], layout: str) -> CaseFiles:
@@ -368,6 +377,15 @@ def read_json(path: Path) -> Any:
         InputError: The file is not JSON.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): mend or replace it.") from error
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys stand once."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
+    return content

@@ -1,30 +1,25 @@
 """Names of predictions: what a layout may call the masks that are written."""
 
 import re
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 from errors import InputError
 
 CASE = "{case}"
+DEFAULT = "{case}_seg.nii.gz"
 EXAMPLE = '"{case}_seg.nii.gz"'
 _FORBIDDEN = re.compile(r"[\x00-\x1f*?<>|\"\\]")  # of file systems, or of a pattern
 
 
-def check_pattern(described: Mapping[str, Any], description: Path) -> str:
-    """Return the pattern of predictions if each case gets one NIfTI file of its own by it.
+def pattern_fault(pattern: Any, images: Iterable[str]) -> str:
+    """Return why a pattern does not give each case one NIfTI file of its own; empty if it does.
 
     Args:
-        described: content of a layout file, with ``images`` and perhaps ``prediction``.
-        description: the file, for the message.
-
-    Raises:
-        InputError: saying what is wrong with the pattern.
+        pattern: of the names of masks.
+        images: the patterns of the images.
     """
-    pattern = described.get("prediction", f"{CASE}_seg.nii.gz")
-    entries = dict(described["images"]).values()
-    images = [str(entry.get("file") if isinstance(entry, dict) else entry) for entry in entries]
     wrong = _wrong(pattern) if isinstance(pattern, str) else "is no text"
     if not wrong and CASE not in pattern:
         wrong = "has no {case}, so that all patients would share one file"
@@ -32,12 +27,7 @@ def check_pattern(described: Mapping[str, Any], description: Path) -> str:
         wrong = "has a placeholder other than {case}"
     if not wrong and _plain(pattern) in map(_plain, images):
         wrong = "is that of an image"
-    if wrong:
-        raise InputError(
-            f"{description}: prediction is {pattern!r}, which {wrong}: expected a name such as "
-            f"{EXAMPLE}."
-        )
-    return str(pattern)
+    return wrong
 
 
 def check_name(name: str, case_id: str, layout: str) -> str:

@@ -105,6 +105,13 @@ class PreparedCase:
         return bool(self.label_hash)
 
     @property
+    def label_values(self) -> set[int]:
+        """Values of the original label file other than 0; none without a label."""
+        if self.labelled and "values" not in self.described:  # prepared by an older version
+            self.described["values"] = [int(v) for v in np.unique(self._native_label()) if v]
+        return set(self.described.get("values", ()))
+
+    @property
     def image(self) -> npt.NDArray[np.float16]:
         """Memory map (4, d, h, w) of z-scores; what is written to it stays in memory."""
         return self._blanked(np.load(self.folder / "image.npy", mmap_mode="c"))
@@ -139,11 +146,14 @@ class PreparedCase:
 
     def native_regions(self) -> npt.NDArray[np.bool_]:
         """Regions of the original label file: (3, *native_shape)."""
+        return self.convention.to_regions(self._native_label())
+
+    def _native_label(self) -> Array:
         if self.files.label is None:
             raise unlabelled(self.case_id)
         volume = read_volume(self.files.label)
         labels = small_labels(volume.array, str(self.files.label))
-        return self.convention.to_regions(self._native(labels, volume, self.files.label))
+        return self._native(labels, volume, self.files.label)
 
     def native_image(self, modality: str) -> npt.NDArray[np.float32]:
         """One modality as its file holds it: (*native_shape); zeros where it is missing.

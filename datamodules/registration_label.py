@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from datamodules.exams import UNSTATED, named_modality
 from datamodules.grids import aligned
-from datamodules.integrity import contradicts
 from datamodules.label_map import small_labels
+from datamodules.label_values import contradicts
 from datamodules.layouts import CaseFiles, LabelConvention
 from datamodules.reading import Volume, read_volume
 from datamodules.registration import REFERENCE, Alignment
@@ -90,7 +90,7 @@ def _label_values(array: Array, convention: LabelConvention, notices: list[str])
             named = ", ".join(map(str, unknown))
             notices.append(f"label values {named} are read as whole tumour and no more")
         return values
-    contradiction = contradicts(convention, {int(v) for v in present if v})
+    contradiction = contradicts(convention, {int(v) for v in present if v}, "labels")
     if contradiction:
         raise InputError(contradiction)
     return values

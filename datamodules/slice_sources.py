@@ -9,6 +9,7 @@ from typing import Literal
 
 from datamodules.bids import is_bids
 from datamodules.cache import exclusively
+from datamodules.conventions import named_convention
 from datamodules.layouts import (
     LAYOUTS,
     MODALITIES,
@@ -36,7 +37,7 @@ class SliceSources:
         registered: Folder of the cache for exams that are registered on the fly.
         source: What a root holds; auto: by its names.
         layout: Name or description of a BraTS-like layout.
-        labels: Label convention of exams.
+        labels: What label values mean, where the source does not say it or is wrong.
         missing: Whether a missing modality is refused.
         accept_flagged: Whether registrations flagged as failed are used.
         progress: Show progress bars.
@@ -62,11 +63,14 @@ class SliceSources:
             )
         source = self.source if self.source != "auto" else recognise(root, self.layout)
         if source == "brats":
-            return [on_t2(case) for case in find_cases(root, self.layout)], {}
+            return [on_t2(case) for case in find_cases(root, self.layout, self.labels)], {}
         if source == "registered":
             from datamodules.registration_folder import sort_registered
 
             found, problems = sort_registered(root)
+            if self.labels is not None:
+                stated = named_convention(self.labels, "data.labels")
+                found = [replace(case, convention=stated) for case in found]
             return [on_t2(case) for case in found], problems
         from datamodules.exams import sort_exams
 
@@ -78,7 +82,7 @@ class SliceSources:
         """One patient: as the files lie where they share a grid, registered otherwise."""
         together = self.source in ("brats", "registered")
         if together or (self.source == "auto" and on_one_grid(images)):
-            return [on_t2(single_case(images, self.layout))], {}
+            return [on_t2(single_case(images, self.layout, self.labels))], {}
         from datamodules.exams import single_exam
 
         places = sorted((m, str(Path(path).resolve())) for m, path in images.items())

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader
 
 from datamodules.cache import prepare_cohort
-from datamodules.cohort import CohortDataModule
+from datamodules.cohort import CohortDataModule, refuse_labels_of_phantoms
 from datamodules.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts import CaseFiles
 from datamodules.left_out import left_out
@@ -32,8 +32,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         root: Folder that `lightning prepare` wrote, of a BraTS cohort, or of raw exams or BIDS.
         source: What `root` holds; auto: by its names.
         layout: Name of a BraTS layout or a YAML file that describes one; unset: by the file names.
-        labels: Label convention of exams: a BraTS year or msd; unset: 1 necrosis, 2 oedema,
-            3 enhancing.
+        labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
+            unset: as the layout says, and of exams 1 necrosis, 2 oedema, 3 enhancing.
         images: Files of one unlabelled patient by modality, raw or on one grid, for `predict` only.
         missing: Refuse a patient who lacks a modality, or fill it with the background.
         whole_head: Accept heads with skull and skin.
@@ -48,7 +48,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
         fold: Which fold of `n_folds` or of `split_file`, from 0.
         protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
-        split_file: JSON with train, val, test, or nnU-Net's splits_final.json.
+        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_by: `slice` draws single slices as the paper does, so that patients leak.
         split_seed: Seed of the split.
         seed: Seed of the order, of tumour-free slices and of augmentation.
@@ -278,6 +278,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             return sources.of_images(self.images)
         if self.root is not None:
             return sources.of_root(Path(self.root).expanduser())
+        refuse_labels_of_phantoms(self.labels)
         return sources.of_phantoms(self._phantoms("exam"), self.phantom_seed)
 
     def _labelled(self) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.layouts import read_json
+from datamodules.split_file import read_parts
 from errors import InputError
 
 Protocol = Literal["default", "paper"]
@@ -84,7 +84,7 @@ def make_split(
         protocol: `default` is 70/10/20; `paper` the paper's 8:2, selected and scored on the 2.
         n_folds: The fold is the test set, validation is cut from the rest.
         fold: Which fold, from 0.
-        split_file: JSON with train, val and test, or nnU-Net's `splits_final.json`.
+        split_file: JSON with train, val and test, nnU-Net's `splits_final.json`, or a MONAI list.
         seed: Of the order of patients.
         test_share: Share of patients that are tested, without `n_folds`.
         of: What is split, for sentences.
@@ -162,37 +162,19 @@ def _from_file(
     path: Path, patients: Mapping[str, str], protocol: Protocol, fold: int, seed: int
 ) -> Split:
     """The parts a file names; of nnU-Net's, `val` is tested and validation cut from `train`."""
-    content = read_json(path)
-    if isinstance(content, list):
-        if not 0 <= fold < len(content):
-            raise InputError(f"data.fold is {fold}, but {path} holds {len(content)} folds.")
-        parts = {"train": content[fold].get("train"), "test": content[fold].get("val")}
-    else:
-        parts = {key: content.get(key) for key in ("train", "val", "test")}
-    for key, ids in parts.items():
-        if not isinstance(ids, list) or not ids:
-            raise InputError(
-                f"{path} has no case ids under {key!r}: expected the keys train, val and test, or "
-                "nnU-Net's list of folds."
-            )
-    unknown = sorted({i for ids in parts.values() for i in ids} - set(patients))
-    if unknown:
-        raise InputError(
-            f"{path} names {len(unknown)} cases that are not among the labelled ones below "
-            f"data.root ({', '.join(unknown[:5])}): correct the file or the root."
-        )
-    _refuse_shared_patients(path, parts, patients)
-    if isinstance(content, list):
-        listed = {i: patients[i] for ids in parts.values() for i in ids}
-        rest = _ordered({patients[i] for i in parts["train"]}, seed)
-        test = sorted({patients[i] for i in parts["test"]})
+    found = read_parts(path, patients, fold)
+    named = {"train": found.train, "val": found.val, "test": found.test}
+    _refuse_shared_patients(path, {k: ids for k, ids in named.items() if ids}, patients)
+    if found.val is None:
+        listed = {i: patients[i] for i in (*found.train, *found.test)}
+        rest = _ordered({patients[i] for i in found.train}, seed)
+        test = sorted({patients[i] for i in found.test})
         return _assemble(listed, rest, test, protocol, f"{path.name}, fold {fold}")
-    shared = set(parts["val"]) == set(parts["test"])
     return Split(
-        train=sorted(parts["train"]),
-        val=sorted(parts["val"]),
-        test=sorted(parts["test"]),
-        protocol="paper" if shared else "default",
+        train=sorted(found.train),
+        val=sorted(found.val),
+        test=sorted(found.test),
+        protocol="paper" if set(found.val) == set(found.test) else "default",
         source=path.name,
     )
 

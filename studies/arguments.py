@@ -139,10 +139,14 @@ def find_config(name: str) -> Path:
     """Find a configuration file as given, or below the project itself.
 
     Raises:
-        InputError: when it is in neither place.
+        InputError: when it is in neither place, or no text.
     """
     for candidate in (Path(name), ROOT / name):
         if candidate.is_file():
+            try:
+                candidate.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{name} is no text in UTF-8 ({error}): save it so.") from error
             return candidate.resolve()
     raise InputError(
         f"There is no configuration file {name}, neither here ({Path.cwd()}) nor in the project: "

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.layouts import REGIONS, LabelConvention
+from datamodules.conventions import CONVENTIONS, REGIONS, LabelConvention, named_convention
 from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
 from outputs import Outputs
 from studies.contents import Contents, check_writable
-from studies.mask_folders import CONVENTIONS, Masks, Pair, find_masks, named_convention, pair_up
+from studies.mask_folders import Masks, Pair, find_masks, pair_up
 
 if TYPE_CHECKING:
     from evaluation.calibration import Reliability
-    from studies.mask_scoring import Scored
+    from studies.mask_scoring import Findings, Scored
 
 NAMED = 10  # cases that a message names; the others are counted
 TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
@@ -31,13 +31,14 @@ def main(argv: Sequence[str]) -> int:
     references = find_masks(options.references, "references")
     predictions = find_masks(options.predictions, "predictions")
     chosen = [
-        named_convention(words, option) if words else None
+        named_convention(words, f"--{option}") if words else None
         for words, option in (
             (options.prediction_labels, "prediction_labels"),
             (options.labels, "labels"),
         )
     ]
     pairs = pair_up(predictions.by_case, references.by_case, *chosen)
+    options.regions = _regions(pairs, options.regions)
     missing, notes = _unmatched(list(predictions.by_case), list(references.by_case), options)
     notes += [*_left_out(references, "references"), *_left_out(predictions, "predictions")]
     check_writable(options.out, f"--out {options.out}")
@@ -73,7 +74,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--labels",
         help=f"what values mean: one of {names}, or a YAML file with necrosis, oedema, enhancing "
-        "and, if need be, background (default: by the names of the references)",
+        "and, if need be, background, or with whole for masks of the whole tumour alone (default: "
+        "by the names of the references)",
     )
     parser.add_argument(
         "--prediction_labels",
@@ -81,8 +83,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--regions",
-        default=",".join(REGIONS),
-        help="regions to score (default: %(default)s); WT for masks of the whole tumour alone",
+        help=f"regions to score (default: {','.join(REGIONS)}, or WT where labels tell no more)",
     )
     parser.add_argument(
         "--rule",
@@ -113,14 +114,33 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.predictions = options.predictions.expanduser()
     options.references = options.references.expanduser()
     options.out = (options.out or options.predictions).expanduser()
-    asked = [region for region in options.regions.replace(" ", "").split(",") if region]
-    if not asked or not set(asked) <= set(REGIONS):
-        raise InputError(f"--regions {options.regions} is unknown: give some of WT,TC,ET.")
-    options.regions = [region for region in REGIONS if region in asked]
+    if options.regions is not None:
+        asked = [region for region in options.regions.replace(" ", "").split(",") if region]
+        if not asked or not set(asked) <= set(REGIONS):
+            raise InputError(f"--regions {options.regions} is unknown: give some of WT,TC,ET.")
+        options.regions = [region for region in REGIONS if region in asked]
     rule_named(options.rule)
     if options.workers < 1:
         raise InputError(f"--workers is {options.workers}: expected 1 or more processes.")
     return options
+
+
+def _regions(pairs: Sequence[Pair], asked: list[str] | None) -> list[str]:
+    """Return the regions to score, which the labels of both sides have to tell.
+
+    Raises:
+        InputError: if one is asked for that they do not.
+    """
+    told = {c for pair in pairs for c in (pair.prediction_labels, pair.reference_labels)}
+    lacking = sorted(c.describe() for c in told if not set(asked or REGIONS) <= set(c.regions))
+    if asked is None:
+        return list(REGIONS[:1] if lacking else REGIONS)
+    if lacking:
+        raise InputError(
+            f"--regions {','.join(asked)} cannot be scored: labels are read as "
+            f"{' or '.join(lacking)}, which tells WT alone; give --regions WT."
+        )
+    return asked
 
 
 def _unmatched(
@@ -167,7 +187,7 @@ def _some(names: Sequence[str]) -> str:
 def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> Contents:
     """Return of what the table is made: files are named by their folder, not by what they hold."""
     predicted, reference = (
-        "by the names" if convention is None else _described(convention) for convention in chosen
+        "by the names" if convention is None else convention.describe() for convention in chosen
     )
     made_of = {
         "predictions": str(options.predictions.resolve()),
@@ -178,13 +198,6 @@ def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namesp
         "prediction_labels": predicted,
     }
     return Contents(options.out / RECORD, TABLE, made_of)
-
-
-def _described(convention: LabelConvention) -> str:
-    values = {name: getattr(convention, name) for name in ("necrosis", "oedema", "enhancing")}
-    cavity = {"background": " ".join(map(str, convention.background))}
-    told = {**values, **(cavity if convention.background else {})}
-    return f"{convention.name} ({', '.join(f'{name} {value}' for name, value in told.items())})"
 
 
 def _evaluate(
@@ -288,7 +301,7 @@ def _meaning(pairs: Sequence[Pair]) -> str:
     """Return as what the values of both are read, to be seen by who knows better."""
 
     def said(conventions: set[LabelConvention]) -> str:
-        return " or ".join(sorted(map(_described, conventions)))
+        return " or ".join(sorted(convention.describe() for convention in conventions))
 
     predicted = said({pair.prediction_labels for pair in pairs})
     reference = said({pair.reference_labels for pair in pairs})
@@ -307,12 +320,36 @@ def _examine(
 
     with ThreadPoolExecutor(2) as pool:  # reading inflates outside Python's lock
         findings = list(pool.map(lambda pair: examine_pair(pair, options.regions), pairs))
+    contradictions = [text for found in findings for text in found.contradictions]
+    if len(options.regions) > 1 and not contradictions:
+        contradictions = _cohort_contradictions(pairs, findings)
     problems = {
         pair.case_id: found.problems
         for pair, found in zip(pairs, findings, strict=True)
         if found.problems
     }
-    return problems, [text for found in findings for text in found.contradictions]
+    return problems, contradictions
+
+
+def _cohort_contradictions(pairs: Sequence[Pair], findings: Sequence["Findings"]) -> list[str]:
+    """Return what all references, or all predictions, together say against their meaning."""
+    from datamodules.label_values import misread
+
+    sentences = []
+    for side, option in (("reference", "labels"), ("prediction", "prediction_labels")):
+        labels = {
+            str(getattr(pair, side)): (
+                getattr(pair, f"{side}_labels"),
+                found.values.get(option, ()),
+            )
+            for pair, found in zip(pairs, findings, strict=True)
+        }
+        problems = misread(labels, f"--{option}")
+        if problems:
+            first, sentence = next(iter(problems.items()))
+            others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            sentences.append(f"{first}{others}: {sentence}.")
+    return sentences
 
 
 def _score(

@@ -17,7 +17,7 @@ from studies.stages import Plan
 # Options of a training that its tests need too; what else they need its checkpoint knows.
 PLACES = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
-    *("data.root", "data.layout", "data.cache_dir", "data.num_workers"),
+    *("data.root", "data.layout", "data.labels", "data.cache_dir", "data.num_workers"),
 )
 
 

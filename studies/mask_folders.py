@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from datamodules.described import read_convention
+from datamodules.conventions import CONVENTIONS
 from datamodules.label_map import looks_like_labels
 from datamodules.layouts import (
-    CANONICAL,
-    LAYOUTS,
-    MSD,
     NIFTI,
     PROBABILITIES,
     CaseFiles,
@@ -25,11 +20,6 @@ from datamodules.layouts import (
 from datamodules.reading import read_volume
 from errors import InputError
 
-CONVENTIONS: Mapping[str, LabelConvention] = {
-    **{name: years.convention for name, years in LAYOUTS.items()},
-    "msd": MSD,
-    "canonical": CANONICAL,
-}
 # A name that ends so may be an image of a study or a time point's mask: the content decides.
 _SEQUENCE = re.compile(r"[_-](t1|t1ce|t1gd|t1n|t1c|t1w|t2|t2w|t2f|flair|\d{4})$", re.IGNORECASE)
 _PROBABILITIES = re.compile(rf"{PROBABILITIES}$", re.IGNORECASE)
@@ -170,37 +160,6 @@ def _holds_labels(path: Path) -> bool:
         return looks_like_labels(read_volume(path).array)
     except InputError:
         return True
-
-
-def named_convention(words: str, option: str) -> LabelConvention:
-    """Return the meaning of label values by name or from a YAML file.
-
-    Args:
-        words: a name such as brats2021, or a file with necrosis, oedema, enhancing and, for values
-            that count as background, background.
-        option: of the command line, for messages.
-
-    Raises:
-        InputError: if there is no such name or file, or the file does not tell.
-    """
-    if words in CONVENTIONS:
-        return CONVENTIONS[words]
-    path = Path(words).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"--{option} {words} is neither a file nor one of {', '.join(CONVENTIONS)}: give one "
-            "of these, or a YAML file with necrosis, oedema and enhancing."
-        )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(
-            f"--{option} {path} cannot be read as YAML ({' '.join(str(error).split())})."
-        ) from error
-    described = content if isinstance(content, dict) else {}
-    if "labels" not in described:  # of a file that describes a whole layout, one key
-        described = {"labels": described}
-    return read_convention({"name": path.stem, **described}, path)
 
 
 def pair_up(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.grids import aligned, difference, onto_grid
-from datamodules.integrity import contradicts
 from datamodules.label_map import small_labels
+from datamodules.label_values import contradicts
 from datamodules.layouts import REGIONS
 from datamodules.reading import Volume, read_volume
 from errors import InputError
@@ -25,10 +25,12 @@ class Findings:
     Args:
         problems: of these files; other pairs are not concerned.
         contradictions: of the values with their meaning: who reads one file wrongly reads all so.
+        values: other than 0, by the option that says what they mean.
     """
 
     problems: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
+    values: dict[str, set[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ def examine_pair(pair: Pair, regions: Sequence[str] = REGIONS) -> Findings:
             continue
         volumes.append(volume)
         values = {int(value) for value in np.flatnonzero(np.bincount(labels.ravel("K")))}
-        contradiction = contradicts(convention, values - {0})
+        findings.values[option] = values - {0}
+        contradiction = contradicts(convention, values - {0}, f"--{option}")
         if contradiction:
-            words = contradiction.replace("data.layout", f"--{option}")
-            findings.contradictions.append(f"{path}: {words}.")
+            findings.contradictions.append(f"{path}: {contradiction}.")
     if len(volumes) == 2:
         findings.problems.extend(_grids_differ(pair, *volumes))
         if pair.probabilities is not None:

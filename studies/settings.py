@@ -149,7 +149,7 @@ def _holds(file: str, path: str) -> bool:
     """Whether a configuration file has a key, ``init_args`` left out."""
     try:
         content = yaml.safe_load(find_config(file).read_text())
-    except (InputError, OSError, yaml.YAMLError):
+    except (InputError, OSError, ValueError, yaml.YAMLError):
         return False
     return _has(content, path.split("."))
 

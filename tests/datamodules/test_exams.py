@@ -119,7 +119,7 @@ def test_a_label_convention_by_name(tmp_path):
     touch(tmp_path / "P1", "t1.nii.gz", "t2.nii.gz")
     assert find_exams(tmp_path, "brats2021")[0].convention.enhancing == 4
     assert find_exams(tmp_path)[0].convention.values == {0, 1, 2, 3}
-    with pytest.raises(InputError, match="labels 'brats1066' is unknown"):
+    with pytest.raises(InputError, match="labels brats1066 is neither a file nor one of brats2017"):
         find_exams(tmp_path, "brats1066")
 
 

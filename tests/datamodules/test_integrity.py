@@ -6,8 +6,10 @@ import pytest
 from tiny_patients import LPS, SHAPE, make_volumes, save
 
 from datamodules.check_command import main
-from datamodules.integrity import contradicts, examine
+from datamodules.integrity import examine
+from datamodules.label_values import contradicts
 from datamodules.layouts import BRATS_3, BRATS_4, MSD, find_cases
+from errors import InputError
 
 
 def rewrite(path, change, affine=LPS):
@@ -145,6 +147,88 @@ def test_check_lists_every_bad_case_once_and_exits_1(cohort, write_case, capsys)
         (line,) = [line for line in out.splitlines() if f" {case_id} " in line and "bad" in line]
         assert what in line
     assert "4 of them bad" in out
+
+
+NEW = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
+
+
+def write_new(root, name, count, change):
+    """Cases named as since 2023, whose label 1, 2, 3 is changed by a table of values."""
+    for seed in range(count):
+        images, label = make_volumes(seed, enhancing=3)
+        case_id = f"{name}-{seed:05d}-000"
+        for modality, array in images.items():
+            save(array, root / f"{case_id}-{NEW[modality]}.nii.gz")
+        save(np.array(change, np.uint8)[label], root / f"{case_id}-seg.nii.gz")
+
+
+def check(capsys, root, *words):
+    code = main(["--data.root", str(root), *map(str, words)])
+    return code, capsys.readouterr().out
+
+
+def test_check_prints_what_pediatric_labels_are_read_as(tmp_path, capsys):
+    write_new(tmp_path, "BraTS-PED", 2, [0, 2, 4, 1])
+    code, said = check(capsys, tmp_path)
+    assert code == 0
+    assert "labels read as brats-ped (necrosis 2 3, oedema 4, enhancing 1)" in said
+    with pytest.raises(InputError, match="is named as brats-ped"):
+        main(["--data.root", str(tmp_path), "--data.layout", "brats2023"])
+
+
+def test_pediatric_labels_of_2023_are_asked_for_and_the_advice_works(tmp_path, capsys):
+    write_new(tmp_path, "BraTS-PED", 2, [0, 1, 2, 3])
+    code, said = check(capsys, tmp_path)
+    assert code == 1
+    assert "give data.labels as brats2023-ped (" in said
+    code, said = check(capsys, tmp_path, "--data.labels", "brats2023-ped")
+    assert code == 0
+    assert "labels read as brats2023-ped (necrosis 1, oedema 2, enhancing 3)" in said
+
+
+def relabel(cohort, change):
+    for path in cohort.rglob("*_seg.nii.gz"):
+        rewrite(path, change)
+
+
+def test_a_copy_with_other_values_is_told_and_the_advice_works(cohort, capsys):
+    relabel(cohort, lambda array: np.where(array == 4, 3, array).astype(np.uint8))
+    code, said = check(capsys, cohort)
+    assert code == 1
+    assert "(they fit brats2023 (necrosis 1, oedema 2, enhancing 3, background 4)" in said
+    assert "data.labels says which" in said
+    for name in ("brats2023", "msd"):
+        code, said = check(capsys, cohort, "--data.labels", name)
+        assert (code, f"labels read as {name} (" in said) == (0, True)
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_of_the_whole_tumour_are_bad_until_they_are_called_so(
+    cohort, tmp_path, capsys, value
+):
+    relabel(cohort, lambda array: ((array > 0) * value).astype(np.uint8))
+    code, said = check(capsys, cohort)
+    assert code == 1
+    assert f"YAML file with whole: {value}" in said
+    assert "6 of them bad" in said
+    (tmp_path / "whole.yaml").write_text(f"whole: {value}\n")
+    code, said = check(capsys, cohort, "--data.labels", tmp_path / "whole.yaml")
+    assert (code, f"labels read as whole (whole tumour {value})" in said) == (0, True)
+
+
+def test_one_mask_of_the_whole_tumour_is_a_notice(cohort, capsys):
+    rewrite(next(cohort.rglob("*00003_seg.nii.gz")), lambda array: (array > 0).astype(np.uint8))
+    code, said = check(capsys, cohort)
+    assert code == 0
+    (line,) = [line for line in said.splitlines() if "BraTS2021_00003" in line]
+    assert "notice" in line
+    assert "only 1 (necrosis)" in line
+
+
+def test_a_label_of_channels_is_no_label_map(cohort, capsys):
+    path = next(cohort.rglob("*00003_seg.nii.gz"))
+    rewrite(path, lambda array: np.stack([array == v for v in (1, 2, 4)], -1).astype(np.uint8))
+    assert "not a channel for each region" in check(capsys, cohort)[1]
 
 
 def test_real_cases_are_sound(real_data):

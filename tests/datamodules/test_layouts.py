@@ -39,6 +39,12 @@ def touch(root, *names):
         ("brats2021", "", "BraTS2021_00006", "_", OLD, ".nii.gz", "BraTS2021_00006", 4),
         ("brats2023", "", "BraTS-GLI-00001-001", "-", NEW, ".nii.gz", "BraTS-GLI-00001", 3),
         ("brats2024", "a/b/", "BraTS-GLI-02062-100", "-", NEW, ".nii.gz", "BraTS-GLI-02062", 3),
+        ("brats2023", "", "BraTS-SSA-00002-000", "-", NEW, ".nii.gz", "BraTS-SSA-00002", 3),
+        ("brats-men", "", "BraTS-MEN-00004-001", "-", NEW, ".nii.gz", "BraTS-MEN-00004", 3),
+        ("brats-met", "", "BraTS-MET-00086-100", "-", NEW, ".nii.gz", "BraTS-MET-00086", 3),
+        ("brats-goat", "", "BraTS-GoAT-00000", "-", NEW, ".nii.gz", "BraTS-GoAT-00000", 3),
+        ("brats-ped", "", "BraTS-PED-00001-000", "-", NEW, ".nii.gz", "BraTS-PED-00001", 1),
+        ("brats-ped", "", "brats-ped-00001-000", "-", NEW, ".nii.gz", "brats-ped-00001", 1),
     ],
 )
 def test_every_year_is_recognised(
@@ -95,6 +101,73 @@ def test_unknown_mixed_and_ambiguous_names_are_refused_in_one_sentence(tmp_path,
     with pytest.raises(InputError, match=message) as error:
         find_cases(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "fitting"),
+    [("brats2023", "brats-ped or brats2023-ped or brats2024-ped"), ("brats-met", "brats-ped")],
+)
+def test_a_layout_that_contradicts_the_names_is_refused_and_those_it_names_fit(
+    tmp_path, given, fitting
+):
+    touch(tmp_path, *[f"BraTS-PED-00001-000-{s}.nii.gz" for s in NEW])
+    with pytest.raises(InputError, match=f"give {fitting}.* or leave data.layout unset") as error:
+        find_cases(tmp_path, given)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=f"give {fitting}"):
+        single_case({m: tmp_path / f"BraTS-PED-00001-000-{s}.nii.gz" for m, s in CHANGED}, given)
+    for layout in ("brats-ped", "brats2023-ped", "brats2024-ped", None):
+        assert find_cases(tmp_path, layout)[0].patient_id == "BraTS-PED-00001"
+    assert find_cases(tmp_path, "brats2023-ped")[0].convention.enhancing == 3
+    assert find_cases(tmp_path, labels="brats2023")[0].convention.enhancing == 3
+
+
+CHANGED = [("t1", "t1n"), ("t1ce", "t1c"), ("t2", "t2w"), ("flair", "t2f")]
+
+
+def test_a_layout_that_names_otherwise_says_which_one_fits(tmp_path):
+    touch(tmp_path, *[f"BraTS2021_00001_{s}.nii.gz" for s in OLD])
+    with pytest.raises(InputError, match=r"but as brats2021: leave data\.layout unset"):
+        find_cases(tmp_path, "brats2023")
+    (case,) = find_cases(tmp_path, labels="brats2023")
+    assert (case.layout, case.convention.enhancing) == ("brats2021", 3)
+
+
+def test_challenges_of_one_meaning_may_lie_together_and_others_not(tmp_path):
+    for case_id in ("BraTS-GLI-00001-000", "BraTS-MEN-00001-000", "BraTS-MET-00001-000"):
+        touch(tmp_path, *[f"{case_id}-{s}.nii.gz" for s in NEW])
+    assert len(find_cases(tmp_path)) == 3
+    touch(tmp_path, *[f"BraTS-PED-00001-000-{s}.nii.gz" for s in NEW])
+    with pytest.raises(InputError, match="mixes layouts"):
+        find_cases(tmp_path)
+
+
+def test_the_target_volumes_of_radiotherapy_are_refused_by_name(tmp_path):
+    touch(tmp_path, "BraTS-MEN-RT-0002-1_t1c.nii.gz", "BraTS-MEN-RT-0002-1_gtv.nii.gz")
+    with pytest.raises(InputError, match="BraTS-MEN-RT, which has one image") as error:
+        find_cases(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "layout", "enhancing"),
+    [
+        ("BraTS-PED-00001-000", "brats-ped", 1),
+        ("BraTS-MEN-00001-000", "brats-men", 3),
+        ("BraTS-MET-00001-000", "brats-met", 3),
+        ("BraTS-GoAT-00001", "brats-goat", 3),
+        ("BraTS-SSA-00001-000", "brats2023", 3),
+    ],
+)
+def test_a_single_patient_is_written_in_the_values_of_its_challenge(
+    tmp_path, case_id, layout, enhancing
+):
+    images = {m: tmp_path / f"{case_id}-{s}.nii.gz" for m, s in CHANGED}
+    touch(tmp_path, *[path.name for path in images.values()])
+    case = single_case(images)
+    assert (case.case_id, case.layout) == (case_id, layout)
+    assert case.convention.enhancing == enhancing
+    assert single_case(images, labels="msd").convention == MSD
 
 
 def test_a_given_layout_frees_the_case_name_and_an_unknown_one_is_refused(tmp_path):

@@ -1,12 +1,10 @@
 """What a layout may call the masks that are written."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from datamodules.layouts import find_cases
-from datamodules.prediction_names import check_name, check_pattern
+from datamodules.prediction_names import check_name, pattern_fault
 from errors import InputError
 
 IMAGES = {
@@ -68,7 +66,7 @@ def test_a_pattern_that_names_no_mask_of_its_own_is_refused_when_the_layout_is_r
 
 @pytest.mark.parametrize("pattern", ["{case}.nii", "{case}/{case} auto.nii.gz", "a/{case}.nii.gz"])
 def test_other_names_are_taken(pattern):
-    assert check_pattern({"images": IMAGES, "prediction": pattern}, Path("ward.yaml")) == pattern
+    assert pattern_fault(pattern, ["{case}/{case}_T1.nii.gz"]) == ""
     name = pattern.replace("{case}", "p 1")
     assert check_name(name, "p 1", "ward") == name
 

@@ -179,3 +179,32 @@ def test_the_advice_after_a_full_disk_is_never_refused(folders, monkeypatch, cap
         assert json.loads((out / "evaluation.json").read_text())["rule"] == "brats"
         assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"brats"}
     assert evaluate(folders, *words) == 0
+
+
+def whole_masks(folder, side):
+    for path in (folder / side).rglob("*.nii.gz"):
+        write(path, (np.asarray(nib.load(path).dataobj) > 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("side", "option"), [("references", "labels"), ("predictions", "prediction_labels")]
+)
+def test_masks_of_the_whole_tumour_are_not_scored_as_core_and_the_advice_works(
+    folders, capsys, side, option
+):
+    whole_masks(folders, side)
+    assert evaluate(folders) == 2
+    said = capsys.readouterr().err
+    assert f"give --{option} a YAML file with whole: 1" in said
+    assert "--regions WT" in said
+    assert evaluate(folders, "--regions", "WT") == 0
+    (folders / "whole.yaml").write_text("whole: 1\n")
+    words = (f"--{option}", folders / "whole.yaml", "--out", folders / "second")
+    assert evaluate(folders, *words, "--regions", "WT,TC") == 2
+    assert (
+        "whole (whole tumour 1), which tells WT alone; give --regions WT" in capsys.readouterr().err
+    )
+    assert evaluate(folders, *words) == 0
+    columns = rows_of(folders / "second" / "per_case.csv")[0]
+    assert "dice/WT" in columns
+    assert "dice/TC" not in columns
