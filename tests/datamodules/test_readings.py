@@ -1,16 +1,18 @@
 """Patients as strangers store them: read as they are meant, or refused with advice that works."""
 
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from tiny_patients import LPS, SHAPE, make_volumes, save
 
+from datamodules.brats import BraTSPatchDataModule
 from datamodules.cache import prepare_cases, prepare_cohort
 from datamodules.check_command import main
 from datamodules.integrity import examine
-from datamodules.layouts import MODALITIES, find_cases
+from datamodules.layouts import MODALITIES, ImageFile, find_cases, single_case
 from datamodules.left_out import left_out
 from errors import InputError
 
@@ -293,3 +295,40 @@ def _refusing(folder):
         return real(path)
 
     return scan
+
+
+def test_one_file_or_channel_given_for_two_modalities_is_found(tmp_path):
+    write(tmp_path)
+    files = {m: file(tmp_path, "t1" if m == "t1ce" else m) for m in MODALITIES}
+    assert "t1 and t1ce hold the same image" in "; ".join(examine(single_case(files)).problems)
+    save(np.stack([IMAGES[m] for m in MODALITIES], -1), tmp_path / "all.nii.gz")
+    channels = {"t1": 0, "t1ce": 1, "t2": 2, "flair": 2}
+    (case,) = find_cases(tmp_path)
+    images = {m: ImageFile(tmp_path / "all.nii.gz", channel) for m, channel in channels.items()}
+    problems = examine(replace(case, images=images)).problems
+    assert problems == ["t2 and flair hold the same image: give each modality its own file"]
+
+
+def test_fit_names_the_images_of_no_case(tmp_path):
+    write(tmp_path / "data")
+    save(IMAGES["t1"], tmp_path / "data" / "Patient 2" / "T1.nii.gz")
+    data = BraTSPatchDataModule(root=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    assert list(data.cases) == [CASE]
+    assert "1 NIfTI file belongs to no case and is left out: Patient 2/T1.nii.gz" in data.notices
+
+
+def test_two_files_of_one_channel_or_label_are_not_chosen_between(tmp_path):
+    for name in ("imagesTr/a_0000.nii.gz", "imagesTr/a_0000.nii", "labelsTr/a.nii"):
+        save(IMAGES["t1"], tmp_path / name)
+    (tmp_path / "dataset.json").write_text(
+        '{"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}, "labels": '
+        '{"background": 0, "necrosis": 1, "edema": 2, "enhancing": 3}}'
+    )
+    with pytest.raises(InputError, match=r"a_0000 has two files"):
+        find_cases(tmp_path)
+    (tmp_path / "imagesTr/a_0000.nii").unlink()
+    (case,) = find_cases(tmp_path)
+    assert case.label == tmp_path / "labelsTr" / "a.nii"  # compressed otherwise than the image
+    save(LABEL, tmp_path / "labelsTr/a.nii.gz")
+    with pytest.raises(InputError, match=r"a has two files"):
+        find_cases(tmp_path)

@@ -1,5 +1,6 @@
 """Exams to registered patients: files, labels, repeats, failures, the `prepare` command."""
 
+import gzip
 import json
 import re
 import shutil
@@ -238,6 +239,38 @@ def test_a_label_that_fits_no_grid_or_two_is_refused(exam):
     shutil.copy(file(exam, "t2"), file(exam, "t1"))
     shutil.copy(file(exam, "t2"), file(exam, "seg"))
     assert "t1 and t2 share the grid of the label" in attempt(exam)
+
+
+@pytest.mark.parametrize("copy", ["same", "floats in another order"])
+def test_one_image_given_as_two_sequences_is_refused_before_registration(exam, copy, monkeypatch):
+    monkeypatch.setattr("datamodules.registration_patient.align", lambda *_: pytest.fail("aligned"))
+    shutil.copy(file(exam, "t1"), file(exam, "t1ce"))
+    if copy != "same":
+        image = nib.as_closest_canonical(nib.load(file(exam, "t1")))
+        floats = np.asanyarray(image.dataobj).astype(np.float32)
+        nib.save(nib.Nifti1Image(floats[::-1, :, ::-1], turned(image, floats)), file(exam, "t1ce"))
+    assert "t1 and t1ce hold the same image: give each modality its own file" in attempt(exam)
+
+
+def turned(image, array) -> np.ndarray:
+    """The affine of the same voxels with the first and the last axis turned over."""
+    back = np.diag([-1.0, 1.0, -1.0, 1.0])
+    back[[0, 2], 3] = np.array(array.shape)[[0, 2]] - 1
+    return image.affine @ back
+
+
+def test_headers_are_read_by_content_and_files_may_vanish(exam, monkeypatch):
+    from datamodules.registration_patient import exam_problems
+
+    for kind in ("t1", "seg"):  # one plain under the name of the other, as some tools write
+        file(exam, kind).write_bytes(gzip.decompress(file(exam, kind).read_bytes()))
+    (found,) = find_exams(exam.parent)
+    assert exam_problems(found, "error") == []
+    monkeypatch.setattr("datamodules.registration_cohort.exam_problems", lambda *_: [])
+    file(exam, "flair").unlink()
+    cases, problems = register_cohort([found], exam.parent.parent / "out", progress=False)
+    assert not cases
+    assert "flair.nii.gz cannot be read (No such file or directory)" in problems["P1"]
 
 
 def test_a_folder_of_somebody_else_is_not_overwritten(exam):
