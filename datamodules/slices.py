@@ -28,7 +28,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     cache. Raw exams are registered to T2 on the fly.
 
     Args:
-        root: Folder that `lightning prepare` wrote, of a BraTS cohort, or of raw exams, BIDS or not.
+        root: Folder that `lightning prepare` wrote, of a BraTS cohort, or of raw exams (BIDS too).
         source: What `root` holds; auto: by its names.
         layout: Name of a BraTS layout or a YAML file that describes one; unset: by the file names.
         labels: Label convention of exams: a BraTS year or msd; unset: 1 necrosis, 2 oedema,
