@@ -23,6 +23,7 @@ from datamodules.preparation import Missing
 from errors import InputError
 
 Source = Literal["auto", "brats", "registered", "exams"]
+ONE_GRID = "its images and its label lie on one grid and are taken as registered"
 Found = tuple[list[CaseFiles], dict[str, str]]
 
 
@@ -75,8 +76,13 @@ class SliceSources:
         from datamodules.exams import sort_exams
 
         exams, ambiguous = sort_exams(root, self.labels)
-        found, problems = self._register(exams, _digest(str(root.resolve())))
-        return found, {**problems, **ambiguous}
+        # Nothing tells which of them a label was drawn on where all share its grid, and nothing
+        # needs to: collections are published registered.
+        together = [exam for exam in exams if exam.label is not None and _lies_together(exam)]
+        others = [exam for exam in exams if exam not in together]
+        found, problems = self._register(others, _digest(str(root.resolve())))
+        found += [on_t2(replace(exam, notices=(*exam.notices, ONE_GRID))) for exam in together]
+        return sorted(found, key=lambda case: case.case_id), {**problems, **ambiguous}
 
     def of_images(self, images: Mapping[str, str]) -> Found:
         """One patient: as the files lie where they share a grid, registered otherwise."""
@@ -153,6 +159,12 @@ def on_one_grid(images: Mapping[str, str]) -> bool:
         return all(same_grid(other, first) for other in others)
     except InputError:
         return False  # a later reading of the whole files says what is wrong
+
+
+def _lies_together(exam: CaseFiles) -> bool:
+    """Whether the four images and the label of an exam lie on one grid already."""
+    images = {modality: str(image.path) for modality, image in exam.images.items()}
+    return on_one_grid(images) and on_one_grid({**images, "t1": str(exam.label)})
 
 
 def on_t2(case: CaseFiles) -> CaseFiles:

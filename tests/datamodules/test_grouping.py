@@ -130,6 +130,14 @@ def module(bids, tmp_path_factory):
     return make
 
 
+def test_labelled_exams_on_one_grid_are_taken_as_they_lie(module):
+    data = module(RegisteredSliceDataModule, layout=None)
+    data.setup("fit")
+    assert len(data.cases) == 12
+    assert all(any("taken as registered" in n for n in c.notices) for c in data.cases.values())
+    assert len({case.patient_id for case in data.cases.values()}) == 6
+
+
 @pytest.mark.parametrize("kind", [BraTSPatchDataModule, RegisteredSliceDataModule])
 @pytest.mark.parametrize("split", [{}, {"protocol": "paper"}, {"n_folds": 3, "fold": 1}])
 def test_no_person_is_on_both_sides(module, kind, split):
