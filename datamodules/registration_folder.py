@@ -15,6 +15,7 @@ from datamodules.reading import read_volume
 from datamodules.registration_scan import to_sitk
 from errors import InputError
 from files import write_atomically
+from outputs import Outputs
 
 REGISTERED = "registered"
 REPORT = "registration.json"
@@ -159,4 +160,5 @@ def write_nifti(image: Any, path: Path) -> None:
 
 def accept(folder: Path, report: dict[str, Any]) -> None:
     """Record that a person has accepted a flagged registration."""
-    write_atomically(folder / REPORT, json.dumps({**report, "accepted": True}, indent=1) + "\n")
+    text = json.dumps({**report, "accepted": True}, indent=1) + "\n"
+    Outputs(folder, "--out").write(REPORT, text)
