@@ -131,8 +131,12 @@ class Outputs:
 
     def remove(self, name: str) -> None:
         """Remove a file if this program wrote it and it was not changed since."""
-        if _digest(self.folder / name) in self.listed().get(name, set()):
+        if self.is_own(name):
             (self.folder / name).unlink(missing_ok=True)
+
+    def is_own(self, name: str) -> bool:
+        """Whether this program wrote a file as it is now."""
+        return _digest(self.folder / name) in self.listed().get(name, set())
 
     def listed(self) -> dict[str, set[str]]:
         """Return the digests of all that was ever written into the folder, by name."""
@@ -291,7 +295,7 @@ def _digest(file: Path) -> str | None:
     try:
         with file.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise InputError(

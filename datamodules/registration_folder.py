@@ -16,6 +16,7 @@ from datamodules.reading import read_volume
 from datamodules.registration_scan import to_sitk
 from errors import InputError
 from files import write_atomically
+from outputs import Outputs
 
 REGISTERED = "registered"
 REPORT = "registration.json"
@@ -176,4 +177,4 @@ def rename(folder: Path, report: dict[str, Any], exam: CaseFiles) -> dict[str, A
 
 
 def _rewrite(folder: Path, report: dict[str, Any]) -> None:
-    write_atomically(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    Outputs(folder, "--out").write(REPORT, json.dumps(report, indent=1) + "\n")

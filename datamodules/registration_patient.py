@@ -23,8 +23,10 @@ from datamodules.registration_scan import Scan, header_problem, read_scan, to_si
 from datamodules.registration_sheet import draw_sheet
 from datamodules.sameness import same_images
 from errors import InputError
+from outputs import LEDGER, Outputs, unused
 
 Array = npt.NDArray[Any]
+REPLACED = ".replaced"  # folder of earlier results that the user had changed
 
 
 def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
@@ -85,7 +87,8 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
 
     Args:
         exam: Images, and perhaps a label, of one patient.
-        out: The patient's folder; one that an earlier run wrote is replaced.
+        out: The patient's folder; one that an earlier run wrote is replaced, and kept in
+            `REPLACED` beside it where a file in it was changed by hand since.
         missing: "error" or "zero", recorded.
         threads: Modalities registered side by side.
 
@@ -103,12 +106,24 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
     temporary.mkdir()
     try:
         _write(exam, temporary, sources, threads)
+        Outputs(temporary, "--out").adopt(sorted(path.name for path in temporary.iterdir()))
         if out.exists():
-            os.rename(out, temporary / "replaced")
+            _clear(out)
         os.rename(temporary, out)
-        shutil.rmtree(out / "replaced", ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier run wrote of a patient; keep it where anything was changed since."""
+    outputs = Outputs(out, "--out")
+    names = [str(file.relative_to(out)) for file in out.rglob("*") if not file.is_dir()]
+    if all(outputs.is_own(name) for name in names if name != LEDGER):
+        shutil.rmtree(out)
+        return
+    kept = unused(str(out.parent / REPLACED / out.name))
+    kept.parent.mkdir(exist_ok=True)
+    out.rename(kept)
 
 
 def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: int) -> None:

@@ -91,11 +91,6 @@ def write_report(
         raise InputError(f"--out {page} is no page: expected a name that ends in .html.")
     check_writable(page.parent, f"--out {page}", "file")
     if folders:
-        claim(folders[0])
-    outputs = Outputs(page.parent, "--out")
-    if not settled:
-        outputs.check([page.name])
-    if folders:
         given: dict[str, Any] = {"reference": reference} if reference else {}
         scores, beside, remarks = benchmark_systems(folders[0], **given)
         title, tables = str(scores.plan["name"]), make_tables(scores, **given)
@@ -106,6 +101,11 @@ def write_report(
         tested = [find_tested(str(source), runs_dir) for source in sources]
         beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
         title = _title(list(beside.systems))
+    if folders:
+        claim(folders[0])
+    outputs = Outputs(page.parent, "--out")
+    if not settled:
+        outputs.check([page.name])
     report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
     text = _within_limit(report)
     try:

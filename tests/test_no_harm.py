@@ -240,3 +240,36 @@ def test_a_results_dir_of_another_test_is_refused(trained, tmp_path, capsys):
     assert (tmp_path / "mine" / "calibration.csv").read_text() == "mine"
     assert (tmp_path / "scores" / "per_case.csv").read_bytes() == table
     assert json.loads((tmp_path / "scores" / "test.json").read_text())["rule"] == "brats"
+
+
+def test_prepare_writes_no_folder_among_the_exams(tmp_path, capsys):
+    write_patient(tmp_path / "exams" / "p1", "p1", 9, labelled=False)
+    before = sums(tmp_path)
+    for out in ("exams", "exams/p1", "exams/registered"):
+        words = ["--data.root", str(tmp_path / "exams"), "--out", str(tmp_path / out)]
+        assert cli.main(["prepare", *words]) == 2
+        assert "which holds the patients" in capsys.readouterr().err
+    assert sums(tmp_path) == before
+
+
+def test_evaluate_keeps_files_of_the_user_in_the_folder_of_the_masks(tmp_path, capsys):
+    for name in ("predictions", "references"):
+        save(make_volumes(3)[1], tmp_path / name / "BraTS2021_00003_seg.nii.gz")
+    folders = [str(tmp_path / name) for name in ("predictions", "references")]
+    words = ["evaluate", "--predictions", folders[0], "--references", folders[1]]
+    for name in ("unscored.csv", "calibration.csv", "per_case.partial.csv"):
+        file = tmp_path / "predictions" / name
+        file.write_text("mine")
+        for extra in ((), ("--overwrite",)):
+            assert cli.main([*words, *extra]) == 2
+            assert f"{name} that this program did not write" in capsys.readouterr().err
+        assert file.read_text() == "mine"
+        file.unlink()
+    assert cli.main(words) == 0
+    table = tmp_path / "predictions" / "per_case.csv"
+    table.write_text("annotated")
+    assert cli.main(words) == 2
+    assert "per_case.csv that was changed after" in capsys.readouterr().err
+    assert cli.main([*words, "--overwrite"]) == 0  # the advice
+    (kept,) = (tmp_path / "predictions").glob("per_case.csv.replaced-*")
+    assert kept.read_text() == "annotated"

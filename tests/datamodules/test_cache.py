@@ -1,6 +1,8 @@
+import errno
 import json
 import multiprocessing
 import os
+import stat
 from dataclasses import asdict
 
 import nibabel as nib
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_patients import LPS, SHAPE, make_volumes, save
 
-from datamodules.cache import prepare_cases, prepare_cohort
+from datamodules.cache import exclusively, prepare_cases, prepare_cohort
 from datamodules.geometry import Geometry
 from datamodules.intensity import BACKGROUND, normalise
 from datamodules.layouts import MODALITIES, find_cases
@@ -237,3 +239,36 @@ def test_real_cases_are_prepared_and_return(tmp_path, real_data):
         assert np.abs([m[brain].std() - 1 for m in image]).max() < 0.05
         assert np.abs(image).max() < 8
         np.testing.assert_array_equal(case.to_native(case.mask()) > 0.5, case.native_regions())
+
+
+def test_a_cache_can_be_read_by_every_user_and_written_by_those_who_may(tmp_path, cohort):
+    before = os.umask(0o022)
+    try:
+        cases, _ = prepare_cohort(find_cases(cohort), tmp_path / "cache", 2.0, progress=False)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "cache").rglob("*"):
+        expected = 0o755 if path.is_dir() else 0o666 if path.suffix == ".lock" else 0o644
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+    assert cases
+
+
+def test_what_is_complete_is_read_without_a_lock_and_what_is_not_is_refused(
+    tmp_path, cohort, monkeypatch
+):
+    cases = find_cases(cohort)
+    prepare_cohort(cases[:3], tmp_path / "cache", 2.0, progress=False)
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("datamodules.cache.shared_lock", denied)
+    prepared, problems = prepare_cohort(cases[:3], tmp_path / "cache", 2.0, progress=False)
+    assert (len(prepared), problems) == (3, {})
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied: .*give another"):
+        prepare_cohort(cases, tmp_path / "cache", 2.0, progress=False)
+    folder = tmp_path / "cache" / "phantoms" / "v7"
+    with exclusively(folder) as done:
+        assert not done.exists()
+    with pytest.raises(InputError, match="cannot be written"), exclusively(folder):
+        denied(folder)

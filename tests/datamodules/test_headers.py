@@ -13,7 +13,7 @@ from datamodules.exams import sort_exams
 from datamodules.headers import blanked, image_like, is_synthetic, without_text
 from datamodules.layouts import MODALITIES, find_cases
 from datamodules.prepared import PreparedCase
-from datamodules.registration_folder import labels_on_modality, registered_case
+from datamodules.registration_folder import labels_on_modality, registered_case, sort_registered
 from datamodules.registration_patient import register_patient
 
 NAME = b"Erika Mustermann"
@@ -150,5 +150,13 @@ def test_a_registered_exam_says_nothing(tmp_path):
     report = json.loads((out / "registration.json").read_text())
     case = registered_case(out, report)
     assert set(case.images) == set(MODALITIES)
+    (out / "notes.txt").write_text("mine")  # a folder in which the user works is kept
+    register_patient(exam, out, "error", 2)
+    (kept,) = (out.parent / ".replaced").iterdir()
+    assert (kept / "notes.txt").read_text() == "mine"
+    register_patient(exam, out, "error", 2)
+    assert list((out.parent / ".replaced").iterdir()) == [kept]
+    found, flagged = sort_registered(out.parent)
+    assert [*(one.case_id for one in found), *flagged] == ["p1"]
     labels_on_modality(case.label, out, "flair", tmp_path / "on_flair.nii.gz")
     says_nothing(tmp_path / "on_flair.nii.gz")

@@ -199,3 +199,10 @@ def test_folder_with_other_content_is_refused(cohort, tmp_path):
     with pytest.raises(InputError, match=r"holds other content \(BraTS2021_9000"):
         generate_cohort(cohort, 3, seed=3, spacing=COARSE)  # fewer than it holds
     assert contents(tmp_path) == {"thesis.docx": b"mine"}
+
+
+def test_a_note_of_the_user_is_not_written_over(tmp_path):
+    (tmp_path / "SYNTHETIC.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"SYNTHETIC\.txt is not what this program writes there"):
+        generate_cohort(tmp_path, 1, spacing=5.0, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["SYNTHETIC.txt"]

@@ -85,7 +85,14 @@ def test_another_rule_and_postprocessing_lie_one_in_the_other():
     assert folder_of(model=model) == "postprocessing-on/rule-nan"
 
 
-def predicting(folder, checkpoint=b"one", data=None, **changed):
+def predicting(
+    folder,
+    checkpoint=b"one",
+    data=None,
+    kind="datamodules.BraTSPatchDataModule",
+    output="predictions",
+    **changed,
+):
     """Return a prediction into a folder, before anything was loaded."""
     run = Run("fusion", "f0", folder / "runs" / "fusion" / "f0")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -96,9 +103,9 @@ def predicting(folder, checkpoint=b"one", data=None, **changed):
     )
     settings = {"root": "exams", "images": None, "spacing": 1.0, "batch_size": 2, **(data or {})}
     given = {"tta": "none", "postprocessing": "as_trained", "overwrite": False, **changed}
-    kind = Namespace(class_path="datamodules.BraTSPatchDataModule", init_args=Namespace(settings))
+    of_patients = Namespace(class_path=kind, init_args=Namespace(settings))
     arguments = Namespace(
-        output="predictions", data=kind, trainer=Namespace(precision=None, logger=None), **given
+        output=output, data=of_patients, trainer=Namespace(precision=None, logger=None), **given
     )
     application = Application("predict", recalled, arguments)
     application.prepare(arguments)
@@ -155,3 +162,22 @@ def test_an_output_that_cannot_be_written_is_refused_as_that(tmp_path, monkeypat
     Path("predictions").touch()
     with pytest.raises(InputError, match=r"^--output predictions cannot be written"):
         predicting(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["BraTSPatchDataModule", "RegisteredSliceDataModule"])
+def test_predictions_never_lie_among_the_patients_whatever_the_study(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    images = {}
+    for name in ("t1", "t1ce", "t2", "flair"):
+        images[name] = str(tmp_path / "ward" / "p1" / f"p1_{name}.nii.gz")
+        Path(images[name]).parent.mkdir(parents=True, exist_ok=True)
+        Path(images[name]).touch()
+    kind = f"datamodules.{kind}"
+    for output in ("ward/p1", "ward", ".", "ward/../ward/p1"):
+        with pytest.raises(InputError, match="give a folder of its own as --output"):
+            predicting(tmp_path, kind=kind, output=output, data={"images": images, "root": None})
+    for output in ("ward", "ward/p1", "ward/new"):
+        with pytest.raises(InputError, match="give a folder of its own outside of it"):
+            predicting(tmp_path, kind=kind, output=output, data={"root": "ward"})
+    predicting(tmp_path, kind=kind, output="ward/p1/new", data={"images": images, "root": None})
+    predicting(tmp_path, kind=kind, output="new", data={"root": "ward"})

@@ -9,6 +9,7 @@ import yaml
 
 import cli
 from evaluation.tables import write_csv
+from outputs import LEDGER
 
 COHORT = "ab12" * 16
 
@@ -84,7 +85,11 @@ def test_a_score_that_one_system_lacks_is_named(place, undrawn, capsys):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the picture out, where a test is about something else."""
-    monkeypatch.setattr("studies.compare.comparison_png", lambda *_, **__: None)
+
+    def draw(systems, columns, reference, path, title):
+        path.write_bytes(b"picture")
+
+    monkeypatch.setattr("studies.compare.comparison_png", draw)
 
 
 def compare(capsys, *words):
@@ -110,6 +115,7 @@ def test_newest_runs_side_by_side_with_files(place, capsys):
     assert out.count("torch 2.13.0") == 1  # in the terminal below the first table alone
     folder = place / "comparisons" / "dynunet-vs-fusion"
     assert sorted(file.name for file in folder.iterdir()) == [
+        LEDGER,
         "comparison.csv",
         "comparison.md",
         "comparison.png",
@@ -117,7 +123,7 @@ def test_newest_runs_side_by_side_with_files(place, capsys):
         "statistics-dice.csv",
         "statistics-hd95.csv",
     ]
-    for file in folder.iterdir():
+    for file in sorted(set(folder.iterdir()) - {folder / LEDGER}):
         assert file.name in out
     lines = list(csv.DictReader((folder / "statistics-dice.csv").open()))
     assert [line["difference"] for line in lines] == ["", "0.1", "", "0.1"]
@@ -343,3 +349,20 @@ def test_damaged_files_of_a_run_are_named(place, capsys):
     assert "split.json" in refused(capsys, "dynunet", "fusion")
     (home / "manifest.json").write_text("{")
     assert "manifest.json is damaged" in refused(capsys, str(home), "fusion")
+
+
+def test_files_of_the_user_are_refused_and_its_own_are_written_again(place, undrawn, capsys):
+    out = place / "comparisons" / "dynunet-vs-fusion"
+    out.mkdir(parents=True)
+    (out / "comparison.tex").write_text("mine")
+    assert cli.main(["compare", "dynunet", "fusion"]) == 2
+    said = capsys.readouterr().err
+    assert "holds the file comparison.tex that this program did not write" in said
+    assert list(out.iterdir()) == [out / "comparison.tex"]
+    assert cli.main(["compare", "dynunet", "fusion", "--out", "new"]) == 0  # the advice
+    assert cli.main(["compare", "dynunet", "fusion", "--out", "new"]) == 0
+    (place / "new" / "comparison.csv").write_text("edited")
+    capsys.readouterr()
+    assert cli.main(["compare", "dynunet", "fusion", "--out", "new"]) == 2
+    assert "comparison.csv that was changed after" in capsys.readouterr().err
+    assert (place / "new" / "comparison.csv").read_text() == "edited"

@@ -339,3 +339,19 @@ def test_worst_median_and_best_go_by_the_mean_over_regions_and_systems():
     assert choose_cases({"a": one[:1]}) == {"p0": "only"}
     assert choose_cases({"a": [{"case_id": "p", "hd95/WT": 3.0}]}) == {}
     assert choose_cases({"a": [{"case_id": "p", "slices/dice/WT": 0.5}]}) == {"p": "only"}
+
+
+def test_a_page_is_never_written_over_a_file_of_the_user(place, undrawn, capsys):
+    (place / "report.html").write_text("mine")
+    (place / "patient.nii.gz").write_bytes(b"image")
+    words = ("dynunet", "fusion", "--pictures", "false")
+    assert "report.html that this program did not write" in refused(capsys, *words)
+    assert "expected a name that ends in .html" in refused(
+        capsys, *words, "--out", "patient.nii.gz"
+    )
+    assert (place / "report.html").read_text() == "mine"
+    assert (place / "patient.nii.gz").read_bytes() == b"image"
+    assert report(capsys, *words, "--out", "ours.html")[0] == 0
+    assert report(capsys, *words, "--out", "ours.html")[0] == 0
+    (place / "ours.html").write_text("annotated")
+    assert "ours.html that was changed" in refused(capsys, *words, "--out", "ours.html")

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from evaluation.tables import write_csv
+from outputs import Outputs
 from studies.benchmark_tables import (
     make_tables,
     read_benchmark_scores,
@@ -233,10 +234,11 @@ def test_another_reference_can_be_named(benchmark):
 
 def test_tables_of_an_earlier_state_of_the_file_are_removed(benchmark):
     scores = read_benchmark_scores(benchmark)
-    (benchmark / "tables").mkdir()
-    (benchmark / "tables" / "table-9.md").touch()
+    Outputs(benchmark, "--out").write("tables/table-9.md", "")
+    (benchmark / "tables" / "table-8.md").write_text("mine")
     write_tables(benchmark, scores, make_tables(scores))
     assert not (benchmark / "tables" / "table-9.md").exists()
+    assert (benchmark / "tables" / "table-8.md").read_text() == "mine"
 
 
 def test_what_all_tables_share_is_printed_once_below_them(benchmark, capsys):
