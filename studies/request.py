@@ -12,7 +12,7 @@ from datamodules.slice_split import PAPER_TEST_SHARE, is_by_slice
 from datamodules.splits import make_split
 from errors import InputError
 from studies.arguments import CommandLine, find_config
-from studies.ignored import plain_name
+from studies.ignored import check_typed, plain_name
 from studies.stages import PROTOCOL
 
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
@@ -244,6 +244,21 @@ def applied_options(line: CommandLine) -> list[tuple[str, list[str]]]:
         if one.kind == "applied" and one.path[:2] != ("model", "postprocessing")
     }
     return [(name, words) for name, words in line.options if name not in chose - applied]
+
+
+def check_variant(line: CommandLine) -> None:
+    """Refuse a further test of a run with settings that its training used up.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    check_typed("test", line)
+    for one in settings_of(CommandLine([], line.options), experiment=False):
+        if one.kind != "applied":
+            raise InputError(
+                f"{one.name} belongs to a training and changes no test of it: leave it out, or "
+                "make it an experiment of its own."
+            )
 
 
 def _option_leaves(name: str, text: str) -> Iterator[tuple[str, ...]]:

@@ -39,6 +39,7 @@ from studies.environment import (
     versions,
 )
 from studies.exposure import Exposure
+from studies.recall import trained_by
 from studies.runs import SCHEMA, Run, write_atomically
 from studies.stages import (
     Plan,
@@ -46,6 +47,7 @@ from studies.stages import (
     begun_stage,
     check_checkpoint,
     former_runs,
+    postprocessing_of,
     replace_strings,
     train_stages,
 )
@@ -95,7 +97,8 @@ class Training:
         if is_main_process() and not self.rehearsal:
             if self.run.finished and not self.overwrite:
                 tracking.answer_agent(arguments.trainer, self.plan)
-                raise AlreadyFinishedError(training_summary(self.run, repeated=True))
+                summary = training_summary(self.run, repeated=True)
+                raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
             self._check_started()
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
@@ -118,6 +121,18 @@ class Training:
             resolved = replace_strings(value, lambda text: paths.get(text, text))
             if resolved != value:
                 arguments.model.init_args[name] = resolved
+
+    def _other_rules(self) -> list[str]:
+        """Return what to know where this experiment differs from the finished one afterwards."""
+        asked = postprocessing_of(self.plan.config["model"])
+        model = trained_by(self.run).config.get("model")
+        trained = postprocessing_of(model) if model else asked
+        if asked == trained:
+            return []
+        return [
+            f"Note: it was trained with post-processing {trained or 'none'}, which changes no "
+            f"training; that of this experiment, {asked or 'none'}, is applied by test and predict."
+        ]
 
     def _check_interval(self) -> None:
         """Refuse to validate after more batches than an epoch has."""
