@@ -100,9 +100,14 @@ class Training:
                 summary = training_summary(self.run, repeated=True)
                 raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
             self._check_started()
+            if self.resume and not self.run.started and not running_as_stage():
+                folder = self.run.folder
+                print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
         self._check_interval()
+        for name in checkpoint_files(self.plan.config["model"]):
+            check_checkpoint(Path(name), self.plan)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
@@ -114,8 +119,6 @@ class Training:
                 paths[name] = str(stage.run.best_checkpoint)
             else:  # a rehearsal
                 paths[name] = architecture(stage)
-        for name in checkpoint_files(self.plan.config["model"]):
-            check_checkpoint(Path(name), self.plan)
         stored = self.plan.config["model"]["init_args"]
         for name, value in stored.items():
             resolved = replace_strings(value, lambda text: paths.get(text, text))
