@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from datamodules.slice_split import PAPER_TEST_SHARE, is_by_slice
-from datamodules.splits import make_split
+from datamodules.splits import TEST_SHARE, make_split
 from errors import InputError
 from studies.arguments import CommandLine, find_config
 from studies.ignored import check_typed, plain_name
@@ -153,7 +153,7 @@ class Request:
                 fold=asked.get("fold", 0),
                 split_file=asked.get("split_file"),
                 seed=asked.get("split_seed", 0),
-                **({"test_share": PAPER_TEST_SHARE, "of": "slices"} if by_slice else {}),
+                test_share=PAPER_TEST_SHARE if by_slice else TEST_SHARE,
             )
         except InputError:
             return False

@@ -38,14 +38,13 @@ from studies.environment import (
     peak_memory_gb,
     versions,
 )
-from studies.exposure import Exposure
+from studies.exposure import Exposure, check_checkpoint
 from studies.recall import trained_by
 from studies.runs import SCHEMA, Run, write_atomically
 from studies.stages import (
     Plan,
     architecture,
     begun_stage,
-    check_checkpoint,
     former_runs,
     postprocessing_of,
     replace_strings,
