@@ -93,7 +93,20 @@ def make_split(
         InputError: Too few patients, a fold that does not exist, or a split file that does not fit.
     """
     if split_file is not None:
-        return _from_file(Path(split_file).expanduser(), patients, protocol, fold, seed)
+        if n_folds is not None:
+            raise InputError(
+                f"data.n_folds is {n_folds} beside data.split_file {split_file}, which makes the "
+                "split by itself: leave one of both out."
+            )
+        file = Path(split_file).expanduser()
+        made = _from_file(file, patients, protocol, fold, seed)
+        _check_used(file, made, protocol, fold)
+        return made
+    if n_folds is None and fold != 0:
+        raise InputError(
+            f"data.fold is {fold} without data.n_folds or data.split_file, of which it is one: add "
+            "one of them, or leave data.fold out."
+        )
     order = _ordered(set(patients.values()), seed)
     if n_folds is not None:
         if not 2 <= n_folds <= len(order):
@@ -116,6 +129,22 @@ def make_split(
         source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"
     rest = [patient for patient in order if patient not in set(test)]
     return _assemble(patients, rest, test, protocol, source)
+
+
+def _check_used(file: Path, made: Split, protocol: Protocol, fold: int) -> None:
+    """Refuse settings that the one split of a file leaves without an effect."""
+    content = read_json(file)
+    if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
+        return
+    if fold != 0:
+        raise InputError(
+            f"data.fold is {fold}, but {file} holds one split without folds: leave data.fold out."
+        )
+    if protocol == "paper" and made.protocol != "paper":
+        raise InputError(
+            f"data.protocol is paper, but {file} selects on other patients than it tests: make its "
+            "val and test the same, or leave data.protocol out."
+        )
 
 
 def _assemble(

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
+from datamodules.registration_folder import REGISTERED
 from datamodules.slice_split import cases_of
 from datamodules.splits import Split
 from errors import InputError
@@ -246,6 +247,19 @@ class Application:
             )
         model.shows_maps = True
 
+    def _check_grids(self, data: Any) -> None:
+        """Refuse --all_grids where no modality has a grid of its own."""
+        if not self.arguments.all_grids:
+            return
+        raw = hasattr(data, "source") and any(
+            case.layout == REGISTERED for case in data.cases.values()
+        )
+        if not raw:
+            raise InputError(
+                "--all_grids is for raw exams, whose modalities have grids of their own; here all "
+                "share one: leave it out."
+            )
+
     def _progress_file(self) -> Path | None:
         """Where a test reports that another process of this project runs."""
         if self.subcommand != "test" or not running_as_stage():
@@ -272,6 +286,7 @@ class Application:
                 )
             model = EnsembleModule([model, *others])
         if self.subcommand == "predict":
+            self._check_grids(data)
             trainer.predict(model, datamodule=data, return_predictions=False)
             self.failures = dict(data.failures)
             if trainer.is_global_zero:

@@ -13,7 +13,9 @@ from outputs import Outputs
 from studies.arguments import CommandLine
 from studies.benchmark_file import Benchmark, Entry
 from studies.fairness import check_fair, protocol_of
+from studies.ignored import check_together, check_typed
 from studies.jobs import Job, JobGraph
+from studies.request import check_variant
 from studies.settings import placed
 from studies.stages import Parse, Planner
 
@@ -156,6 +158,7 @@ def _check_variants(benchmark: Benchmark, parse: Parse, line: CommandLine) -> No
         asked = _line(benchmark, benchmark.entries[0], line)
         asked = CommandLine(asked.configs, [*asked.options, *CommandLine.parse(words).options])
         with placed(f"{benchmark.file}: test {variant.name}", line):
+            check_variant(CommandLine.parse(list(variant.options)))
             parse(asked)
 
 
@@ -165,7 +168,8 @@ def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:
         if cell.training is training and cell.entry.system != entry.system:
             raise InputError(
                 f"{cell.entry.system} and {entry.system} are the same training, what distinguishes "
-                "them in the benchmark's file changes nothing in it: leave one of them out."
+                "them in the benchmark's file changes nothing in it: leave one of them out; "
+                "post-processing, which acts after training, goes under test."
             )
 
 
@@ -182,7 +186,9 @@ def compare_protocols(
         found = {}
         for entry in benchmark.entries:
             with placed(f"{benchmark.file}: {entry.system}", line):
-                found[entry.system] = protocol_of(parse(_line(benchmark, entry, line, own=own)))
+                config = parse(_line(benchmark, entry, line, own=own))
+                check_together(line, config["data"]["init_args"])
+                found[entry.system] = protocol_of(config)
         return found
 
     return check_fair(protocols(own=True), protocols(own=False), benchmark.allow_different)
@@ -227,3 +233,4 @@ def check_forwarded(line: CommandLine) -> None:
                 f"--{name} is no option of this command: --data.*, --trainer.*, --model.size and "
                 "--config go to every experiment, other settings into the file."
             )
+    check_typed("fit", line)

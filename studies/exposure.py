@@ -2,10 +2,14 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datamodules.slice_split import case_of, is_by_slice
 from datamodules.splits import Split
+from errors import InputError
+from lightning_modules.checkpoints import read_card
+from studies.stages import Plan
 
 CARD_SCHEMA = 2  # of a checkpoint's card; 1 kept trained and selected patients in one list, `seen`
 
@@ -132,3 +136,66 @@ def among(
         return not whole.isdisjoint({case, split.patients.get(name, case)})
 
     return [name for name in cases if met(name)]
+
+
+def check_checkpoint(path: Path, plan: Plan) -> None:
+    """Hold an upstream checkpoint against the data it will be used with.
+
+    Raises:
+        InputError: when it, or a stage it was built from, was trained on a patient that is a test
+            patient here, or selected on one where selection and test are kept apart; or when its
+            data was prepared otherwise (spacing, normalisation).
+    """
+    card = read_card(path)
+    here = plan.data.identity()
+    for name in ("spacing", "normalisation"):
+        made, wanted = card.get("data", {}).get(name), here.get(name)
+        if made is not None and made != wanted:
+            raise InputError(
+                f"{path} was trained on data with {name} {made}, this experiment prepares "
+                f"{name} {wanted}: use one setting for both."
+            )
+    data, split = plan.data, plan.data.split
+    exposure = Exposure.of_card(card, paper=split.selected_on_test)
+    stored = card.get("split", {})
+    place = {
+        "split": split,
+        "hashes": data.case_hashes(),
+        "by_slice": is_by_slice(stored.get("test", []), stored.get("hashes", {})),
+    }
+    trained = among(exposure.trained.values(), split.test, **place)
+    # where selection is on the tested patients by definition, the tables say so
+    chosen = [] if split.selected_on_test else exposure.selected.values()
+    met = [*trained, *(name for name in among(chosen, split.test, **place) if name not in trained)]
+    what = (
+        "trained" if len(met) == len(trained) and split.selected_on_test else "trained or selected"
+    )
+    if met and not data.allow_seen_patients:
+        unsure = ""
+        if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
+            unsure = "; or train it again, as its older card does not say which of both"
+        raise InputError(
+            f"{path} was {what} on {len(met)} of the test patients of this experiment "
+            f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
+            f"--data.allow_seen_patients true and say so beside the scores{unsure}."
+        )
+    if met:
+        note(data, f"{path} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
+    validated = set() if split.selected_on_test else set(split.val)
+    if known := among(exposure.trained.values(), sorted(validated), **place):
+        note(
+            data,
+            f"{path} was trained on {len(known)} of the {len(split.val)} validation patients "
+            f"({_list(known)}), so validation scores are too good and select a worse checkpoint",
+        )
+
+
+def note(data: Any, notice: str) -> None:
+    """Add a notice to those of a data module, once."""
+    if notice not in data.notices:
+        data.notices.append(notice)
+
+
+def _list(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

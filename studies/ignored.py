@@ -5,6 +5,7 @@ where is declared here once, and held against what was typed. Settings in files 
 overlay belongs to a training and is given to its test as it is.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ HIDDEN = ("ckpt_path", "weights_only", "verbose", "return_predictions")  # of Li
 TRAINER_USED = (
     *("accelerator", "strategy", "devices", "num_nodes", "plugins", "use_distributed_sampler"),
     *("deterministic", "benchmark", "inference_mode", "profiler", "detect_anomaly"),
-    *("fast_dev_run", "enable_progress_bar"),
+    "fast_dev_run",
 )
 LIMITS = {"validate": "limit_val_batches", "test": "limit_test_batches"} | {
     "predict": "limit_predict_batches"
@@ -34,8 +35,10 @@ TABLE: dict[str, dict[str, str]] = {
         "trainer.limit_test_batches": "it belongs to `lightning test`",
         "trainer.limit_predict_batches": "it belongs to `lightning predict`",
         "data.images": "one unlabelled patient can only be predicted",
+        "trainer.enable_progress_bar": "output that is no terminal gets no bar",
     },
     "validate": {
+        "model.postprocessing": "validation never applies it",
         "trainer.logger": "only fit and test log",
         "data.images": "one unlabelled patient can only be predicted",
     },
@@ -99,13 +102,33 @@ def check_typed(command: str, line: CommandLine) -> None:
             )
     for name, words in line.options:
         plain = plain_name(name)
-        what = TABLE[command].get(plain)
+        known = TABLE[command].items()
+        what = next((text for key, text in known if f"{plain}.".startswith(f"{key}.")), None)
         if plain in HIDDEN and what is None and not (command != "fit" and plain == "ckpt_path"):
             what = "leave it out"
         if what is None and command in APPLY and _unused(command, plain):
             what = INSTEAD_OF_DIR if plain.endswith("_dir") else "leave it out"
         if what is not None and not _says_no(plain, words):
             raise InputError(f"--{name} has no effect in {command}: {what}.")
+
+
+def check_forwarded(line: CommandLine, own: Iterable[str] = ()) -> None:
+    """Refuse an option that a study would hand to trainings which do not use it.
+
+    Args:
+        line: words that go to every training.
+        own: options that the study gives each training itself, besides those of a single one.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, _ in line.options:
+        if name in ("resume", "overwrite", "runs_dir", "print_config", *own):
+            raise InputError(
+                f"--{name} is an option of one training and none of this command: leave it out; "
+                "what is finished is kept, and what was begun goes on."
+            )
+    check_typed("fit", line)
 
 
 def check_together(line: CommandLine, data: Mapping[str, Any]) -> None:
@@ -160,7 +183,8 @@ def _check_repeated(line: CommandLine) -> None:
     """Refuse an option that is given twice with different values: the first would be dropped."""
     from lightning_modules.callbacks import running_as_stage
 
-    if running_as_stage():  # a study lays the command line over its file's options
+    # a study lays the command line over its file's options, W&B's agent a trial's over its command
+    if running_as_stage() or os.environ.get("WANDB_SWEEP_ID"):
         return
     first: dict[str, str] = {}
     for name, words in line.options:

@@ -11,8 +11,9 @@ from datamodules.slice_split import cases_of
 from errors import InputError
 from studies.benchmark_file import Variant
 from studies.compared_runs import read_scores
+from studies.recall import RULES, trained_by
 from studies.runs import Run
-from studies.stages import Plan
+from studies.stages import Plan, postprocessing_of
 
 # Options of a training that its tests need too; what else they need its checkpoint knows.
 PLACES = (
@@ -137,6 +138,11 @@ class JobGraph:
         training = self.add_training(plan)
         run, options = plan.run, list(variant.options) if variant else []
         folder = run.folder
+        rules = _other_rules(plan)
+        if rules and not variant:  # the run was trained before, by an experiment with others
+            options, variant = rules, Variant("postprocessing", tuple(rules))
+        elif rules:
+            options = [*rules, *options]
         if variant:
             digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
             folder = run.folder / VARIANTS / f"{variant.name}-{digest}"
@@ -162,6 +168,21 @@ class JobGraph:
     def ordered(self) -> list[Job]:
         """Return the jobs, each after those it needs: the order in which they were added."""
         return list(self.jobs.values())
+
+
+def _other_rules(plan: Plan) -> list[str]:
+    """Return the option that gives a test the post-processing of its experiment.
+
+    None where the run has it: trainings that differ in it alone are one run.
+    """
+    run = plan.run
+    if not run.finished:
+        return []
+    asked = postprocessing_of(plan.config["model"])
+    model = trained_by(run).config.get("model")
+    if not model or asked == postprocessing_of(model):
+        return []
+    return [f"--{RULES}{json.dumps(asked)}"]
 
 
 def _runs_dir(run: Run) -> list[str]:

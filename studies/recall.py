@@ -108,7 +108,7 @@ def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str
         return runs[0], f"{notice}: {runs[0].best_checkpoint}", None
     request = Request(settings, resolve(_of_training(line), None))
     check_together(line, request.resolved["data"]["init_args"])
-    known = [(run, _of_run(run)) for run in runs]
+    known = [(run, trained_by(run)) for run in runs]
     fitting = [(run, one) for run, one in known if not request.missing(one)]
     if not fitting:
         raise InputError(_none(line, runs_dir, request, [one for _, one in known]))
@@ -212,7 +212,8 @@ def _of_training(line: CommandLine) -> CommandLine:
     return CommandLine(list(line.configs), kept)
 
 
-def _of_run(run: Run) -> Trained:
+def trained_by(run: Run) -> Trained:
+    """Return what a run's folder says of its training; nothing where its files are gone."""
     manifest = run.manifest()
     config: Any = None
     split: Any = None

@@ -140,7 +140,7 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
     if manifest.get("schema", 1) < SCHEMA:  # what it does not say is not different
         then, now = _comparable(then), _comparable(now)
         cohort = plan.data.voxel_fingerprint()
-        found.append(Difference("identity", f"schema {manifest.get('schema', 1)}", SCHEMA))
+        found.append(Difference("identity", str(manifest.get("schema", 1)), str(SCHEMA)))
     for name, one, other in _changed({**then, "cohort": None}, {**now, "cohort": None}):
         found.append(Difference(name, _short(one), _short(other)))
     sections: list[tuple[str, Any, Any]] = [

@@ -17,6 +17,7 @@ from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
 from studies.engine import Engine, study_folder
+from studies.ignored import check_forwarded
 from studies.jobs import Job, JobGraph
 from studies.recreation import Difference, differences, find_run, outdated, recreate
 from studies.resolving import make_planner
@@ -39,6 +40,7 @@ def main(words: Sequence[str]) -> int:
             "A run is trained again as it was: only --data.* and --trainer.* can be given, for "
             "where its data and devices are now."
         )
+    check_forwarded(line)
     study = options.out or options.runs_dir / "studies" / f"{run.experiment}-{run.id}"
     with study_folder(study, "reproduction"):
         file = recreate(run, study / "configs")

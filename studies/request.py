@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from datamodules.slice_split import PAPER_TEST_SHARE, is_by_slice
-from datamodules.splits import make_split
+from datamodules.splits import TEST_SHARE, make_split
 from errors import InputError
 from studies.arguments import CommandLine, find_config
-from studies.ignored import plain_name
+from studies.ignored import check_typed, plain_name
 from studies.stages import PROTOCOL
 
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
@@ -153,7 +153,7 @@ class Request:
                 fold=asked.get("fold", 0),
                 split_file=asked.get("split_file"),
                 seed=asked.get("split_seed", 0),
-                **({"test_share": PAPER_TEST_SHARE, "of": "slices"} if by_slice else {}),
+                test_share=PAPER_TEST_SHARE if by_slice else TEST_SHARE,
             )
         except InputError:
             return False
@@ -244,6 +244,21 @@ def applied_options(line: CommandLine) -> list[tuple[str, list[str]]]:
         if one.kind == "applied" and one.path[:2] != ("model", "postprocessing")
     }
     return [(name, words) for name, words in line.options if name not in chose - applied]
+
+
+def check_variant(line: CommandLine) -> None:
+    """Refuse a further test of a run with settings that its training used up.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    check_typed("test", line)
+    for one in settings_of(CommandLine([], line.options), experiment=False):
+        if one.kind != "applied":
+            raise InputError(
+                f"{one.name} belongs to a training and changes no test of it: leave it out, or "
+                "make it an experiment of its own."
+            )
 
 
 def _option_leaves(name: str, text: str) -> Iterator[tuple[str, ...]]:

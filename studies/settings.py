@@ -11,6 +11,7 @@ import yaml
 
 from errors import InputError
 from studies.arguments import CommandLine, find_config
+from studies.mistyped import wrong_type
 from studies.option_help import BriefParser
 
 UNKNOWN = (  # how argparse and jsonargparse say it
@@ -103,6 +104,14 @@ def explain(error: Exception, line: CommandLine, *, typed: bool) -> InputError:
     """
     text = " ".join(str(error).split())
     found = TOLD.search(text)
+    if found is None and (wrong := wrong_type(text)):
+        path, value, expected = wrong
+        option = next((one for one, _ in line.options if _plain(one) == path), "")
+        file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
+        file = "" if option and typed else (file if file and not option else line.configs[0])
+        place = f"{line.typed_as.get(file, file)}: " if file else ""
+        shown = f"--{option}" if option and typed else option or path
+        return InputError(f"{place}{shown} is {value}: expected {expected}.")
     if found is None:
         return InputError(text if typed else f"{line.configs[0]}: {text}")
     name, near, known = found.groups()

@@ -16,6 +16,7 @@ from studies.benchmark import report
 from studies.command import quiet
 from studies.display import Display
 from studies.engine import Engine, study_folder
+from studies.ignored import check_forwarded
 from studies.jobs import Job, JobGraph
 from studies.resolving import make_planner
 from studies.settings import placed
@@ -38,11 +39,14 @@ def main(words: Sequence[str]) -> int:
     quiet()
     sweep = read_sweep(options.file)
     line = CommandLine.parse(rest)
+    check_forwarded(line)
     for file in line.configs:
         find_config(file)
+    if options.seed is not None and sweep.method == "grid":
+        raise InputError(f"--seed is of random trials, {sweep.file} is a grid: leave it out.")
     if options.count is not None and options.count < 1:
         raise InputError(f"--count is {options.count}: expected 1 or more.")
-    trials = sweep.trials(options.count, options.seed)
+    trials = sweep.trials(options.count, options.seed or 0)
     planner, graph = make_planner(options.runs_dir), JobGraph()
     for trial in trials:
         with placed(str(sweep.file), line):
@@ -129,7 +133,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
     parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
-    parser.add_argument("--seed", type=int, default=0, help="of random trials (default: 0)")
+    parser.add_argument("--seed", type=int, help="of random trials (default: 0)")
     add_dry_run(
         parser,
         "print the jobs and what they will cost, and leave; prepares the data, which may take "

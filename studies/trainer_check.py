@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from errors import InputError
@@ -62,7 +62,10 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         if name in DEFAULTS
     }
     rehearsal = bool(settings.get("fast_dev_run"))
-    tried |= {"logger": False, "callbacks": None if rehearsal else [ModelCheckpoint()]}
+    tried |= {
+        "logger": False,
+        "callbacks": [ProgressBar()] if rehearsal else [ModelCheckpoint(), ProgressBar()],
+    }
     with _silently():
         build_trainer(tried)
 

@@ -39,14 +39,15 @@ from studies.environment import (
     peak_memory_gb,
     versions,
 )
-from studies.exposure import Exposure
+from studies.exposure import Exposure, check_checkpoint
+from studies.recall import trained_by
 from studies.runs import SCHEMA, Run
 from studies.stages import (
     Plan,
     architecture,
     begun_stage,
-    check_checkpoint,
     former_runs,
+    postprocessing_of,
     replace_strings,
     train_stages,
 )
@@ -96,11 +97,17 @@ class Training:
         if is_main_process() and not self.rehearsal:
             if self.run.finished and not self.overwrite:
                 tracking.answer_agent(arguments.trainer, self.plan)
-                raise AlreadyFinishedError(training_summary(self.run, repeated=True))
+                summary = training_summary(self.run, repeated=True)
+                raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
             self._check_started()
+            if self.resume and not self.run.started and not running_as_stage():
+                folder = self.run.folder
+                print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
         self._check_interval()
+        for name in checkpoint_files(self.plan.config["model"]):
+            check_checkpoint(Path(name), self.plan)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = tracking.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
@@ -112,13 +119,23 @@ class Training:
                 paths[name] = str(stage.run.best_checkpoint)
             else:  # a rehearsal
                 paths[name] = architecture(stage)
-        for name in checkpoint_files(self.plan.config["model"]):
-            check_checkpoint(Path(name), self.plan)
         stored = self.plan.config["model"]["init_args"]
         for name, value in stored.items():
             resolved = replace_strings(value, lambda text: paths.get(text, text))
             if resolved != value:
                 arguments.model.init_args[name] = resolved
+
+    def _other_rules(self) -> list[str]:
+        """Return what to know where this experiment differs from the finished one afterwards."""
+        asked = postprocessing_of(self.plan.config["model"])
+        model = trained_by(self.run).config.get("model")
+        trained = postprocessing_of(model) if model else asked
+        if asked == trained:
+            return []
+        return [
+            f"Note: it was trained with post-processing {trained or 'none'}, which changes no "
+            f"training; that of this experiment, {asked or 'none'}, is applied by test and predict."
+        ]
 
     def _check_interval(self) -> None:
         """Refuse to validate after more batches than an epoch has."""

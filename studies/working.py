@@ -37,6 +37,11 @@ def check_options(options: argparse.Namespace) -> None:
     """
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}: expected 1 or more.")
+    if options.jobs is not None and options.ray is not None:
+        raise InputError(
+            "--jobs is for this machine, and --ray runs the jobs on a cluster: leave one out, or "
+            "share its nodes with --cpus_per_job and --gpus_per_job."
+        )
     for name in ("cpus_per_job", "gpus_per_job"):
         wanted = getattr(options, name)
         if wanted is not None and options.ray is None:

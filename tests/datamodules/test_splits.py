@@ -201,3 +201,20 @@ def test_another_year_without_mapping_says_overlap_unknown(tmp_path):
 def test_a_split_survives_json():
     split = make_split(PATIENTS, n_folds=3)
     assert Split.from_dict(json.loads(json.dumps(split.to_dict()))) == split
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold": 1}, "fold is 1 without data.n_folds"),
+        ({"n_folds": 3, "split_file": True}, "n_folds is 3 beside data.split_file"),
+        ({"fold": 2, "split_file": True}, "holds one split without folds"),
+        ({"protocol": "paper", "split_file": True}, "selects on other patients than it tests"),
+    ],
+)
+def test_settings_of_a_split_that_would_be_ignored_are_refused(tmp_path, options, message):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["c0", "c1"], "val": ["c2"], "test": ["c3", "c4"]}))
+    options = {**options, **({"split_file": file} if "split_file" in options else {})}
+    with pytest.raises(InputError, match=message):
+        make_split(SIX, **options)

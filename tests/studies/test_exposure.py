@@ -9,8 +9,7 @@ from datamodules.splits import Split, evaluation_split
 from errors import InputError
 from lightning_modules.checkpoints import KEY
 from studies.applying import stored_split
-from studies.exposure import Exposure
-from studies.stages import check_checkpoint
+from studies.exposure import Exposure, check_checkpoint
 
 NAMES = [f"p{number}" for number in range(10)]
 HASHES = {name: f"content of {name}" for name in NAMES}

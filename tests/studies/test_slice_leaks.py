@@ -8,7 +8,7 @@ import torch
 from datamodules.splits import Split
 from errors import InputError
 from lightning_modules.checkpoints import KEY
-from studies.stages import check_checkpoint
+from studies.exposure import check_checkpoint
 
 BY_PATIENT = Split(["a", "b"], ["c"], ["d"], hashes={"a": "A", "b": "B", "c": "C", "d": "D"})
 BY_SLICE = Split(
