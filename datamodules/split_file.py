@@ -65,6 +65,7 @@ def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
         parts = _of_list(validated(DataList, content, path, _NEEDED), path, cases, fold)
     else:
         given = validated(SplitParts, content, path, _NEEDED)
+        _refuse_fold(path, fold)
         parts = Parts(given.train, given.test, given.val)
     named = {"train": parts.train, "val": parts.val, "test": parts.test}
     ids = {part: [_known(entry, cases) for entry in names or ()] for part, names in named.items()}
@@ -90,6 +91,14 @@ def _in_range(path: Path, fold: int, folds: int) -> int:
             f"data.fold is {fold}, but {path} holds {folds} folds: give 0 to {folds - 1}."
         )
     return fold
+
+
+def _refuse_fold(path: Path, fold: int) -> None:
+    """Refuse the number of a fold where a file holds one split."""
+    if fold != 0:
+        raise InputError(
+            f"data.fold is {fold}, but {path} holds one split without folds: leave data.fold out."
+        )
 
 
 def _of_list(listed: "DataList", path: Path, cases: Container[str], fold: int) -> Parts:
@@ -128,6 +137,7 @@ def _of_list(listed: "DataList", path: Path, cases: Container[str], fold: int) -
             f"{path} is a MONAI data list without folds, and without labelled patients under both "
             "validation and test: give every patient in training a fold, or add these parts."
         )
+    _refuse_fold(path, fold)
     return Parts(ids(listed.training), labelled, ids(listed.validation))
 
 

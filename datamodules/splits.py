@@ -98,10 +98,7 @@ def make_split(
                 f"data.n_folds is {n_folds} beside data.split_file {split_file}, which makes the "
                 "split by itself: leave one of both out."
             )
-        file = Path(split_file).expanduser()
-        made = _from_file(file, patients, protocol, fold, seed)
-        _check_used(file, made, protocol, fold)
-        return made
+        return _from_file(Path(split_file).expanduser(), patients, protocol, fold, seed)
     if n_folds is None and fold != 0:
         raise InputError(
             f"data.fold is {fold} without data.n_folds or data.split_file, of which it is one: add "
@@ -129,22 +126,6 @@ def make_split(
         source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"
     rest = [patient for patient in order if patient not in set(test)]
     return _assemble(patients, rest, test, protocol, source)
-
-
-def _check_used(file: Path, made: Split, protocol: Protocol, fold: int) -> None:
-    """Refuse settings that the one split of a file leaves without an effect."""
-    content = read_json(file)
-    if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
-        return
-    if fold != 0:
-        raise InputError(
-            f"data.fold is {fold}, but {file} holds one split without folds: leave data.fold out."
-        )
-    if protocol == "paper" and made.protocol != "paper":
-        raise InputError(
-            f"data.protocol is paper, but {file} selects on other patients than it tests: make its "
-            "val and test the same, or leave data.protocol out."
-        )
 
 
 def _assemble(
@@ -199,11 +180,17 @@ def _from_file(
         rest = _ordered({patients[i] for i in found.train}, seed)
         test = sorted({patients[i] for i in found.test})
         return _assemble(listed, rest, test, protocol, f"{path.name}, fold {fold}")
+    shared = set(found.val) == set(found.test)
+    if protocol == "paper" and not shared:
+        raise InputError(
+            f"data.protocol is paper, but {path} selects on other patients than it tests: make its "
+            "val and test the same, or leave data.protocol out."
+        )
     return Split(
         train=sorted(found.train),
         val=sorted(found.val),
         test=sorted(found.test),
-        protocol="paper" if set(found.val) == set(found.test) else "default",
+        protocol="paper" if shared else "default",
         source=path.name,
     )
 
