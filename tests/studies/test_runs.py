@@ -1,6 +1,7 @@
 import fcntl
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,13 @@ def test_asking_for_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.time, "sleep", lambda _: asked.close())
     with run.lock():  # begun in the moment in which somebody asks
         assert asked.closed
+
+
+def test_a_run_of_another_user_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    wrong = pytest.raises(InputError, match=r"\.lock cannot be written \(Permission denied\): give")
+    with wrong, Run("fusion", "f0", tmp_path).lock():
+        pass
