@@ -39,9 +39,16 @@ def locked(file: Path, sentence: str) -> Iterator[None]:
     """Hold a file for this process; the lock goes with the process, also when it is killed.
 
     Raises:
-        InputError: with the sentence, when another process holds it.
+        InputError: with the sentence, when another process holds it; it may not be written.
     """
-    with file.open("w") as handle:
+    try:
+        handle = file.open("a")
+    except PermissionError as error:
+        raise InputError(
+            f"{file} cannot be written ({error.strerror}): give a folder of your own, or have its "
+            "owner let you write there."
+        ) from error
+    with handle:
         if not _takes(handle, fcntl.LOCK_EX):
             time.sleep(MOMENT)  # longer than anybody asks whether it is held
             if not _takes(handle, fcntl.LOCK_EX):

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +130,11 @@ def test_an_older_run_is_compared_by_what_it_recorded():
     assert same_cohort(old, dict(old))
     assert not same_cohort(new, {**new, "cohort": "other sizes"})
     assert not same_cohort(new, {"cohort": "w"})
+def test_a_run_of_another_user_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    wrong = pytest.raises(InputError, match=r"\.lock cannot be written \(Permission denied\): give")
+    with wrong, Run("fusion", "f0", tmp_path).lock():
+        pass
