@@ -25,7 +25,8 @@ def whole_numbers(array: Array, name: str) -> Array:
     """
     if array.ndim != 3:
         raise InputError(
-            f"{name} is {array.ndim}-D {array.shape}: expected a label map with three axes, 3-D"
+            f"{name} is {array.ndim}-D {array.shape}: expected a 3-D label map of whole "
+            "numbers, not a channel for each region"
         )
     if array.dtype.kind == "b":
         return array.astype(np.uint8)

@@ -68,7 +68,7 @@ def label_on_reference(
     grid = to_sitk(np.zeros(reference.array.shape, np.uint8), reference.affine)
     moving = to_sitk(values, drawn.affine)
     image = sitk.Resample(moving, grid, transform, sitk.sitkNearestNeighbor, 0)
-    result = np.asfortranarray(sitk.GetArrayViewFromImage(image).T)
+    result = sitk.GetArrayFromImage(image).T  # a copy: a view would outlive its image
     before = float(np.count_nonzero(values) * np.prod(drawn.spacing) / 1000)
     after = float(np.count_nonzero(result) * np.prod(reference.spacing) / 1000)
     if before and after < 0.8 * before:

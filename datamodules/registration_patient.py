@@ -217,7 +217,7 @@ def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:
     image = sitk.Resample(
         moving, grid, transform, sitk.sitkLinear, scan.background, sitk.sitkFloat32
     )
-    array = sitk.GetArrayViewFromImage(image).T
+    array = sitk.GetArrayFromImage(image).T  # a copy: a view would outlive its image
     dtype = volume.array.dtype
     if dtype.kind == "f":
         return np.asfortranarray(array, np.float32)

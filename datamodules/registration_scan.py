@@ -205,7 +205,7 @@ def _foreground(image: Any) -> Any:
     smooth = sitk.GetArrayFromImage(coarse)
     low, high = np.percentile(smooth, [2, 98])
     inside = smooth > max(low, 0) + 0.1 * (high - max(low, 0))  # the threshold of FSL's BET
-    exact = sitk.GetArrayViewFromImage(shrink(sitk.Cast(image != 0, sitk.sitkFloat32), _COARSE))
+    exact = sitk.GetArrayFromImage(shrink(sitk.Cast(image != 0, sitk.sitkFloat32), _COARSE))
     stripped = exact >= 0.5
     # A stripped brain is what is not 0; around a head there is noise, which is not 0 either.
     if np.count_nonzero(stripped & inside) > 0.6 * np.count_nonzero(stripped):

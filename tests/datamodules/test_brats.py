@@ -225,7 +225,9 @@ def test_real_cases_give_patches_of_the_papers_size(tmp_path, real_data):
     )
     data.prepare_data()
     data.setup("fit")
-    (batch,) = batches(data)
-    assert batch["image"].shape == (1, 4, 128, 128, 128)
-    assert torch.isfinite(batch["image"]).all()
-    assert batch["mask"][:, 0].any()
+    patches = batches(data)
+    assert len(patches) == len(data.split.train)
+    for batch in patches:
+        assert batch["image"].shape == (1, 4, 128, 128, 128)
+        assert torch.isfinite(batch["image"]).all()
+        assert batch["mask"][:, 0].any()

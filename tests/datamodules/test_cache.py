@@ -229,7 +229,7 @@ def test_geometry_survives_json():
 
 def test_real_cases_are_prepared_and_return(tmp_path, real_data):
     cases = prepare(real_data / "brats2021", tmp_path / "cache")
-    assert [case.case_id[-5:] for case in cases] == ["00006", "01477", "01482"]
+    assert {case.case_id[-5:] for case in cases} >= {"00006", "01477", "01482"}
     for case in cases:
         image = np.asarray(case.image, np.float32)
         brain = (image != 0).any(0)

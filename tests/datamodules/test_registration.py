@@ -1,12 +1,17 @@
 """One sequence registered to T2: known motions of phantoms, what is flagged, the real exam."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from datamodules.layouts import CANONICAL
 from datamodules.reading import Volume
 from datamodules.registration import align
+from datamodules.registration_label import label_on_reference
+from datamodules.registration_patient import on_reference
 from datamodules.registration_scan import Scan, read_scan, to_sitk, to_world
 from errors import InputError
 from tests.datamodules.exam_phantoms import exams as exams  # the session's phantoms
@@ -160,3 +165,23 @@ def test_the_real_exam_moves_back_from_where_it_was_put(real_data):
     again = align(fixed, Scan("t1ce", moved(moving.volume, motion)))
     expected = sitk.CompositeTransform([motion, base.transform])
     assert distance(again.transform, expected, fixed.points) < 0.5
+
+
+def test_what_is_resampled_outlives_the_image_it_came_from(exams, tmp_path):
+    """A view of SimpleITK's memory would change when that memory is used again."""
+    found = scan(sorted(exams.glob("SYN*"))[0], "t2")
+    affine, shape = found.volume.affine, found.volume.array.shape
+    found.volume = Volume(np.full(shape, 7, np.float32, order="F"), affine, b"")
+    drawn = tmp_path / "drawn.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(shape, 2, np.uint8), affine), drawn)
+    alone = sitk.Transform(3, sitk.sitkIdentity)
+    exam = SimpleNamespace(convention=CANONICAL)
+    aligned = {"t1": SimpleNamespace(transform=alone)}
+
+    image = on_reference(found, found.volume, alone)
+    label = label_on_reference(exam, drawn, "t1", found.volume, aligned, [])
+    others = [np.full(shape, 9, dtype) for dtype in (np.float32, np.uint8) for _ in range(20)]
+    inside = tuple(slice(1, -1) for _ in shape)  # the rim may lie outside by rounding
+    assert len(others) == 40
+    assert set(np.unique(image[inside])) == {7}
+    assert set(np.unique(label[inside])) == {2}

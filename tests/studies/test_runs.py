@@ -130,6 +130,8 @@ def test_an_older_run_is_compared_by_what_it_recorded():
     assert same_cohort(old, dict(old))
     assert not same_cohort(new, {**new, "cohort": "other sizes"})
     assert not same_cohort(new, {"cohort": "w"})
+
+
 def test_a_run_of_another_user_is_refused_in_one_sentence(tmp_path, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
