@@ -195,6 +195,7 @@ class ExperimentCLI(LightningCLI):
             planner = Planner(self.parse_fit, Path(arguments.runs_dir))
             self.session = training.Training(planner.plan(self.line, config), arguments)
         else:
+            check_trainer(arguments.trainer.as_dict())
             self.session = applying.Application(str(self.subcommand), self.recalled, arguments)
         self.session.prepare(arguments)
 

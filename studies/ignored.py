@@ -71,6 +71,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "n_folds": ("split_file",),
 }
 SHORT = {"t1", "t1ce", "t2", "flair"}
+VALUED = {"ckpt_path", "runs_dir", *SHORT}  # read before the parser, which would ask for a value
 
 
 def plain_name(name: str) -> str:
@@ -88,6 +89,14 @@ def check_typed(command: str, line: CommandLine) -> None:
     Raises:
         InputError: naming the option and what to do instead.
     """
+    for name, words in line.options:
+        if not words[0].startswith("-"):
+            raise InputError(
+                f"{words[0]} stands alone: every option has a name, such as --config FILE or "
+                "--ckpt_path FILE."
+            )
+        if name in VALUED and not _value(words):
+            raise InputError(f"--{name} has no value: give one behind it, or leave it out.")
     _check_repeated(line)
     if command == "fit" and line.has("resume") and line.has("overwrite"):
         raise InputError(

@@ -183,7 +183,8 @@ def _ask(
     else:
         experiment = False
     settings = settings_of(line, experiment=experiment)
-    if not settings and not experiment:
+    harmless = all(one.kind == "applied" and one.path[0] != "model" for one in settings)
+    if harmless and not experiment:  # such as where the data are now
         return None
     below = None if experiment else {name: first["config"].get(name) for name in GROUPS}
     request = Request(settings, resolve(_of_training(line), below))

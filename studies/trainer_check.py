@@ -141,7 +141,7 @@ def _silently() -> Iterator[None]:
 
 
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(". ")
+    text = " ".join(str(error).split()).rstrip(".! ")
     return f"{text}."
 
 

@@ -30,6 +30,8 @@ from studies.request import check_variant
         ("predict", ["--data.root", "x", "--t1", "a.nii"], "--data.root names a cohort and --t1"),
         ("fit", ["--data.fold", "0", "--data.fold=1"], "--data.fold is given twice, 0 and 1"),
         ("fit", ["--resume", "--overwrite"], "give one of them"),
+        ("test", ["best.ckpt"], "best.ckpt stands alone"),
+        ("test", ["--ckpt_path"], "--ckpt_path has no value"),
     ],
 )
 def test_an_option_without_an_effect_is_refused(command, words, told):
