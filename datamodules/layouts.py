@@ -124,12 +124,17 @@ def find_cases(
     from datamodules.grouping import grouped
 
     stated = named_convention(labels, "data.labels") if labels is not None else None
-    cases = grouped(_find_named(Path(root).expanduser(), layout))
+    cases = grouped(_find_named(Path(root).expanduser(), layout, stated))
     return cases if stated is None else [replace(case, convention=stated) for case in cases]
 
 
-def _find_named(root: Path, layout: str | Path | None) -> list[CaseFiles]:
-    """Every examination below `root` in a layout, its labels meant as the layout says."""
+def _find_named(
+    root: Path, layout: str | Path | None, stated: LabelConvention | None
+) -> list[CaseFiles]:
+    """Every examination below `root` in a layout, its labels meant as the layout says.
+
+    BIDS says nothing of them: its labels mean what is `stated`.
+    """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder: give the folder that holds patients.")
     if layout is not None and str(layout).endswith((".yaml", ".yml")):
@@ -145,7 +150,7 @@ def _find_named(root: Path, layout: str | Path | None) -> list[CaseFiles]:
     from datamodules.bids import find_bids, is_bids
 
     if layout == "bids" or (layout is None and is_bids(files)):
-        return find_bids(root, files, None)
+        return find_bids(root, files, stated)
     collection = root.parent if root.name in ("imagesTr", "imagesTs") else root
     is_collection = (collection / "imagesTr").is_dir() or (collection / "imagesTs").is_dir()
     if layout in ("msd", "nnunet") or (layout is None and is_collection):

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     contents = _contents(chosen, options)
     contents.refuse_others("--out", "replace that", overwrite=options.overwrite)
     outputs = Outputs(options.out, "--out", overwrite=options.overwrite, can_overwrite=True)
-    read = [mask.path for masks in (predictions, references) for mask in masks.values()]
+    read = [mask.path for masks in (predictions, references) for mask in masks.by_case.values()]
     changed = outputs.check(FILES, read, unlisted=contents.unlisted())
     for kept in outputs.make_room(changed):
         print(f"Note: what was there is kept as {kept}.", flush=True)

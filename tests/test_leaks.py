@@ -47,7 +47,7 @@ def test_real_patients_are_an_external_test_set(trained, real_data, tmp_path, ca
     words = ["test", "--ckpt_path", str(trained), "--data.root", str(real_data / "brats2021")]
     assert cli.main([*words, "--results_dir", str(tmp_path)]) == 0
     table = (tmp_path / "per_case.csv").read_text()
-    assert table.count("BraTS2021_0") == 3
+    assert table.count("BraTS2021_0") == len(list((real_data / "brats2021").iterdir()))
 
 
 def test_testing_at_another_spacing_is_refused(trained, capsys):
