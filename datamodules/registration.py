@@ -18,7 +18,7 @@ import numpy.typing as npt
 from datamodules.registration_scan import Scan, to_index
 from errors import InputError
 
-REGISTRATION_VERSION = 1  # part of the fingerprint of finished work: raise it when results change
+REGISTRATION_VERSION = 2  # part of the fingerprint of finished work: raise it when results change
 REFERENCE = "t2"
 MAX_DEGREES, MAX_MM = 30.0, 40.0  # a head in one examination moves less: more is a failure
 LEAST_OVERLAP = 0.6  # of T2's brain or head that the other sequence must show
