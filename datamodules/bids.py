@@ -216,8 +216,8 @@ def read_participants(root: Path) -> dict[str, str]:
 
 def _modality(suffix: str, entities: Mapping[str, str]) -> str:
     contrast = "ce" in entities and entities["ce"] not in ("none", "no", "pre")
-    told = {entities.get(key, "") for key in ("acq", "rec", "desc")}
-    return "t1ce" if suffix == "t1w" and (contrast or told & _AGENT) else _IMAGES[suffix]
+    entity_words = {entities.get(key, "") for key in ("acq", "rec", "desc")}
+    return "t1ce" if suffix == "t1w" and (contrast or entity_words & _AGENT) else _IMAGES[suffix]
 
 
 def _data_set(parts: tuple[str, ...], subject: str) -> str:

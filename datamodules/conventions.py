@@ -26,7 +26,7 @@ class LabelConvention:
     Args:
         name: The convention's name, e.g. ``brats2021``.
         necrosis: Value of the necrotic, cystic and non-enhancing core.
-        oedema: Value of the oedema, or of the whole tumour where nothing else is told.
+        oedema: Value of the oedema, or of the whole tumour where no other class is given.
         enhancing: Value of the enhancing tumour.
         background: Values besides 0 that belong to no region (a resection cavity).
     """
@@ -96,12 +96,12 @@ class LabelConvention:
     @property
     def meaning(self) -> str:
         """The values in words, ``necrosis 1, oedema 2, enhancing 4``."""
-        told = {kind: self.of(kind) for kind in CLASSES if self.of(kind)}
+        classes = {kind: self.of(kind) for kind in CLASSES if self.of(kind)}
         if len(self.regions) == 1:
-            told = {"whole tumour": self.of("oedema")}
+            classes = {"whole tumour": self.of("oedema")}
         if self.background:
-            told["background"] = self.background
-        return ", ".join(f"{kind} {' '.join(map(str, v))}" for kind, v in told.items())
+            classes["background"] = self.background
+        return ", ".join(f"{kind} {' '.join(map(str, v))}" for kind, v in classes.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for checkpoints and manifests."""

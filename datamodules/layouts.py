@@ -326,9 +326,9 @@ def _refuse_other_layout(case_id: str, given: str | None, named: Sequence[str]) 
     """
     if given is None or not named or given in named or {given, named[0]} <= _COMPATIBLE:
         return
-    told = {name: f"{name} ({LAYOUTS[name].convention.meaning})" for name in (named[0], given)}
+    meant = {name: f"{name} ({LAYOUTS[name].convention.meaning})" for name in (named[0], given)}
     raise InputError(
-        f"{case_id} is named as {told[named[0]]}, but data.layout is {told[given]}: give "
+        f"{case_id} is named as {meant[named[0]]}, but data.layout is {meant[given]}: give "
         f"{' or '.join(named)} or leave data.layout unset; data.labels says what label values "
         "mean, whatever the names."
     )

@@ -169,7 +169,7 @@ def _shape(name: str) -> str:
 
 
 def _shared_beginning(names: set[str]) -> str:
-    """What all names begin with, up to a separator, and none of them needs to be told apart."""
+    """What all names begin with, up to a separator, so that it tells none of them apart."""
     if len(names) < 2:
         return ""
     first = min(names)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     refuse_among_inputs(options.out, "--out", Path(options.root).expanduser(), [])
     exams, ambiguous = sort_exams(options.root, options.labels)
     exams, grouping = regroup(exams, options.patient)
-    if options.patient is not None:  # stated: whoever reads the folder keeps it
+    if options.patient is not None:  # stated, so that no later reading of the names changes it
         exams = [replace(exam, place="") for exam in exams]
     waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
     cases, problems = register_cohort(

@@ -53,7 +53,7 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
 
     An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
     than its own split names. What another one selected on stays out of it where the first selects
-    on them too, which is told apart from training.
+    on them too, which is kept apart from training.
     """
     stored = dict(cards[0]["split"])
     hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))

@@ -131,8 +131,8 @@ def _regions(pairs: Sequence[Pair], asked: list[str] | None) -> list[str]:
     Raises:
         InputError: if one is asked for that they do not.
     """
-    told = {c for pair in pairs for c in (pair.prediction_labels, pair.reference_labels)}
-    lacking = sorted(c.describe() for c in told if not set(asked or REGIONS) <= set(c.regions))
+    meanings = {c for pair in pairs for c in (pair.prediction_labels, pair.reference_labels)}
+    lacking = sorted(c.describe() for c in meanings if not set(asked or REGIONS) <= set(c.regions))
     if asked is None:
         return list(REGIONS[:1] if lacking else REGIONS)
     if lacking:

@@ -60,8 +60,8 @@ class Exposure:
 
         Args:
             card: of a checkpoint.
-            paper: whether training and selection have to be told apart, as under the paper's
-                protocol: what cannot be told is then taken to be trained on.
+            paper: whether training and selection have to be kept apart, as under the paper's
+                protocol: what is not known is then taken to be trained on.
         """
         if "trained_on" in card:
             trained, selected = (

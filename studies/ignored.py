@@ -45,7 +45,7 @@ TABLE: dict[str, dict[str, str]] = {
     "test": {"data.images": "one unlabelled patient can only be predicted"},
     "predict": {
         "trainer.logger": "only fit and test log",
-        "data.allow_seen_patients": "whoever is given is predicted, and nobody is scored",
+        "data.allow_seen_patients": "every patient given is predicted, and none is scored",
         "data.selection": "every slice is predicted",
         "data.slices_per_patient": "every slice is predicted",
         "data.images": "give the four files as --t1, --t1ce, --t2 and --flair",

@@ -91,9 +91,9 @@ def recall(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Recall:
         trained = _of_card(card)
         words = request.changed_model(trained)
         if mentioned or _has_rules(Run(experiment, run_id, home)):
-            model, told = _postprocessed(model, request)
-            notice += told
-            if told:
+            model, stated = _postprocessed(model, request)
+            notice += stated
+            if stated:
                 words = [*words, f"{RULES}{json.dumps(postprocessing_of(model))}"]
     run = Run(experiment, run_id, home)
     return Recall(given, cards, card["config"], run, notice, words, model)
@@ -148,15 +148,15 @@ def _none(line: CommandLine, runs_dir: Path, request: Request, known: list[Train
     lacking = min((request.missing(one) for one in known), key=len)
     if all(one.kind == "split" for one in lacking):
         there = dict.fromkeys(str(one.split.get("source", "unknown")) for one in known)
-        told = f"the splits of those there are: {'; '.join(there)}"
+        stated = f"the splits of those there are: {'; '.join(there)}"
     else:
         names = dict.fromkeys(one for one in lacking if one.kind == "training")
-        told = "those there are have " + "; ".join(
+        stated = "those there are have " + "; ".join(
             f"{one.name} {' or '.join(_values(one.path, known))}" for one in names
         )
     return (
-        f"{start} ({told}): give the settings of one of them, or train it with {fit} and the same "
-        "options."
+        f"{start} ({stated}): give the settings of one of them, or train it with {fit} and the "
+        "same options."
     )
 
 

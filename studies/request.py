@@ -129,8 +129,8 @@ class Request:
 
     def named(self, settings: Sequence[Setting]) -> str:
         """Return settings with their values in words."""
-        told = {one.name: value_at(self.resolved, one.path) for one in settings}
-        return ", ".join(f"{name} {value}" for name, value in told.items())
+        asked = {one.name: value_at(self.resolved, one.path) for one in settings}
+        return ", ".join(f"{name} {value}" for name, value in asked.items())
 
     def _has_split(self, trained: Trained) -> bool:
         """Whether the settings of a split come to that of a training."""

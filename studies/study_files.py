@@ -1,4 +1,4 @@
-"""The files of a study, a benchmark, a sweep or a reproduction, told from those of the user."""
+"""The files of a benchmark, a sweep or a reproduction, as distinct from those of the user."""
 
 import json
 import os
