@@ -7,9 +7,10 @@ from backbones import DynUNet
 from datamodules.layouts import CANONICAL, REGIONS
 from errors import InputError
 from lightning_modules import BackboneModule
-from lightning_modules.callbacks import MetricsFile, read_metrics, volume_row
+from lightning_modules.callbacks import MetricsFile, read_metrics
 from lightning_modules.checkpoints import build
 from lightning_modules.ensemble import EnsembleModule
+from lightning_modules.prediction_writer import volume_row
 from lightning_modules.segmentation import nest
 
 
