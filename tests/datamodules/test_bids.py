@@ -146,7 +146,7 @@ def test_a_given_layout_without_such_names_is_one_sentence(tmp_path):
         find_cases(tmp_path, "bids")
 
 
-@pytest.mark.parametrize("column", ["patient_id", "subject", "Patient_ID"])
+@pytest.mark.parametrize("column", ["patient_id", "subject", "Patient_ID", "PatientID"])
 def test_participants_may_name_one_person_twice(data_set, column):
     table = f"participant_id\tage\t{column}\nsub-01\t40\tA\nsub-02\t41\tA\n\n"
     (data_set / "participants.tsv").write_text(table)
@@ -156,7 +156,12 @@ def test_participants_may_name_one_person_twice(data_set, column):
 
 
 @pytest.mark.parametrize(
-    "table", ["participant_id\tage\nsub-01\t40\n", "participant_id\tpatient_id\nsub-01\tn/a\n"]
+    "table",
+    [
+        "participant_id\tage\nsub-01\t40\n",
+        "participant_id\tpatient_id\nsub-01\tn/a\n",
+        "participant_id\tage\tsex\nsub-01\t40\nsub-02\t40\tM\tlate\n",
+    ],
 )
 def test_participants_without_persons_leave_the_subjects(data_set, table):
     (data_set / "participants.tsv").write_text(table)
