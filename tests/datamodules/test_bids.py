@@ -5,6 +5,7 @@ import pytest
 from datamodules.bids import UNSTATED_MEANING
 from datamodules.exams import find_exams, sort_exams
 from datamodules.layouts import find_cases
+from datamodules.left_out import left_out
 from datamodules.slice_sources import recognise
 from errors import InputError
 
@@ -185,3 +186,13 @@ def test_a_broken_table_of_participants_is_one_sentence(data_set, content, messa
             find(data_set)
         assert "\n" not in str(caught.value)
         assert "participants.tsv" in str(caught.value)
+
+
+def test_an_image_beside_the_subjects_is_named_and_other_data_of_bids_is_not(data_set):
+    assert left_out(data_set, find_cases(data_set)) == []
+    put(data_set, "sub-01/dwi/sub-01", "dwi")
+    put(data_set, "derivatives/other/sub-01/anat/sub-01", "probseg")
+    assert left_out(data_set, find_cases(data_set)) == []
+    put(data_set, "HGG/Brats18_2013_21_1/Brats18_2013_21_1", "t1")
+    (sentence,) = left_out(data_set, find_cases(data_set))
+    assert sentence.startswith("1 NIfTI file belongs to no case and is left out: HGG/")
