@@ -38,7 +38,7 @@ _ANATOMY = {
     "lesionfree",
 }
 _OTHER_PARTS = {"phase", "real", "imag"}
-_PERSON = ("patient_id", "patient", "subject_id", "subject", "person_id", "person")
+_PERSON = ("patientid", "patient", "subjectid", "subject", "personid", "person")
 UNSTATED_MEANING = (
     "all label values are read as 1 necrosis, 2 oedema, 3 enhancing tumour, for BIDS does not say "
     "what they mean: give data.labels where they mean something else"
@@ -193,8 +193,11 @@ def read_participants(root: Path) -> dict[str, str]:
             "and their names in the first line."
         )
     header = rows[0]
-    person = next((name for name in _PERSON if name in [h.lower() for h in header]), None)
+    plain = [re.sub(r"[-_ ]", "", name.lower()) for name in header]  # PatientID is patient_id
+    person = next((header[plain.index(name)] for name in _PERSON if name in plain), None)
     people: dict[str, str] = {}
+    if person is None:  # what other columns hold, whole or not, says nothing of patients
+        return people
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             raise InputError(
@@ -203,7 +206,7 @@ def read_participants(root: Path) -> dict[str, str]:
             )
         subject = row[header.index("participant_id")]
         subject = subject if subject.startswith("sub-") else f"sub-{subject}"
-        value = row[[h.lower() for h in header].index(person)] if person else ""
+        value = row[header.index(person)]
         if value.lower() in ("", "n/a", "na", "nan"):
             continue
         if people.setdefault(subject, value) != value:

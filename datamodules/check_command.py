@@ -89,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     meanings = sorted({case.convention.describe() for case in cases})
     console.print(f"labels read as {' or '.join(meanings)}", markup=False, highlight=False)
     layouts = ", ".join(sorted({case.layout for case in cases}))
-    console.print(f"{len(problems)} cases ({layouts}), {len(bad)} of them bad")
+    plural = "" if len(problems) == 1 else "s"
+    console.print(f"{len(problems)} case{plural} ({layouts}), {len(bad)} of them bad")
     if exams:
         console.print("raw exams, checked by names and headers: lightning prepare registers them")
     return 1 if bad else 0

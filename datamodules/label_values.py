@@ -62,12 +62,13 @@ def remarks(labels: Labels) -> dict[str, str]:
     return found
 
 
-def misread(labels: Labels, option: str = "data.labels") -> dict[str, str]:
+def misread(labels: Labels, option: str = "data.labels", *, stated: bool = False) -> dict[str, str]:
     """Problem of each label of a cohort whose values, all together, contradict their meaning.
 
     Args:
         labels: Case id to the convention a label is read by, and its values.
         option: That states another meaning, for the advice.
+        stated: Whether the masks of a tool are stated to mean this; a tool may find oedema alone.
     """
     cohorts: dict[LabelConvention, dict[str, set[int]]] = {}
     for case_id, (convention, values) in labels.items():
@@ -75,16 +76,19 @@ def misread(labels: Labels, option: str = "data.labels") -> dict[str, str]:
             cohorts.setdefault(convention, {})[case_id] = set(values) - {0}
     problems = {}
     for convention, held in cohorts.items():
-        problem = _misread(convention, held, option)
+        problem = _misread(convention, held, option, stated)
         problems.update(dict.fromkeys(held, problem) if problem else {})
     return problems
 
 
-def _misread(convention: LabelConvention, held: Mapping[str, set[int]], option: str) -> str:
+def _misread(
+    convention: LabelConvention, held: Mapping[str, set[int]], option: str, stated: bool
+) -> str:
     everything = set.union(*held.values())
     if len(convention.regions) > 1 and len(everything) == 1 and not everything - convention.values:
-        alone = everything == {1} or len(held) >= SEVERAL
-        return _whole_tumour(everything, option) if alone else ""
+        alone = everything == {1} or (len(held) >= SEVERAL and not stated)
+        found = option == "--prediction_labels" and everything != {1}
+        return _whole_tumour(everything, option, one_class=found) if alone else ""
     if convention.name == BY_NAME_PEDIATRIC and 4 not in everything:
         new, old = CONVENTIONS["brats2024-ped"], CONVENTIONS["brats2023-ped"]
         return (
@@ -94,8 +98,15 @@ def _misread(convention: LabelConvention, held: Mapping[str, set[int]], option: 
     return ""
 
 
-def _whole_tumour(values: set[int], option: str) -> str:
+def _whole_tumour(values: set[int], option: str, *, one_class: bool = False) -> str:
     (value,) = values
+    if option.startswith("--"):  # of evaluate
+        other = f", or the name of their meaning if the tool found {value} alone"
+        return (
+            f"the masks hold only 0 and {value}, as masks of the whole tumour alone do: give "
+            f"--regions WT, or give {option} a YAML file with whole: {value}"
+            f"{other if one_class else ''}"
+        )
     return (
         f"the labels hold only 0 and {value}, masks of the whole tumour alone: give {option} a "
         f"YAML file with whole: {value} for the 2D study or for evaluate --regions WT; the 3D "

@@ -4,10 +4,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.bids import BIDS
 from datamodules.formats import DICOM, OTHER_IMAGES
 from datamodules.layouts import OTHER_LAYOUTS, CaseFiles, nifti_files
 
 NAMED = 5  # files that a notice names; the others are counted
+# Folders of a BIDS data set in which no image of this kind is looked for.
+_NOT_ANATOMY = {"derivatives", "sourcedata", "code", "func", "dwi", "fmap", "perf", "pet", "eeg"}
+_NOT_ANATOMY |= {"meg", "ieeg", "mrs", "beh"}
 
 
 def left_out(root: str | Path, cases: Sequence[CaseFiles]) -> list[str]:
@@ -24,7 +28,7 @@ def left_out(root: str | Path, cases: Sequence[CaseFiles]) -> list[str]:
         path
         for folder in folders
         for path in nifti_files(folder)
-        if os.path.realpath(path) not in used
+        if os.path.realpath(path) not in used and not _is_elsewhere(path, root, cases)
     ]
     sentences = []
     if unused:
@@ -32,7 +36,12 @@ def left_out(root: str | Path, cases: Sequence[CaseFiles]) -> list[str]:
             f"{_count(len(unused), 'NIfTI file')} {_belong(len(unused))} no case and "
             f"{_are(len(unused))} left out: {_some(unused, root)}"
         )
-    foreign = [path for folder in folders for path in _foreign(folder)]
+    foreign = [
+        path
+        for folder in folders
+        for path in _foreign(folder)
+        if not _is_elsewhere(path, root, cases)
+    ]
     if foreign:
         sentences.append(
             f"{_count(len(foreign), 'image')} {_are(len(foreign))} no NIfTI and "
@@ -60,11 +69,17 @@ def foreign_images(root: Path) -> str:
 
 def _folders(root: Path, cases: Sequence[CaseFiles]) -> list[Path]:
     """Where the images of the cases are looked for: of a collection, the folders in use."""
-    if not cases or cases[0].layout not in OTHER_LAYOUTS:
+    if not cases or cases[0].layout not in OTHER_LAYOUTS or cases[0].layout == BIDS:
         return [root]
     images = {image.path.parent for case in cases for image in case.images.values()}
     labels = {path.with_name(path.name.replace("images", "labels")) for path in images}
     return sorted(folder for folder in images | labels if folder.is_dir())
+
+
+def _is_elsewhere(path: Path, root: Path, cases: Sequence[CaseFiles]) -> bool:
+    """Whether a file of a BIDS data set lies in a folder of other data, such as `dwi`."""
+    bids = bool(cases) and cases[0].layout == BIDS
+    return bids and bool(_NOT_ANATOMY & set(path.relative_to(root).parts[:-1]))
 
 
 def _paths(case: CaseFiles) -> list[Path]:

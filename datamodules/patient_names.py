@@ -33,7 +33,7 @@ def within_names(names: set[str], doubts: list[str]) -> dict[str, str]:
         head = _by_words(rest, leading)
         if head:
             found[name] = shared + head
-    _drop_crowds(found, shared, names)
+    _drop_crowds(found, shared, names, doubts)
     heads = set(found.values()) | {n for n in names if n not in found and has_digit(n)}
     for name in sorted(names - set(found)):
         ends = [name[:end] for end in _ends(name)]
@@ -64,7 +64,7 @@ def _by_words(name: str, leading: Mapping[str, set[str]]) -> str | None:
     return head or None if STRONG.search(name) else None
 
 
-def _drop_crowds(found: dict[str, str], shared: str, names: set[str]) -> None:
+def _drop_crowds(found: dict[str, str], shared: str, names: set[str], doubts: list[str]) -> None:
     """Take back heads that are no patients: too many share them, or they name a kind."""
     members: dict[str, list[str]] = defaultdict(list)
     for name, head in found.items():
@@ -75,9 +75,11 @@ def _drop_crowds(found: dict[str, str], shared: str, names: set[str]) -> None:
         whole = len(group_of) == len(names) and len(names) > 1
         crowd = whole and len(names) > MOST_EXAMS
         kind = not has_digit(own) and (
-            len(own) < 2 or len(members) <= size or whole or len(group_of) > MOST_EXAMS
+            len(own) < 2 or len(members) < size or whole or len(group_of) > MOST_EXAMS
         )
         if crowd or kind:
+            if kind and not whole and 1 < len(group_of) <= MOST_EXAMS:
+                doubts.append(f"{' and '.join(sorted(group_of)[:2])} are taken as two patients")
             for name in group_of:
                 del found[name]
 
@@ -125,6 +127,8 @@ def _verdict(heads: Mapping[str, Sequence[str]], names: set[str]) -> str:
     """What the beginnings of names are: patients, places that patients come from, or neither."""
     largest = max(map(len, heads.values()))
     rests = [name[len(head) + 1 :] for head, same in heads.items() for name in same]
+    if not any(map(has_digit, heads)):
+        return _of_words(heads, rests)
     if not all(map(_is_id, heads)):
         return ""
     if largest < 2:
@@ -142,6 +146,21 @@ def _verdict(heads: Mapping[str, Sequence[str]], names: set[str]) -> str:
     if largest > MOST_EXAMS or (len(heads) < size and not few) or many:
         return "places" if largest <= MOST_EXAMS else ""
     return "patients"
+
+
+def _of_words(heads: Mapping[str, Sequence[str]], rests: Sequence[str]) -> str:
+    """As `_verdict`, of beginnings without a number: initials, family names, or kinds of patients.
+
+    Many with few exams each are people, few with many each are kinds, and in a small cohort
+    neither is sure.
+    """
+    size = median(map(len, heads.values()))
+    counted = all(re.fullmatch(r"\d{1,2}|[A-Za-z]", rest) for rest in rests)
+    kinds = any(PLACES.fullmatch(head) or PARTS.fullmatch(head) for head in heads)
+    most = max(map(len, heads.values()))
+    if not counted or kinds or len(heads) < 2 or most < 2 or size > 5 or most > MOST_EXAMS:
+        return ""
+    return "patients" if len(heads) > size else "places"
 
 
 def _ends(name: str) -> list[int]:

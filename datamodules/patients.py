@@ -80,7 +80,7 @@ def group(places: Iterable[str]) -> Grouping:
     names = within_names({name for _, name in persons.values()}, doubts)
     keys = {place: (scope, names[name]) for place, (scope, name) in persons.items()}
     doubts += _same_subjects(stated)
-    return Grouping(stated | _titles(keys), tuple(dict.fromkeys(doubts)))
+    return Grouping(_spelled_alike(stated) | _titles(keys), tuple(dict.fromkeys(doubts)))
 
 
 def official(part: str) -> str | None:
@@ -209,6 +209,15 @@ def _same_subjects(stated: Mapping[str, str]) -> list[str]:
         for patient, folders in above.items()
         if len(folders) > 1
     ]
+
+
+def _spelled_alike(stated: Mapping[str, str]) -> dict[str, str]:
+    """Stated patients, spelled as in their first place: `TCGA_02_0006` is `tcga-02-0006`."""
+    first: dict[str, str] = {}
+    return {
+        place: first.setdefault(patient.casefold().replace("_", "-"), patient)
+        for place, patient in sorted(stated.items())
+    }
 
 
 def _titles(keys: Mapping[str, tuple[str, str]]) -> dict[str, str]:

@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     options = _parse(argv)
-    refuse_among_inputs(options.out, "--out", Path(options.root).expanduser(), [])
+    root = Path(options.root).expanduser()
+    refuse_among_inputs(options.out, "--out", root, [root])
     exams, ambiguous = sort_exams(options.root, options.labels)
     exams, grouping = regroup(exams, options.patient)
     if options.patient is not None:  # stated, so that no later reading of the names changes it

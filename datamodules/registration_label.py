@@ -11,7 +11,7 @@ from datamodules.exams import UNSTATED, named_modality
 from datamodules.grids import aligned
 from datamodules.label_map import small_labels
 from datamodules.label_values import contradicts
-from datamodules.layouts import CaseFiles, LabelConvention
+from datamodules.layouts import MODALITIES, CaseFiles, LabelConvention
 from datamodules.reading import Volume, read_volume
 from datamodules.registration import REFERENCE, Alignment
 from datamodules.registration_scan import same_grid, to_sitk
@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 
 def label_drawn_on(exam: CaseFiles) -> str:
     """The modality whose position a drawn label shares: by its name, else by its grid.
+
+    Four images on the label's grid are registered to each other already, so the reference stands
+    for all of them.
 
     Raises:
         InputError: Neither tells, or the named modality is not there.
@@ -35,6 +38,8 @@ def label_drawn_on(exam: CaseFiles) -> str:
             )
         return named
     fitting = [m for m, image in exam.images.items() if same_grid(exam.label, image.path)]
+    if len(fitting) == len(MODALITIES):
+        return REFERENCE
     if len(fitting) != 1:
         which = f"{' and '.join(fitting)} share" if fitting else "no modality shares"
         raise InputError(

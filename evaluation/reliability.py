@@ -99,12 +99,12 @@ def write_calibration(
         for region, count in counts.items()
         for row in count.rows()
     ]
-    outputs.write(CALIBRATION[0], lambda file: write_csv(rows, file))
+    outputs.settle(CALIBRATION[0], lambda file: write_csv(rows, file))
     regions = next(iter(patients.values()))
     pooled = {region: reduce(add, (own[region] for own in patients.values())) for region in regions}
     number = f"{len(patients)} patient{'' if len(patients) == 1 else 's'}"
     above = f"{title}, {number}"
-    outputs.write(CALIBRATION[1], lambda file: reliability_png(pooled, file, above))
+    outputs.settle(CALIBRATION[1], lambda file: reliability_png(pooled, file, above))
     lines = [
         "Calibration  calibration.csv and reliability.png, beside per_case.csv",
         f"Expected calibration error over voxels with a probability of at least {DOMAIN_FROM:.0%}, "

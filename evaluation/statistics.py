@@ -264,11 +264,12 @@ def check_patients(systems: Systems) -> None:
         if extra:
             lacking = next(other for other, theirs in tested.items() if extra[0] not in theirs)
             more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+            remedy = "; --allow_different_patients true compares those" if everywhere else ""
             raise InputError(
                 f"{name} and {lacking} were not tested on the same patients: "
                 f"{', '.join(extra[:5])}{more} only in the scores of {name}, and a "
-                f"paired comparison needs the same patients ({len(everywhere)} are common to all; "
-                "--allow_different_patients true compares those)."
+                f"paired comparison needs the same patients ({len(everywhere)} are common to all"
+                f"{remedy})."
             )
 
 

@@ -306,7 +306,7 @@ class Application:
                 if self.contents is not None:
                     self.contents.write()
                 # last: with it the test is done
-                outputs.write(TABLE, partial(write_csv, model.test_rows))
+                outputs.settle(TABLE, partial(write_csv, model.test_rows))
                 if folder == self.run.folder:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     tracking.conclude_test(self.logger, self.run, model.test_rows, self.gallery)

@@ -49,6 +49,8 @@ class Contents:
             ) from error
         if not isinstance(held, dict):
             return f"a {self.result} that does not say of what it was made"
+        if not set(held) & set(self.made_of):
+            return f"a {self.record.name} of something else"
         differing = [
             f"{name} {held.get(name, 'unset')} instead of {self.made_of.get(name, 'unset')}"
             for name in {**self.made_of, **held}
@@ -70,10 +72,16 @@ class Contents:
         """
         held = self.others()
         if held and not overwrite:
+            ours = f", or --overwrite to {remedy}" if remedy else ""
+            other = ours if self._is_own() else ", or move that away"
             raise InputError(
-                f"{option} {self.record.parent} holds {held}: give another {option}"
-                f"{f', or --overwrite to {remedy}' if remedy else ''}."
+                f"{option} {self.record.parent} holds {held}: give another {option}{other}."
             )
+
+    def _is_own(self) -> bool:
+        """Whether this program wrote what is there, so that it may be replaced."""
+        listed = Outputs(self.record.parent, "").listed()
+        return self.unlisted() or self.record.name in listed or self.result in listed
 
     def write(self) -> None:
         """Note of what the results are made."""

@@ -322,7 +322,8 @@ def _examine(
         findings = list(pool.map(lambda pair: examine_pair(pair, options.regions), pairs))
     contradictions = [text for found in findings for text in found.contradictions]
     if len(options.regions) > 1 and not contradictions:
-        contradictions = _cohort_contradictions(pairs, findings)
+        stated = options.prediction_labels is not None
+        contradictions = _cohort_contradictions(pairs, findings, stated)
     problems = {
         pair.case_id: found.problems
         for pair, found in zip(pairs, findings, strict=True)
@@ -331,7 +332,9 @@ def _examine(
     return problems, contradictions
 
 
-def _cohort_contradictions(pairs: Sequence[Pair], findings: Sequence["Findings"]) -> list[str]:
+def _cohort_contradictions(
+    pairs: Sequence[Pair], findings: Sequence["Findings"], stated: bool
+) -> list[str]:
     """Return what all references, or all predictions, together say against their meaning."""
     from datamodules.label_values import misread
 
@@ -344,7 +347,7 @@ def _cohort_contradictions(pairs: Sequence[Pair], findings: Sequence["Findings"]
             )
             for pair, found in zip(pairs, findings, strict=True)
         }
-        problems = misread(labels, f"--{option}")
+        problems = misread(labels, f"--{option}", stated=stated and side == "prediction")
         if problems:
             first, sentence = next(iter(problems.items()))
             others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -242,6 +243,19 @@ def test_a_results_dir_of_another_test_is_refused(trained, tmp_path, capsys):
     assert json.loads((tmp_path / "scores" / "test.json").read_text())["rule"] == "brats"
 
 
+def test_scores_that_the_user_annotated_in_a_run_are_kept(trained, capsys):
+    words = ["test", *trained]
+    assert cli.main(words) == 0
+    (table,) = Path(trained[-1]).glob("dynunet/*/per_case.csv")
+    table.write_text("annotated")
+    assert cli.main(words) == 0
+    (kept,) = table.parent.glob("per_case.csv.replaced-*")
+    assert kept.read_text() == "annotated"
+    assert str(kept) in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert list(table.parent.glob("*.replaced-*")) == [kept]
+
+
 def test_prepare_writes_no_folder_among_the_exams(tmp_path, capsys):
     write_patient(tmp_path / "exams" / "p1", "p1", 9, labelled=False)
     before = sums(tmp_path)
@@ -249,6 +263,9 @@ def test_prepare_writes_no_folder_among_the_exams(tmp_path, capsys):
         words = ["--data.root", str(tmp_path / "exams"), "--out", str(tmp_path / out)]
         assert cli.main(["prepare", *words]) == 2
         assert "which holds the patients" in capsys.readouterr().err
+    words = ["--data.root", str(tmp_path / "exams"), "--out", str(tmp_path)]
+    assert cli.main(["prepare", *words]) == 2
+    assert "which is an input: give a folder of its own" in capsys.readouterr().err
     assert sums(tmp_path) == before
 
 

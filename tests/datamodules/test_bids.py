@@ -5,6 +5,7 @@ import pytest
 from datamodules.bids import UNSTATED_MEANING
 from datamodules.exams import find_exams, sort_exams
 from datamodules.layouts import find_cases
+from datamodules.left_out import left_out
 from datamodules.slice_sources import recognise
 from errors import InputError
 
@@ -146,7 +147,7 @@ def test_a_given_layout_without_such_names_is_one_sentence(tmp_path):
         find_cases(tmp_path, "bids")
 
 
-@pytest.mark.parametrize("column", ["patient_id", "subject", "Patient_ID"])
+@pytest.mark.parametrize("column", ["patient_id", "subject", "Patient_ID", "PatientID"])
 def test_participants_may_name_one_person_twice(data_set, column):
     table = f"participant_id\tage\t{column}\nsub-01\t40\tA\nsub-02\t41\tA\n\n"
     (data_set / "participants.tsv").write_text(table)
@@ -156,7 +157,12 @@ def test_participants_may_name_one_person_twice(data_set, column):
 
 
 @pytest.mark.parametrize(
-    "table", ["participant_id\tage\nsub-01\t40\n", "participant_id\tpatient_id\nsub-01\tn/a\n"]
+    "table",
+    [
+        "participant_id\tage\nsub-01\t40\n",
+        "participant_id\tpatient_id\nsub-01\tn/a\n",
+        "participant_id\tage\tsex\nsub-01\t40\nsub-02\t40\tM\tlate\n",
+    ],
 )
 def test_participants_without_persons_leave_the_subjects(data_set, table):
     (data_set / "participants.tsv").write_text(table)
@@ -180,3 +186,13 @@ def test_a_broken_table_of_participants_is_one_sentence(data_set, content, messa
             find(data_set)
         assert "\n" not in str(caught.value)
         assert "participants.tsv" in str(caught.value)
+
+
+def test_an_image_beside_the_subjects_is_named_and_other_data_of_bids_is_not(data_set):
+    assert left_out(data_set, find_cases(data_set)) == []
+    put(data_set, "sub-01/dwi/sub-01", "dwi")
+    put(data_set, "derivatives/other/sub-01/anat/sub-01", "probseg")
+    assert left_out(data_set, find_cases(data_set)) == []
+    put(data_set, "HGG/Brats18_2013_21_1/Brats18_2013_21_1", "t1")
+    (sentence,) = left_out(data_set, find_cases(data_set))
+    assert sentence.startswith("1 NIfTI file belongs to no case and is left out: HGG/")

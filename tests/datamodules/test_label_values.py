@@ -68,6 +68,15 @@ def test_oedema_alone_is_possible_in_one_patient_and_not_in_three():
     assert misread({case_id: (BRATS_3, [2]) for case_id in "abc"})
 
 
+def test_a_tool_that_found_oedema_alone_is_scored_if_its_meaning_is_stated():
+    masks = {case_id: (BRATS_3, [2]) for case_id in "abc"}
+    problem = misread(masks, "--prediction_labels")["a"]
+    for advice in ("--regions WT", "whole: 2", "the name of their meaning"):
+        assert advice in problem
+    assert not misread(masks, "--prediction_labels", stated=True)
+    assert misread({"a": (BRATS_3, [1])}, "--prediction_labels", stated=True)
+
+
 def test_pediatric_labels_of_which_year_is_told_by_oedema_or_asked():
     assert not misread({"a": (BY_NAME, [1, 2, 3]), "b": (BY_NAME, [2, 4])})
     problem = misread({"a": (BY_NAME, [1, 2, 3]), "b": (BY_NAME, [2, 3])})["a"]

@@ -14,6 +14,8 @@ from datamodules.exams import find_exams
 from datamodules.registration_cohort import register_cohort
 from datamodules.registration_command import main
 from datamodules.registration_folder import find_registered, is_registered, labels_on_modality
+from datamodules.registration_label import label_drawn_on
+from datamodules.registration_patient import exam_problems
 from errors import InputError
 from tests.datamodules.exam_phantoms import exams as exams  # the session's phantoms
 
@@ -239,6 +241,14 @@ def test_a_label_that_fits_no_grid_or_two_is_refused(exam):
     shutil.copy(file(exam, "t2"), file(exam, "t1"))
     shutil.copy(file(exam, "t2"), file(exam, "seg"))
     assert "t1 and t2 share the grid of the label" in attempt(exam)
+
+
+def test_a_label_on_the_grid_of_all_four_images_is_taken(exam):
+    for kind in ("t1", "t1ce", "flair", "seg"):
+        shutil.copy(file(exam, "t2"), file(exam, kind))
+    (case,) = find_exams(exam.parent)
+    assert label_drawn_on(case) == "t2"
+    assert not exam_problems(case, "error")
 
 
 @pytest.mark.parametrize("copy", ["same", "floats in another order"])

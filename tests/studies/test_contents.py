@@ -37,6 +37,17 @@ def test_results_that_do_not_say_of_what_they_were_made_are_others(tmp_path, rec
     assert held == "a table.csv that does not say of what it was made"
 
 
+@pytest.mark.parametrize("name", ["table.csv", "made.json"])
+def test_overwriting_is_offered_for_what_this_program_wrote_alone(tmp_path, name):
+    (tmp_path / name).write_text('{"colour": "blue"}')
+    with pytest.raises(InputError) as caught:
+        contents(tmp_path).refuse_others("--out", "replace that")
+    assert str(caught.value).endswith("give another --out, or move that away.")
+    Outputs(tmp_path, "--out").adopt([name])
+    with pytest.raises(InputError, match="or --overwrite to replace that"):
+        contents(tmp_path).refuse_others("--out", "replace that")
+
+
 def test_a_folder_is_moved_aside_whole_but_never_with_what_is_needed(tmp_path, monkeypatch):
     folder = tmp_path / "results"
     contents(folder).write()
