@@ -1,11 +1,11 @@
 """The `lightning check` command: a cohort in a layout, registered patients, or raw exams."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from command_parser import CommandParser
 from datamodules.bar import make_bar
 from datamodules.check_table import check_table, plain
 from datamodules.exams import sort_exams
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """The `lightning check` command: every case examined, one table, 1 when any is bad."""
     from rich.console import Console
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning check", description="Check every case of a cohort before training on it."
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")

@@ -6,7 +6,6 @@ ICBM152 anatomy, deformed patient by patient (`phantom_anatomy`), a lesion grown
 Patient i of a seed depends on nothing but the seed, i and the spacing.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from command_parser import CommandParser
 from datamodules import phantom_lesion
 from datamodules.bar import make_bar
 from datamodules.phantom_anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
@@ -247,7 +247,7 @@ def generate_cohort(
 
 def main(argv: Sequence[str]) -> int:
     """The command `lightning phantom`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning phantom",
         description="Write a cohort of simulated (SYNTHETIC) glioma patients.",
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from command_parser import CommandParser
 from datamodules.check_table import plain
 from datamodules.exams import sort_exams
 from datamodules.grouping import regroup
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning prepare",
         description="Register every modality of hospital exams to T2, one folder a patient.",
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from command_parser import CommandParser
 from errors import InputError
 from studies.arguments import CommandLine, add_dry_run, find_config
 from studies.benchmark_file import integers, read_benchmark
@@ -108,11 +109,10 @@ def report(engine: Engine, whole: bool) -> int:
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning benchmark",
         description="Train and test every system of a benchmark file; what is finished is skipped.",
         epilog="--config OVERLAY, --data.*, --trainer.* and --model.size go to every experiment.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", help="such as experiments/benchmarks/dual_fusion.yaml")
     parser.add_argument(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command_parser import CommandParser
 from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.comparison_figure import comparison_png
@@ -61,7 +62,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning compare",
         description="Compare tested systems over the same patients: table, paired statistics, "
         "picture.",

@@ -1,6 +1,5 @@
 """``lightning dashboard``: the project's page on W&B, as data; without an account, as a tree."""
 
-import argparse
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from command_parser import CommandParser
 from errors import InputError
 from studies.account import has_key, mode
 from studies.arguments import add_dry_run
@@ -241,7 +241,7 @@ def save(entity: str | None, project: str, group: str | None = None) -> str:
 
 def main(words: list[str]) -> int:
     """Build the dashboard where there is an account, else show what it would be."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning dashboard",
         description="Build the project's page on Weights & Biases: curves, Dice per region, "
         "patients, parameters, benchmarks. Without an account it is shown as a tree. Every call "

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from command_parser import CommandParser
 from datamodules.conventions import CONVENTIONS, REGIONS, LabelConvention, named_convention
 from errors import InputError
 from evaluation.empty_rules import EMPTY_RULES, rule_named
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning evaluate",
         description="Score label maps of any tool against references: Dice, HD95, surface Dice, "
         "sensitivity, precision, volume, lesion by lesion; calibration where probabilities lie "

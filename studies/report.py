@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from command_parser import CommandParser
 from errors import InputError
 from evaluation.benchmark_tables import BenchmarkTable
 from evaluation.calibration import Reliability
@@ -362,7 +363,7 @@ def _case_picture(case: ViewedCase, file: Path) -> Picture:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning report",
         description="Write one HTML page of tested runs or of a benchmark; it opens offline.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from command_parser import CommandParser
 from errors import InputError
 from evaluation.tables import read_csv
 from files import cores
@@ -213,11 +214,10 @@ def _tolerance(text: str) -> float:
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning reproduce",
         description="Train and test a run again from what it left, and compare the scores.",
         epilog="--data.root and other --data.*, --trainer.* say where data and devices are now.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", help="folder of a run, experiment/id, or an experiment's newest run")
     parser.add_argument(

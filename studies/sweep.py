@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command_parser import CommandParser
 from errors import InputError
 from evaluation.tables import write_csv
 from lightning_modules.callbacks import read_metrics
@@ -124,11 +125,10 @@ def _print(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lightning sweep",
         description="Train the trials of a W&B sweep file (grid or random) without an account.",
         epilog="Other words go to every `lightning fit`, such as --config OVERLAY or --data.root.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")

@@ -1,0 +1,50 @@
+"""The parser of a command: options are written out, and nothing that is given is dropped."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from errors import InputError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse's parser without abbreviations, which refuses an option with two values.
+
+    Args:
+        **settings: as of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+        self.given: dict[str, Any] = {}
+        for name in (None, "store"):
+            self.register("action", name, _StoreOnce)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does.
+
+        Raises:
+            InputError: An option is given twice with different values.
+        """
+        self.given = {}
+        return super().parse_known_args(args, namespace)
+
+
+class _StoreOnce(argparse.Action):
+    """Store a value; a second, different one is an error, for argparse keeps the last alone."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value of one occurrence."""
+        given = parser.given if isinstance(parser, CommandParser) else {}
+        if option_string and given.setdefault(self.dest, values) != values:
+            raise InputError(
+                f"{option_string} is given twice, {given[self.dest]} and {values}: leave one of "
+                "them out."
+            )
+        setattr(namespace, self.dest, values)
