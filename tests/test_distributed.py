@@ -34,9 +34,9 @@ def lightning(folder, environment, *commands):
         assert process.returncode == 0, said
 
 
-def fit(name, runs_dir, *words):
+def fit(name, runs_dir, *words, folds=2):
     config = ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
-    exact = ["--trainer.precision", "32-true", "--data.n_folds", "2", "--runs_dir", runs_dir]
+    exact = ["--trainer.precision", "32-true", "--runs_dir", runs_dir, "--data.n_folds", str(folds)]
     return ["fit", *config, *exact, *words]
 
 
@@ -96,11 +96,11 @@ def test_two_processes_train_the_adapter_as_one(workplace, environment):
 def test_two_processes_train_the_adversarial_stage_as_one(workplace, environment):
     """One step: the sign in the gradient of L1 makes rounding visible, and more so every step."""
     name = "zhang2021_transition"
-    words = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "2", "--data.n_folds", "5"]
+    words = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "2"]
     # Adam's first step is the sign of the gradient, also where that is rounding alone
     words += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01"]
     commands = [
-        fit(name, runs_dir, *devices, *words)
+        fit(name, runs_dir, *devices, *words, folds=5)
         for runs_dir, devices in (("runs-gan-one", []), ("runs-gan-two", TWO))
     ]
     lightning(workplace, environment, *commands)
