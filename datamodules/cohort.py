@@ -77,6 +77,9 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             check_pattern(patient)
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}: expected 1 or more.")
+        for name, value in (("num_workers", num_workers), ("seed", seed)):
+            if value is not None and value < 0:
+                raise InputError(f"data.{name} is {value}: expected 0 or more.")
         self.root = root
         self.images = images
         self.batch_size = batch_size

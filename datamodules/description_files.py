@@ -257,10 +257,11 @@ class SplitParts(_Loose):
 
 
 class SplitFold(_Loose):
-    """One fold of nnU-Net's `splits_final.json`."""
+    """One fold of nnU-Net's `splits_final.json`, or of one that names test cases too."""
 
     train: CaseIds
     val: CaseIds
+    test: CaseIds | None = None
 
 
 class SplitFolds(RootModel[Annotated[list[SplitFold], Field(min_length=1)]]):

@@ -43,8 +43,8 @@ class Parts:
 def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
     """The parts a file names, as case ids.
 
-    Of nnU-Net's folds, `val` is tested. Of MONAI's, the fold is tested, or selects the checkpoint
-    where the list names test cases with labels.
+    Of nnU-Net's folds, `val` is tested, or `test` where a fold names some. Of MONAI's, the fold is
+    tested, or selects the checkpoint where the list names test cases with labels.
 
     Args:
         path: The file.
@@ -61,6 +61,8 @@ def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
         folds = validated(SplitFolds, content, path, _NEEDED).root
         chosen = folds[_in_range(path, fold, len(folds))]
         parts = Parts(chosen.train, chosen.val)
+        if chosen.test is not None:
+            parts = Parts(chosen.train, chosen.test, chosen.val)
     elif isinstance(content, dict) and "training" in content:
         parts = _of_list(validated(DataList, content, path, _NEEDED), path, cases, fold)
     else:

@@ -180,6 +180,11 @@ def _from_file(
         rest = _ordered({patients[i] for i in found.train}, seed)
         test = sorted({patients[i] for i in found.test})
         return _assemble(listed, rest, test, protocol, f"{path.name}, fold {fold}")
+    if seed != 0:
+        raise InputError(
+            f"data.split_seed is {seed}, but {path} says which cases train, select and test, so "
+            "nothing is drawn: leave data.split_seed out."
+        )
     shared = set(found.val) == set(found.test)
     if protocol == "paper" and not shared:
         raise InputError(

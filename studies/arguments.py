@@ -44,7 +44,7 @@ class CommandLine:
                 taken.append(words[position])
                 position += 1
             name, _, value = taken[0].lstrip("-").partition("=")
-            if name in ("config", "c"):
+            if name in ("config", "c") and (value or taken[1:]):
                 line.configs += [value] if value else taken[1:]
             else:
                 line.options.append((name, taken))

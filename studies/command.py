@@ -30,6 +30,8 @@ from studies.stages import Planner
 from studies.trainer_check import build_trainer, check_trainer
 from studies.trainer_settings import precision_of_machine
 
+LARGEST_SEED = 2**32 - 1  # of NumPy
+
 
 class ExperimentCLI(LightningCLI):
     """LightningCLI in subclass mode, plus this project's own arguments.
@@ -198,6 +200,12 @@ class ExperimentCLI(LightningCLI):
             check_trainer(arguments.trainer.as_dict())
             self.session = applying.Application(str(self.subcommand), self.recalled, arguments)
         self.session.prepare(arguments)
+
+    def _set_seed(self) -> None:
+        seed = self.arguments.seed_everything
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"seed_everything is {seed}: expected 0 to {LARGEST_SEED}.")
+        super()._set_seed()
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer, with a wrong input told in its own words."""

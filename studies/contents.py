@@ -12,6 +12,7 @@ from outputs import LEDGER, Outputs, unused
 from studies.runs import set_aside
 
 NAMED = 4  # differences that a message names; the others are counted
+UNSET = "None"  # how a setting that is not given stands in a record
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ class Contents:
             return f"a {self.result} that does not say of what it was made"
         if not set(held) & set(self.made_of):
             return f"a {self.record.name} of something else"
+        # a setting that the version which wrote the results did not know yet was unset there
         differing = [
             f"{name} {held.get(name, 'unset')} instead of {self.made_of.get(name, 'unset')}"
             for name in {**self.made_of, **held}
-            if held.get(name) != self.made_of.get(name)
+            if held.get(name, UNSET) != self.made_of.get(name, UNSET)
         ]
         more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
         return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None

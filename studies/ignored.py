@@ -71,7 +71,13 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "n_folds": ("split_file",),
 }
 SHORT = {"t1", "t1ce", "t2", "flair"}
-VALUED = {"ckpt_path", "runs_dir", *SHORT}  # read before the parser, which would ask for a value
+VALUED = {
+    "config",
+    "c",
+    "ckpt_path",
+    "runs_dir",
+    *SHORT,
+}  # read before the parser, which would ask for a value
 
 
 def plain_name(name: str) -> str:

@@ -13,7 +13,15 @@ TYPES = {
     "NoneType": "null",
 }
 KEY = re.compile(r'Parser key "([^"]+)": ')
-VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?= - Expected| Given value|$)")
+VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?=\.? Got value: | - Expected| Given value|$)")
+NESTED = re.compile(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$")  # how jsonargparse wraps a value
+LACKING = re.compile(r"the following arguments are required: ([\w., ]*\w)")
+CLASS_BEFORE = re.compile(r"class_path '([^']+)': $")
+CLASS_BEHIND = re.compile(r"value: Namespace\(class_path='([^']+)'")
+NO_CLASS = re.compile(
+    r"(?:module '[\w.]+' has no attribute '\w+'|No module named '[\w.]+')(?=[. ]|$)"
+)
+PATH = re.compile(r"Expected a path but (\S+) either not accessible")
 EXPECTED = re.compile(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])")
 
 
@@ -38,7 +46,28 @@ def wrong_type(text: str) -> tuple[str, str, str] | None:
         return None
     # "null" is last: it stands for leaving the setting out
     ordered = sorted(dict.fromkeys(wanted), key=lambda words: words == "null")
-    return ".".join(key[1] for key in keys), value[1].rstrip(". "), " or ".join(ordered)
+    shown = NESTED.sub(r"\1", value[1].rstrip(". "))
+    return ".".join(key[1] for key in keys), shown, " or ".join(ordered)
+
+
+def wrong_class(text: str) -> tuple[str, str] | None:
+    """Return the setting whose class cannot be used, and what is wrong; None for another fault.
+
+    Args:
+        text: of a parser's error, in one line.
+    """
+    keys = list(KEY.finditer(text))
+    if not keys:
+        return None
+    inside, path = text[keys[-1].end() :], ".".join(key[1] for key in keys)
+    if lacking := LACKING.search(inside):
+        named = CLASS_BEFORE.search(inside[: lacking.start()]) or CLASS_BEHIND.search(inside)
+        what = f"is {named[1]} and " if named else ""
+        return path, f"{what}lacks {lacking[1]}: give each a value, as --{path}.NAME"
+    given, missing = PATH.search(inside), NO_CLASS.search(inside)
+    if given and missing:
+        return path, f"is {given[1]}, which cannot be imported ({missing[0]}): correct the path"
+    return None
 
 
 def _words(kind: str) -> str:

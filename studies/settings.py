@@ -11,7 +11,7 @@ import yaml
 
 from errors import InputError
 from studies.arguments import CommandLine, find_config
-from studies.mistyped import wrong_type
+from studies.mistyped import wrong_class, wrong_type
 from studies.option_help import BriefParser
 
 UNKNOWN = (  # how argparse and jsonargparse say it
@@ -104,14 +104,15 @@ def explain(error: Exception, line: CommandLine, *, typed: bool) -> InputError:
     """
     text = " ".join(str(error).split())
     found = TOLD.search(text)
-    if found is None and (wrong := wrong_type(text)):
-        path, value, expected = wrong
+    if found is None and (fault := wrong_class(text) or wrong_type(text)):
+        path, *what = fault
+        told = what[0] if len(what) == 1 else f"is {what[0]}: expected {what[1]}"
         option = next((one for one, _ in line.options if _plain(one) == path), "")
         file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
         file = "" if option and typed else (file if file and not option else line.configs[0])
         place = f"{line.typed_as.get(file, file)}: " if file else ""
         shown = f"--{option}" if option and typed else option or path
-        return InputError(f"{place}{shown} is {value}: expected {expected}.")
+        return InputError(f"{place}{shown} {told}.")
     if found is None:
         return InputError(text if typed else f"{line.configs[0]}: {text}")
     name, near, known = found.groups()
@@ -151,7 +152,7 @@ def placed(where: str, line: CommandLine) -> Iterator[None]:
 
 
 def _plain(name: str) -> str:
-    return name.replace("init_args.", "")
+    return name.replace("init_args.", "").rstrip("+")
 
 
 def _holds(file: str, path: str) -> bool:

@@ -47,11 +47,22 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not fits(value):
             raise InputError(f"trainer.{name} is {value}: expected {expected}.")
+    if str(settings.get("precision")) in ("64", "64-true"):
+        raise InputError(
+            f"trainer.precision is {settings['precision']!r}: masks are computed in 32 "
+            "bits or fewer, expected 32-true, bf16-mixed or 16-mixed."
+        )
     least, most = settings.get("min_epochs"), settings.get("max_epochs")
     if least and most is not None and 0 <= most < least:
         raise InputError(
             f"trainer.min_epochs is {least}, more than trainer.max_epochs, {most}: expected at "
             "most as many."
+        )
+    every = settings.get("check_val_every_n_epoch")
+    if every and most is not None and 0 < most < every:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch is {every}, more than trainer.max_epochs, {most}, so "
+            "no epoch would be validated and no checkpoint selected: expected at most as many."
         )
     steps = settings.get("max_steps")
     if steps is not None and steps != -1 and steps < 1:

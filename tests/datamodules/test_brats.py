@@ -196,6 +196,8 @@ def test_a_stored_split_decides_what_is_tested(module, tmp_path, write_case):
         ({"patch_size": [64, 64, 0]}, "patch_size"),
         ({"batch_size": 0}, "batch_size"),
         ({"patches_per_epoch": 0}, "patches_per_epoch"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"seed": -1}, "data.seed is -1"),
     ],
 )
 def test_settings_without_sense_are_refused(options, message):

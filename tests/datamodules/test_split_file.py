@@ -97,3 +97,14 @@ def test_a_fold_of_a_monai_list_selects_where_it_names_labelled_test_cases(split
 def test_parts_of_a_monai_list(split):
     made = split({"training": [item(0)], "validation": [item(1)], "test": [item(2)]})
     assert (made.train, made.val, made.test) == (["c0"], ["c1"], ["c2"])
+
+
+def test_a_fold_that_names_test_cases_tests_these(split):
+    made = split([{"train": ["c0", "c1"], "val": ["c2"], "test": ["c3"]}])
+    assert (made.train, made.val, made.test) == (["c0", "c1"], ["c2"], ["c3"])
+
+
+def test_a_seed_of_a_split_that_is_not_drawn_is_refused(split):
+    with pytest.raises(InputError, match=r"data.split_seed is 1, .* leave data.split_seed out"):
+        split({"train": ["c0"], "val": ["c1"], "test": ["c2"]}, seed=1)
+    split([{"train": ["c0", "c1", "c2"], "val": ["c3"]}], seed=1)  # validation is drawn

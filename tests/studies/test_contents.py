@@ -28,6 +28,12 @@ def test_only_what_was_made_of_something_else_is_told(tmp_path):
     )
 
 
+def test_a_setting_that_an_older_version_did_not_know_was_unset_there(tmp_path):
+    contents(tmp_path).write()
+    assert contents(tmp_path, labels="None").others() is None
+    assert contents(tmp_path, labels="msd").others() == "results of labels unset instead of msd"
+
+
 @pytest.mark.parametrize("record", [None, "{", "[]"])
 def test_results_that_do_not_say_of_what_they_were_made_are_others(tmp_path, record):
     (tmp_path / "table.csv").touch()

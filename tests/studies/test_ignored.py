@@ -32,6 +32,8 @@ from studies.request import check_variant
         ("fit", ["--resume", "--overwrite"], "give one of them"),
         ("test", ["best.ckpt"], "best.ckpt stands alone"),
         ("test", ["--ckpt_path"], "--ckpt_path has no value"),
+        ("fit", ["--config", "a.yaml", "--config"], "--config has no value"),
+        ("predict", ["--config=", "--t1"], "--config has no value"),
     ],
 )
 def test_an_option_without_an_effect_is_refused(command, words, told):

@@ -37,3 +37,36 @@ def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch
     words = ["--config", "experiments/dynunet.yaml", f"--trainer.{kind}", "foo"]
     assert cli.main(["fit", *words]) == 2
     assert "the path of a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--model.scheduler", "StepLR"],
+            "--model.scheduler is torch.optim.lr_scheduler.StepLR and lacks step_size: give each a "
+            "value, as --model.scheduler.NAME.",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping"],
+            "--trainer.callbacks+ is lightning.pytorch.callbacks.EarlyStopping and lacks monitor",
+        ),
+        (["--data", "datamodules.Foo"], "--data is datamodules.Foo, which cannot be imported"),
+        (["--trainer.logger", "foo.Bar"], "--trainer.logger is foo.Bar, which cannot be imported"),
+        (["--model.network", "backbones.Foo"], "--model.network is backbones.Foo, which cannot"),
+        (["--model.network", "foo"], "--model.network is foo: expected the path of a class"),
+        (["--model.optimizer.lr", "nan"], "--model.optimizer.lr is nan: expected a number"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_named(words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["fit", "--config", "experiments/dynunet.yaml", *words]) == 2
+    assert f"lightning fit: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_out_of_range_is_refused(seed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "experiments/dynunet.yaml", "--seed_everything", seed]
+    assert cli.main(["fit", *words]) == 2
+    assert f"seed_everything is {seed}: expected 0 to 4294967295." in capsys.readouterr().err

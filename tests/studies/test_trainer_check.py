@@ -24,6 +24,7 @@ CPU = {"accelerator": "cpu", "logger": {"class_path": "a.Logger"}, "callbacks": 
         ("strategy", "deepspeed"),
         ("max_time", "abc"),
         ("precision", "7"),
+        ("precision", "64-true"),
         ("max_epochs", -5),
         ("max_epochs", 0),
         ("min_epochs", -1),
@@ -65,6 +66,13 @@ def test_what_can_be_passes_and_objects_are_left_for_later():
 def test_limits_that_contradict_each_other():
     with pytest.raises(InputError, match=r"min_epochs is 5, more than trainer.max_epochs, 2"):
         check_trainer({**CPU, "min_epochs": 5, "max_epochs": 2})
+
+
+def test_a_training_that_would_validate_no_epoch():
+    with pytest.raises(InputError, match=r"check_val_every_n_epoch is 3, more than"):
+        check_trainer({**CPU, "check_val_every_n_epoch": 3, "max_epochs": 2})
+    check_trainer({**CPU, "check_val_every_n_epoch": 3, "max_epochs": 3})
+    check_trainer({**CPU, "check_val_every_n_epoch": 3, "max_epochs": -1})
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
