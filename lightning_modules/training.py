@@ -140,10 +140,18 @@ class TrainingModule(L.LightningModule):
             optimizer.zero_grad()
 
     def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
-        """Return the optimiser that was asked for over some weights."""
+        """Return the optimiser that was asked for over some weights.
+
+        Raises:
+            InputError: when it refuses its settings.
+        """
         if self.optimizer_factory is None:
             return torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
-        return self.optimizer_factory(weights)
+        try:
+            return self.optimizer_factory(weights)
+        except ValueError as error:
+            text = str(error).rstrip(".")
+            raise InputError(f"model.optimizer: {text}, give another value.") from error
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler over the trainable parameters only."""

@@ -225,6 +225,8 @@ def check_forwarded(line: CommandLine) -> None:
         InputError: naming it.
     """
     for name, _ in line.options:
+        if name in ("config", "c"):
+            continue  # without a file, which `check_typed` says
         if name in ("data.n_folds", "data.fold", "data.seed", "seed_everything"):
             raise InputError(f"--{name} is given to every training by --folds and --seeds.")
         first = name.partition(".")[0]

@@ -144,7 +144,7 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise explain(error, self.line, typed=True) from error
+            raise explain(error, self.line, typed=True, command=str(args[0])) from error
         # a checkpoint's constructor arguments are read by studies.recall, never by LightningCLI
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:

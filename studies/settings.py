@@ -94,13 +94,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return next(iter([*close, *longer]), "")
 
 
-def explain(error: Exception, line: CommandLine, *, typed: bool) -> InputError:
+def explain(
+    error: Exception, line: CommandLine, *, typed: bool, command: str = "fit"
+) -> InputError:
     """Return what a parser refused, in one sentence.
 
     Args:
         error: of the parser.
         line: what it parsed.
         typed: whether a person typed the options, and did not write them into a file.
+        command: whose options they are.
     """
     text = " ".join(str(error).split())
     found = TOLD.search(text)
@@ -131,7 +134,7 @@ def explain(error: Exception, line: CommandLine, *, typed: bool) -> InputError:
     elif known:
         sentence += f": expected one of {known}."
     else:
-        sentence += ": `lightning fit --help` lists what there is."
+        sentence += f": `lightning {command} --help` lists what there is."
     return UnknownSettingError(sentence, option)
 
 

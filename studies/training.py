@@ -1,6 +1,7 @@
 """One training: its run folder, its callbacks and logger, its card, its end."""
 
 import json
+import math
 import os
 import time
 from contextlib import nullcontext, suppress
@@ -241,6 +242,7 @@ class Training:
             spent = float(run.manifest().get("wall_seconds", 0.0))
             if run.manifest().get("status") != TRAINED:
                 self._train(trainer, model, data)
+                self._check_selected(trainer, model)
                 if trainer.is_global_zero:
                     logged = wandb_run(trainer)
                     run.update_manifest(
@@ -264,6 +266,15 @@ class Training:
             path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
             with explained():
                 trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+
+    def _check_selected(self, trainer: L.Trainer, model: Any) -> None:
+        """Refuse to finish a training that ended before any validation."""
+        if self.gallery.best_score == -math.inf and model.monitor not in trainer.callback_metrics:
+            raise InputError(
+                f"{self.run.folder} ended before its first validation, so no checkpoint was "
+                "selected: give it more epochs or time (trainer.max_epochs, trainer.max_time), or "
+                "validate earlier."
+            )
 
     def _conclude(self, trainer: L.Trainer) -> None:
         """Draw and log what follows from a training: killed in it, --resume repeats this alone."""

@@ -73,6 +73,14 @@ def test_a_mistyped_flag_is_told_with_the_nearest(words, owner, told, parser):
     assert str(explain(refused.value, line, typed=True)) == sentence
 
 
+def test_the_help_of_the_command_itself_is_named(parser):
+    line = CommandLine.parse(["--config", "experiments/dynunet.yaml", "--quantum", "3"])
+    with pytest.raises(ArgumentError) as refused:
+        parser.parser.parse_args(["fit", *line.words()])
+    told = explain(refused.value, line, typed=True, command="validate")
+    assert "`lightning validate --help` lists what there is." in str(told)
+
+
 def test_options_of_the_parser_itself_are_no_settings():
     made = ExperimentParser(exit_on_error=False)
     made.add_argument("--rule")

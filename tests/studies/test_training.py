@@ -4,6 +4,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import pytest
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.optim import Adam
 
 import cli
 from errors import InputError
@@ -55,6 +56,21 @@ def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeyp
     assert is_whole(run.last_checkpoint)
     assert (run.checkpoints / "last.damaged").read_bytes() == b"half of it"
     assert not half.exists()
+
+
+def test_a_training_without_a_validation_is_not_finished(in_workplace, monkeypatch, capsys):
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: None)  # its time was over at once
+    assert cli.main(["fit", *configs, "--runs_dir", "runs-unselected"]) == 2
+    assert "ended before its first validation" in capsys.readouterr().err
+    (folder,) = (in_workplace / "runs-unselected" / "dynunet").iterdir()
+    assert not Run("dynunet", folder.name, folder).finished
+
+
+def test_an_optimiser_that_refuses_its_settings_is_one_sentence():
+    module = FeatureTransitionModule(optimizer=lambda weights: Adam(weights, lr=-1.0))
+    with pytest.raises(InputError, match=r"model.optimizer: Invalid learning rate: -1.0, give"):
+        module.configure_optimizers()
 
 
 def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
@@ -111,6 +127,7 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
     monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
     model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
+    trainer.callback_metrics = {"val/loss": 0.5}
     plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
     arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
     with pytest.raises(KeyboardInterrupt):
