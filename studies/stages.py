@@ -170,11 +170,13 @@ def former_runs(plan: Plan) -> list[str]:
     found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
     if plan.run.started:
         return found
-    former = plan.run.folder.with_name(former_id(plan))
-    if (former / "manifest.json").is_file():
+    name = former_id(plan)
+    former = Run(plan.run.experiment, name, plan.run.folder.with_name(name))
+    if former.finished:
         found.append(
-            f"{former} is this training as an older version knew it, which kept no voxel sizes "
-            "apart: it is not reused; test and compare still take it, as --ckpt_path and by name."
+            f"{former.folder} is this training as an older version knew it, which kept no voxel "
+            "sizes apart: it is not reused; test and compare still take it, as --ckpt_path and by "
+            "its folder."
         )
     return found
 

@@ -91,7 +91,10 @@ def test_a_training_of_an_older_version_is_named_and_not_reused(plan):
     model = {"class_path": "M", "init_args": {"postprocessing": RULES, "backbones": []}}
     old = identity_hash({**stage.determinants, "model": model, "cohort": "voxels"}, schema=1)
     assert former_id(stage) == old != stage.run.id
-    Run("net", old, stage.run.folder.with_name(old)).update_manifest(status="finished")
+    former = Run("net", old, stage.run.folder.with_name(old))
+    former.update_manifest(status="running")
+    assert former_runs(found) == []  # no command takes what was not finished
+    finish(former)
     (notice,) = former_runs(found)
     assert notice.startswith(f"{stage.run.folder.with_name(old)} is this training as an older")
     finish(stage.run)
