@@ -21,6 +21,7 @@ import yaml
 
 from errors import InputError
 from files import write_atomically
+from outputs import unused
 
 MOMENT = 0.2  # seconds
 # Part of the identity: raised when the same settings come to mean another computation.
@@ -198,12 +199,7 @@ def same_cohort(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def set_aside(folder: Path) -> Path:
     """Rename a folder so that another takes its place; return its new name."""
-    name = f"{folder.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"
-    aside, number = folder.with_name(name), 1
-    while aside.exists():  # moved within the same second
-        number += 1
-        aside = folder.with_name(f"{name}-{number}")
-    return folder.rename(aside)
+    return folder.rename(unused(f"{folder}.replaced"))
 
 
 def run_at(folder: Path) -> Run:

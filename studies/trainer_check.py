@@ -93,8 +93,8 @@ def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
         names = _culprits(settings, error)
         if not names:
             raise
-        told = ", ".join(f"trainer.{name} is {_shown(settings[name])}" for name in names)
-        raise InputError(f"{told}: {_sentence(error)}") from error
+        given = ", ".join(f"trainer.{name} is {_shown(settings[name])}" for name in names)
+        raise InputError(f"{given}: {_sentence(error)}") from error
 
 
 @contextmanager
