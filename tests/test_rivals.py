@@ -98,7 +98,7 @@ def test_postprocessing_is_an_option_of_every_experiment_and_keeps_the_run_s_own
     assert json.loads((folder / "manifest.json").read_text())["test_scores"] == scores
     rule = ["--model.postprocessing.least_core", "50"]
     assert apply("test", "zhang2021", *rule) == 0
-    (changed,) = only(trained, "zhang2021").glob("model-*/per_case.csv")
+    (changed,) = only(trained, "zhang2021").glob("postprocessing-*/per_case.csv")
     assert "unprocessed/dice/WT" in changed.read_text()
     assert apply("test", "zhang2021", "--postprocessing", "off") == 0
     (without,) = only(trained, "zhang2021").glob("postprocessing-off/per_case.csv")

@@ -37,8 +37,12 @@ def make_folders(folder):
 
 
 def evaluate(folder, *words, labels=("--prediction_labels", "brats2023")):
-    paths = ("--predictions", folder / "predictions", "--references", folder / "references")
-    return cli.main(["evaluate", *map(str, (*paths, *labels, *words))])
+    """Run `lightning evaluate` on two folders; an option in `words` replaces the usual one."""
+    options = ("--predictions", folder / "predictions", "--references", folder / "references")
+    options = (*options, *labels)
+    pairs = zip(options[::2], options[1::2], strict=True)
+    usual = [word for pair in pairs if pair[0] not in words for word in pair]
+    return cli.main(["evaluate", *map(str, (*usual, *words))])
 
 
 def rows_of(path):
