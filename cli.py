@@ -7,29 +7,62 @@ import sys
 from errors import InputError
 
 COMMANDS = {
-    "fit": ("studies.command:fit", "train an experiment, and first what it needs"),
-    "validate": ("studies.command:validate", "score a trained model on its validation patients"),
-    "test": ("studies.command:test", "score a trained model on patients it never saw"),
-    "predict": ("studies.command:predict", "segment patients: NIfTI, volumes, overlays"),
-    "evaluate": ("studies.evaluate:main", "score the masks of any tool against references"),
+    "fit": (
+        "studies.commands.fit:main",
+        "train an experiment, and first what it needs",
+    ),
+    "validate": (
+        "studies.commands.apply:validate",
+        "score a trained model on its validation patients",
+    ),
+    "test": (
+        "studies.commands.apply:test",
+        "score a trained model on patients it never saw",
+    ),
+    "predict": (
+        "studies.commands.apply:predict",
+        "segment patients: NIfTI, volumes, overlays",
+    ),
+    "evaluate": (
+        "studies.commands.evaluate:main",
+        "score the masks of any tool against references",
+    ),
     "benchmark": (
-        "studies.benchmark:main",
+        "studies.commands.benchmark:main",
         "train and test every system of a file, for its tables",
     ),
-    "sweep": ("studies.sweep:main", "train the trials of a W&B sweep file, without an account"),
+    "sweep": (
+        "studies.commands.sweep:main",
+        "train the trials of a W&B sweep file, without an account",
+    ),
     "reproduce": (
-        "studies.reproduce:main",
+        "studies.commands.reproduce:main",
         "train a run again from its folder, compare the scores",
     ),
-    "check": ("datamodules.check_command:main", "check a cohort, all cases in one table"),
-    "dashboard": ("studies.dashboard:main", "build the page of all runs on W&B, or show it"),
-    "compare": ("studies.compare:main", "compare tested systems over the same patients"),
-    "report": ("studies.report:main", "write one page of runs or a benchmark, offline"),
+    "check": (
+        "datamodules.check:main",
+        "check a cohort, all cases in one table",
+    ),
+    "dashboard": (
+        "studies.commands.dashboard:main",
+        "build the page of all runs on W&B, or show it",
+    ),
+    "compare": (
+        "studies.commands.compare:main",
+        "compare tested systems over the same patients",
+    ),
+    "report": (
+        "studies.commands.report:main",
+        "write one page of runs or a benchmark, offline",
+    ),
     "prepare": (
-        "datamodules.registration_command:main",
+        "datamodules.registration.command:main",
         "register raw exams to T2, with a report and a picture of each",
     ),
-    "phantom": ("datamodules.phantom:main", "write synthetic glioma patients"),
+    "phantom": (
+        "datamodules.phantom.simulation:main",
+        "write synthetic glioma patients",
+    ),
 }
 
 

@@ -1,14 +1,18 @@
-"""Files that appear whole, locks that users share, and the cores that this process may use."""
+"""Files that appear whole, JSON that is checked, shared locks, and the cores of this process."""
 
+import json
 import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+
+from errors import InputError
 
 Content = str | bytes | Callable[[Path], object]
 
@@ -129,3 +133,36 @@ def _groups() -> list[Path]:
             inner = Path(place.lstrip("/"))
             found += [base / part for part in (inner, *inner.parents)]
     return list(dict.fromkeys(found))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's content that is an object.
+
+    Raises:
+        InputError: The file is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object with keys: mend or replace it.")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        InputError: The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}): mend or replace it.") from error
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys stand once."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
+    return content

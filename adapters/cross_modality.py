@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from adapters.frozen_sam import FrozenSam, channels_of
-from backbones.sam_variants import variant_of
+from backbones.sam.variants import variant_of
 from errors import InputError
 
 Init = Literal["zero", "default"]

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from backbones.sam import SamImageEncoder
-from backbones.sam_decoder import SamMaskDecoder, SamPrompt
-from datamodules.layouts import MODALITIES
+from backbones.sam.decoder import SamMaskDecoder, SamPrompt
+from backbones.sam.encoder import SamImageEncoder
+from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 
 # Parts of the network by the prefix of their weights in SAM's own checkpoints.

@@ -2,8 +2,8 @@
 
 from backbones.dynunet import DynUNet
 from backbones.multipath_attention import MultipathAttentionUNet
-from backbones.sam import SamImageEncoder
-from backbones.sam_decoder import SamMaskDecoder, SamPrompt
+from backbones.sam.decoder import SamMaskDecoder, SamPrompt
+from backbones.sam.encoder import SamImageEncoder
 from backbones.segresnet import SegResNet
 from backbones.swin_unet import SwinUnet
 from backbones.transunet import TransUNet

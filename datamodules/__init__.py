@@ -6,13 +6,13 @@ __all__ = ["BraTSPatchDataModule", "RegisteredSliceDataModule"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the data modules when asked for: `datamodules.layouts` alone needs no torch."""
+    """Import the data modules when asked for: `datamodules.layouts.brats` alone needs no torch."""
     if name == "BraTSPatchDataModule":
-        from datamodules.brats import BraTSPatchDataModule
+        from datamodules.volumes.datamodule import BraTSPatchDataModule
 
         return BraTSPatchDataModule
     if name == "RegisteredSliceDataModule":
-        from datamodules.slices import RegisteredSliceDataModule
+        from datamodules.slices.datamodule import RegisteredSliceDataModule
 
         return RegisteredSliceDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.layouts import NIFTI, read_json
+from datamodules.layouts.case_files import NIFTI
 from errors import InputError
+from files import read_json
 
 if TYPE_CHECKING:
-    from datamodules.description_files import DataList, Listed
+    from datamodules.layouts.description_files import DataList, Listed
 
 _KIND = re.compile(r"[_-](t1|t1n|t1ce|t1c|t1gd|t2|t2w|t2f|flair|seg|label|\d{4})$", re.IGNORECASE)
 
@@ -54,7 +55,7 @@ def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
     Raises:
         InputError: The file holds something else, or names a case twice or one that is not there.
     """
-    from datamodules.description_files import DataList, SplitFolds, SplitParts, validated
+    from datamodules.layouts.description_files import DataList, SplitFolds, SplitParts, validated
 
     content = read_json(path)
     if isinstance(content, list):

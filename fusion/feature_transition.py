@@ -8,7 +8,7 @@ from torch import nn
 
 from backbones.channel_norm import ChannelNorm
 from backbones.sizes import Size, check_image, preset_of
-from datamodules.layouts import MODALITIES
+from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 
 # T1 with T1ce shows anatomy and the core, T2 with FLAIR the oedema.

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from backbones.channel_norm import ChannelNorm
 from backbones.sizes import Size, check_image, preset_of
-from datamodules.layouts import MODALITIES
+from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 
 SLOPE = 0.01  # of LeakyReLU, torch's default

@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from datamodules.layouts import MODALITIES, REGIONS
-from lightning_modules.checkpoints import KEY, set_arguments
+from datamodules.layouts.case_files import MODALITIES
+from datamodules.layouts.conventions import REGIONS
 from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.transfer import take_over
+from lightning_modules.weights.checkpoints import KEY, set_arguments
+from lightning_modules.weights.transfer import take_over
 
 NetworkFactory = Callable[[int, int, str], nn.Module]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.slices import SliceModule
+from lightning_modules.slice_segmentation import SliceModule
 
 
 class EnsembleModule(SegmentationModule):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datamodules.layouts import MODALITIES
+from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
-from evaluation.translation import translation_png
+from evaluation.figures.translation import translation_png
 from fusion.feature_transition import GROUPS, FeatureTransition
+from lightning_modules.base import TrainingModule
 from lightning_modules.image_pool import ImagePool
 from lightning_modules.inference import SlidingWindow
-from lightning_modules.training import TrainingModule
 
 POOLS = "image_pools"  # of every rank, in checkpoints that a training can go on from
 

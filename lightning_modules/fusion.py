@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from datamodules.layouts import REGIONS
+from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from lightning_modules.backbone import BackboneModule
-from lightning_modules.checkpoints import KEY, build, load_module, set_arguments
 from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.weights.checkpoints import KEY, build, load_module, set_arguments
 
 HeadFactory = Callable[[Sequence[int], int, str], nn.Module]
 

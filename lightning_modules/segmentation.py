@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.layouts import LabelConvention
+from datamodules.layouts.conventions import LabelConvention
 from errors import InputError
-from evaluation.calibration import Reliability, measure_reliability
-from evaluation.metrics import BRATS, RegionDice, score_case
-from evaluation.postprocessing import Postprocessing
-from evaluation.tables import is_metric, mean_scores
+from evaluation.metrics.calibration import Reliability, measure_reliability
+from evaluation.metrics.postprocessing import Postprocessing
+from evaluation.metrics.scores import BRATS, RegionDice, score_case
+from evaluation.tables.per_case import is_metric, mean_scores
+from lightning_modules.base import TrainingModule
 from lightning_modules.inference import SlidingWindow
-from lightning_modules.training import TrainingModule
 
 UNPROCESSED = "unprocessed/"  # columns of scores before post-processing
 

@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluation.tables import mean_scores, read_csv
-from lightning_modules.callbacks import read_metrics
+from evaluation.tables.per_case import mean_scores, read_csv
+from lightning_modules.callbacks.metrics_file import read_metrics
 from speed.memory import peak_memory_until_end
-from studies.arguments import ROOT
-from studies.environment import git_revision, hardware, versions
+from studies.runs.environment import git_revision, hardware, versions
+from studies.settings.command_line import ROOT
 
 LIMIT_MINUTES = 40.0  # each study's benchmark, one fold and one seed, on two cores
 

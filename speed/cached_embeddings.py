@@ -20,7 +20,7 @@ from monai.losses import DiceCELoss
 
 from adapters import SingleModalitySam
 from lightning_modules import SamAdapterModule
-from lightning_modules.embeddings import EmbeddingStore
+from lightning_modules.sam.embeddings import EmbeddingStore
 from speed.timing import hardware
 
 GOAL = 12.0

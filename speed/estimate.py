@@ -3,7 +3,7 @@
     python -m speed.estimate dual_fusion [sam_adapter ...] [--out FILE.json]
 
 What it took is in ``speed/results/benchmark_<name>.json``, which `speed.benchmark` writes: run both
-on the same machine. `studies.estimate` says how its constants follow from these files.
+on the same machine. `studies.jobs.estimate` says how its constants follow from these files.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from speed.timing import write_rows
-from studies.arguments import ROOT, CommandLine
-from studies.benchmark_file import read_benchmark
-from studies.benchmark_plan import make_plan
-from studies.environment import cores
-from studies.estimate import Costs, work_of
-from studies.resolving import make_planner
-from studies.workers import jobs_at_once
+from studies.benchmarks.benchmark_file import read_benchmark
+from studies.benchmarks.plan import make_plan
+from studies.jobs.estimate import Costs, work_of
+from studies.jobs.workers import jobs_at_once
+from studies.runs.environment import cores
+from studies.settings.command_line import ROOT, CommandLine
+from studies.training.fit_parser import make_planner
 
 
 def compare(name: str) -> list[dict[str, Any]]:

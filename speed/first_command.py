@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from speed.memory import peak_memory_until_end
-from studies.environment import git_revision, hardware, versions
+from studies.runs.environment import git_revision, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = [sys.executable, str(ROOT / "cli.py")]

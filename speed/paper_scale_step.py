@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.memory import peak_memory_until_end
-from studies.environment import git_revision, hardware, versions
+from studies.runs.environment import git_revision, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = (

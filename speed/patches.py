@@ -30,9 +30,10 @@ from monai.transforms import (
     RandShiftIntensityd,
 )
 
-from datamodules.brats import BraTSPatchDataModule
-from datamodules.layouts import MODALITIES, CaseFiles, find_cases
+from datamodules.layouts.case_files import MODALITIES, CaseFiles
 from datamodules.loading import PatchDataset
+from datamodules.patients.find import find_cases
+from datamodules.volumes.datamodule import BraTSPatchDataModule
 from speed.timing import report, take_turns
 
 PATCH = (128, 128, 128)

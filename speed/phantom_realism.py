@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.checkpoints import read_card
-from studies.environment import git_revision, hardware, versions
+from lightning_modules.weights.checkpoints import read_card
+from studies.runs.environment import git_revision, hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = [sys.executable, str(ROOT / "cli.py")]

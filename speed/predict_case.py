@@ -36,10 +36,12 @@ from monai.transforms import (
 from torch import Tensor, nn
 
 from backbones import DynUNet, SegResNet
-from datamodules.cache import prepare_cases
-from datamodules.layouts import MODALITIES, REGIONS, CaseFiles, find_cases
-from datamodules.prepared import PreparedCase
-from evaluation.metrics import dice
+from datamodules.cases.cache import prepare_cases
+from datamodules.cases.case import PreparedCase
+from datamodules.layouts.case_files import MODALITIES, CaseFiles
+from datamodules.layouts.conventions import REGIONS
+from datamodules.patients.find import find_cases
+from evaluation.metrics.scores import dice
 from fusion import LateFusion
 from lightning_modules.inference import Execution, SlidingWindow, choose_execution
 from speed.timing import hardware

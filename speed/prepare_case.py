@@ -12,8 +12,9 @@ from pathlib import Path
 
 from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
 
-from datamodules.cache import prepare_cases
-from datamodules.layouts import MODALITIES, find_cases
+from datamodules.cases.cache import prepare_cases
+from datamodules.layouts.case_files import MODALITIES
+from datamodules.patients.find import find_cases
 from speed.timing import report, take_turns
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its customary name
 
-from datamodules.exams import find_exams
-from datamodules.layouts import CaseFiles
-from datamodules.phantom import generate_cohort
-from datamodules.reading import Volume
-from datamodules.registration import align
-from datamodules.registration_scan import Scan, read_scan
+from datamodules.exams.sequence_names import find_exams
+from datamodules.layouts.case_files import CaseFiles
+from datamodules.nifti.volume import Volume
+from datamodules.phantom.simulation import generate_cohort
+from datamodules.registration.align import align
+from datamodules.registration.scan import Scan, read_scan
 from speed.timing import hardware
 
 GOAL_MM, GOAL_SHARE, GOAL_SECONDS = 1.0, 0.95, 4.0

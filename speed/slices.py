@@ -31,9 +31,9 @@ from monai.transforms import (
     Transform,
 )
 
-from datamodules.layouts import MODALITIES
-from datamodules.slice_dataset import SliceDataset
-from datamodules.slices import RegisteredSliceDataModule
+from datamodules.layouts.case_files import MODALITIES
+from datamodules.slices.datamodule import RegisteredSliceDataModule
+from datamodules.slices.dataset import SliceDataset
 from speed.timing import report, take_turns
 
 SIZE = 256

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from studies.arguments import CommandLine
+from studies.settings.command_line import CommandLine
 from tests.conftest import ROOT
 
 FILE = ROOT / "experiments" / "cluster" / "slurm.sbatch"

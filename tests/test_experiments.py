@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 import cli
-from datamodules.layouts import find_cases
-from evaluation.metrics import METRICS, dice
-from lightning_modules.checkpoints import KEY, read_checkpoint
-from studies.compared_runs import find_tested
-from studies.report_cases import view_cases
+from datamodules.patients.find import find_cases
+from evaluation.metrics.scores import METRICS, dice
+from lightning_modules.weights.checkpoints import KEY, read_checkpoint
+from studies.scores.tested import find_tested
+from studies.training.segment_again import view_cases
 from tests.browser import visit
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import cli
-from lightning_modules.prediction_writer import PredictionWriter
+from lightning_modules.callbacks.prediction_writer import PredictionWriter
 from outputs import LEDGER
 from tests.datamodules.tiny_patients import make_volumes, save
 

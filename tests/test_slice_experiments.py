@@ -12,9 +12,9 @@ import yaml
 import cli
 from datamodules import RegisteredSliceDataModule
 from datamodules.splits import make_split
-from evaluation.metrics import METRICS, SLICE_METRICS
-from lightning_modules.checkpoints import KEY, read_checkpoint
-from studies.benchmark_file import read_benchmark
+from evaluation.metrics.scores import METRICS, SLICE_METRICS
+from lightning_modules.weights.checkpoints import KEY, read_checkpoint
+from studies.benchmarks.benchmark_file import read_benchmark
 from tests.conftest import ROOT, SHRUNKEN_SLICES
 
 pytestmark = pytest.mark.usefixtures("without_wandb")

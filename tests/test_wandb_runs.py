@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation.tables import read_csv
-from studies.dashboard import BOARD, COLUMNS, SYSTEM
+from evaluation.tables.per_case import read_csv
+from studies.commands.dashboard import BOARD, COLUMNS, SYSTEM
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cli
-from backbones.sam_variants import VARIANTS
+from backbones.sam.variants import VARIANTS
 from tests.conftest import SHRUNKEN_SLICES
 from tests.test_wrong_input import refused
 
@@ -68,12 +68,12 @@ def test_weights(in_workplace, tmp_path, capsys):
 
 
 def test_absent_official_checkpoint_offline(in_workplace, tmp_path, monkeypatch, capsys):
-    from lightning_modules import pretrained
+    from lightning_modules.weights import pretrained
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     original = pretrained.official_sam
     monkeypatch.setattr(
-        "lightning_modules.sam_adapter.official_sam",
+        "lightning_modules.sam.adapter.official_sam",
         lambda variant: original(variant, "http://127.0.0.1:9/"),
     )
     words = ["--model.variant", "vit_b", "--model.weights", "official"]

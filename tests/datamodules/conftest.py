@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_patients import LPS, SHAPE, make_volumes, save
+
+from tests.datamodules.tiny_patients import LPS, SHAPE, make_volumes, save
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.phantom import generate_cohort
+from datamodules.phantom.simulation import generate_cohort
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_patients import LPS
 
 from datamodules import BraTSPatchDataModule
-from datamodules.geometry import spacing_mark
+from datamodules.nifti.geometry import spacing_mark
+from tests.datamodules.tiny_patients import LPS
 
 
 @pytest.fixture

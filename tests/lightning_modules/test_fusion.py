@@ -61,7 +61,7 @@ def test_a_backbone_runs_once_a_batch_and_keeps_no_activations(fusion_module, ba
 def test_its_checkpoint_rebuilds_it_without_the_backbone_files(
     fusion_module, backbone_files, tmp_path, batch
 ):
-    from lightning_modules.checkpoints import load_module
+    from lightning_modules.weights.checkpoints import load_module
 
     arguments = {
         "head": {"class_path": "fusion.DualFusionAttention"},

@@ -4,14 +4,14 @@ import torch
 from monai.losses import DiceLoss
 
 from backbones import DynUNet
-from datamodules.layouts import CANONICAL, REGIONS
+from datamodules.layouts.conventions import CANONICAL, REGIONS
 from errors import InputError
 from lightning_modules import BackboneModule
-from lightning_modules.callbacks import MetricsFile, read_metrics
-from lightning_modules.checkpoints import build
+from lightning_modules.callbacks.metrics_file import MetricsFile, read_metrics
+from lightning_modules.callbacks.prediction_writer import volume_row
 from lightning_modules.ensemble import EnsembleModule
-from lightning_modules.prediction_writer import volume_row
 from lightning_modules.segmentation import nest
+from lightning_modules.weights.checkpoints import build
 
 
 def make_module(**changes):

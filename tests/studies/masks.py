@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 
 import cli
-from datamodules.layouts import BRATS_3, BRATS_4
+from datamodules.layouts.conventions import BRATS_3, BRATS_4
 
 SPACING = (1.0, 1.0, 2.0)
 AFFINE = np.diag([*SPACING, 1.0])

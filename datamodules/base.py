@@ -1,0 +1,395 @@
+"""What the data modules share: a cohort prepared once, checked as a whole, split by patient."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from datamodules.cases.cache import default_cache, describe, exclusively
+from datamodules.cases.case import PreparedCase
+from datamodules.cases.intensity import BACKGROUND
+from datamodules.cases.reading import combine
+from datamodules.layouts.case_files import MODALITIES
+from datamodules.loading import GlobalOrderSampler, collate
+from datamodules.nifti.geometry import spacing_mark
+from datamodules.patients.grouping import check_pattern, one_person, regroup
+from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
+from errors import InputError
+from files import cores
+
+Case = TypeVar("Case", bound=PreparedCase)
+
+
+class CohortDataModule(LightningDataModule, Generic[Case]):
+    """Patients that are prepared once, refused all at once, and split.
+
+    A subclass says where patients come from (`_prepare`) and what a batch is (its data loaders).
+
+    Args:
+        root: Folder of the cohort; unset: phantoms.
+        images: Files of one unlabelled patient by modality, for `predict` only.
+        batch_size: Items a step over all devices together.
+        n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
+        fold: Which fold, from 0.
+        protocol: `default` or `paper`.
+        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
+        split_seed: Seed of the split.
+        seed: Seed of what is drawn for training.
+        num_workers: Loader processes; None: by the cores.
+        cache_dir: Where prepared cases are kept; None: GLIOFUSE_CACHE or ~/.cache/gliofuse.
+        phantom_patients: Size of the phantom cohort.
+        phantom_seed: Seed of the phantom cohort.
+        phantom_spacing: Voxel edge in mm that phantoms are generated at.
+        allow_seen_patients: Score patients that the checkpoint was trained or selected on.
+        drop: Modalities blanked in every patient.
+        patient: Expression whose one group finds the patient in a case's place; None: by names.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        images: dict[str, str] | None,
+        batch_size: int,
+        n_folds: int | None,
+        fold: int,
+        protocol: Protocol,
+        split_file: str | None,
+        split_seed: int,
+        seed: int,
+        num_workers: int | None,
+        cache_dir: str | None,
+        phantom_patients: int,
+        phantom_seed: int,
+        phantom_spacing: float,
+        allow_seen_patients: bool,
+        drop: list[str] | None,
+        patient: str | None,
+    ) -> None:
+        super().__init__()
+        _check_dropped(drop or [])
+        if patient is not None:
+            check_pattern(patient)
+        if batch_size < 1:
+            raise InputError(f"data.batch_size is {batch_size}: expected 1 or more.")
+        for name, value in (("num_workers", num_workers), ("seed", seed)):
+            if value is not None and value < 0:
+                raise InputError(f"data.{name} is {value}: expected 0 or more.")
+        self.root = root
+        self.images = images
+        self.batch_size = batch_size
+        self.n_folds = n_folds
+        self.fold = fold
+        self.protocol = protocol
+        self.split_file = split_file
+        self.split_seed = split_seed
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache()
+        self.phantom_patients = phantom_patients
+        self.phantom_seed = phantom_seed
+        self.phantom_spacing = phantom_spacing
+        self.allow_seen_patients = allow_seen_patients
+        self.drop = [name for name in MODALITIES if name in (drop or [])]
+        self.patient = patient
+        self.stored_split: dict[str, Any] | None = None
+        self.failures: dict[str, str] = {}
+        self.notices: list[str] = []
+        self.grouping = ""  # how exams are grouped by patient, where there is something to say
+        self._cases: dict[str, Case] | None = None
+        self._split: Split | None = None
+
+    def prepare_data(self) -> None:
+        """Check and prepare every case; safe to call in any number of processes at once.
+
+        Raises:
+            InputError: Bad cases, all at once. With images to predict only when none is left.
+        """
+        self._load(progress=True)
+        if not self._predicting():
+            self._refuse_bad()
+
+    def setup(self, stage: str) -> None:
+        """Open the cache and decide the split.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        cases = self._load(progress=False)
+        if stage != "predict":
+            self._refuse_bad()
+            if self.images is not None:
+                raise InputError("data.images is one unlabelled patient: it can only be predicted.")
+            self._split = self._decide_split(stage)
+        elif self.root is None and self.images is None:
+            # The phantoms exist to train on; only those kept for testing say anything.
+            self._split = self._decide_split("test")
+        else:
+            ids = sorted(cases)
+            self._split = Split([], [], ids, "predict", "every case", **self._identities(ids))
+        self._report(stage)
+        for notice in self.notices:
+            rank_zero_info(notice)
+
+    @property
+    def split(self) -> Split:
+        """The split in force; complete after `setup`."""
+        if self._split is None:
+            self._split = self._decide_split("fit")
+        return self._split
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """Every usable case by its id."""
+        return self._load(progress=False)
+
+    def case_hashes(self) -> dict[str, str]:
+        """Content hash of every case."""
+        return {case_id: case.content_hash for case_id, case in self.cases.items()}
+
+    def fingerprint(self) -> str:
+        """Digest of the whole cohort: names, images, labels, their meaning, and voxel sizes.
+
+        Voxel values are taken in canonical order, so orientation is part of it however a file is
+        stored. Where the grid lies in the scanner changes no result and is left out.
+        """
+        return combine(f"{line}|{spacing_mark(edges)}\n" for line, edges in self._described())
+
+    def voxel_fingerprint(self) -> str:
+        """Digest of the cohort without voxel sizes, as runs of schema 1 were named by."""
+        return combine(f"{line}\n" for line, _ in self._described())
+
+    def _described(self) -> Iterator[tuple[str, tuple[float, ...]]]:
+        """Every case in a line, and its voxel edges in canonical order."""
+        for _, c in sorted(self.cases.items()):
+            line = f"{c.case_id}|{c.patient_id}|{c.content_hash}|{c.label_hash}|{c.convention}"
+            yield line, c.geometry.native_spacing
+
+    def _dropping(self) -> dict[str, list[str]]:
+        """What `drop` adds to the identity: nothing where it is not used, so old ids stay."""
+        return {"drop": self.drop} if self.drop else {}
+
+    def conventions(self) -> dict[str, dict[str, Any]]:
+        """Meaning of the label values by the name of the convention, in plain types."""
+        return {c.convention.name: c.convention.to_dict() for c in self.cases.values()}
+
+    def _prepare(self, progress: bool) -> tuple[list[Case], dict[str, str]]:
+        """Every usable case, and what is wrong with the others by case id."""
+        raise NotImplementedError
+
+    def _report(self, stage: str) -> None:
+        """Take notice of what `setup` decided, where there is something to say."""
+
+    def _parts(self) -> dict[str, list[str]] | None:
+        """Cases of each part; None for a cohort that can be predicted or tested, not trained on."""
+        try:
+            split = self.split
+        except InputError:  # `setup` says why where it matters
+            return None
+        return {"train": split.train, "val": split.val, "test": split.test}
+
+    def _load(self, progress: bool) -> dict[str, Case]:
+        if self._cases is None:
+            prepared, self.failures = self._prepare(progress)
+            if not prepared:
+                raise InputError(describe(self.failures, len(self.failures)))
+            self._group(prepared)
+            for case in prepared:
+                case.dropped = tuple(self.drop)
+            self._cases = {case.case_id: case for case in prepared}
+            self.notices += [f"{c.case_id}: {note}" for c in prepared for note in c.notices]
+            if self.drop:
+                self._note(
+                    f"dropped in every patient: {', '.join(self.drop)}, filled with the background "
+                    f"({BACKGROUND:g}, the mean of the brain)"
+                )
+        return self._cases
+
+    def _group(self, prepared: list[Case]) -> None:
+        """Decide which cases are of one patient, and take notice of it."""
+        if self.root is None:
+            return
+        # Predictions need no patients, and a recalled pattern is of the training's names.
+        pattern = None if self._predicting() else self.patient
+        found, notices = regroup([case.files for case in prepared], pattern)
+        patients = {case.case_id: case.patient_id for case in found}
+        digests = {case.case_id: case.modality_hashes for case in prepared}
+        patients, same = one_person(patients, digests)
+        for case in prepared:
+            case.patient_id = patients[case.case_id]
+        if not self._predicting():
+            self.grouping = "; ".join([*notices, *same])
+            self.notices += [*notices, *same]
+
+    def _phantoms(self, layout: str) -> Path:
+        """Folder of the phantom cohort, generated once, by one process.
+
+        Args:
+            layout: A layout of `generate_cohort`.
+        """
+        from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
+
+        kind = "" if layout == "brats2021" else f"-{layout}"
+        name = (
+            f"v{PHANTOM_VERSION}-{self.phantom_patients}x{self.phantom_spacing:g}mm"
+            f"-seed{self.phantom_seed}{kind}"
+        )
+        folder = self.cache_dir / "phantoms" / name
+        with exclusively(folder) as done:
+            if not done.is_file():
+                rank_zero_info(f"no data.root: generating {self.phantom_patients} phantoms, once")
+                generate_cohort(
+                    folder,
+                    self.phantom_patients,
+                    seed=self.phantom_seed,
+                    layout=layout,
+                    spacing=self.phantom_spacing,
+                )
+                done.touch()
+        return folder
+
+    def _predicting(self) -> bool:
+        state = getattr(self.trainer, "state", None)
+        return self.images is not None or getattr(state, "fn", None) == "predict"
+
+    def _refuse_bad(self) -> None:
+        if self.failures:
+            raise InputError(describe(self.failures, len(self.failures) + len(self.cases)))
+
+    def _labelled(self) -> list[str]:
+        """Ids of the cases with a label; the others are left out with a notice."""
+        labelled = sorted(case_id for case_id, case in self.cases.items() if case.labelled)
+        unlabelled = sorted(set(self.cases) - set(labelled))
+        if not labelled:
+            raise InputError(
+                f"no case below data.root {self.root} has a label ({', '.join(unlabelled[:5])}): "
+                "expected a label map for each, or use predict."
+            )
+        if unlabelled:
+            self._note(f"left out, having no label: {', '.join(unlabelled)}")
+        return labelled
+
+    def _decide_split(self, stage: str) -> Split:
+        identities = self._identities(self._labelled())
+        if self.stored_split is not None and stage in ("validate", "test"):
+            return self._evaluation_split(self.stored_split, identities, stage)
+        try:
+            made = make_split(
+                identities["patients"],
+                protocol=self.protocol,
+                n_folds=self.n_folds,
+                fold=self.fold,
+                split_file=self.split_file,
+                seed=self.split_seed,
+            )
+        except InputError as error:
+            if not self.grouping:
+                raise
+            raise InputError(f"{str(error).rstrip('.')} ({self.grouping}).") from error
+        return Split(made.train, made.val, made.test, made.protocol, made.source, **identities)
+
+    def _evaluation_split(
+        self, stored: dict[str, Any], identities: dict[str, Any], stage: str
+    ) -> Split:
+        """What the checkpoint with the split `stored` may be scored on."""
+        root = Path(self.root) if self.root else None
+        split, notices = evaluation_split(
+            stored,
+            identities["patients"],
+            identities["hashes"],
+            layouts=identities["layouts"],
+            aliases=read_aliases(root) if root else None,
+            stage="validate" if stage == "validate" else "test",
+            allow_seen=self.allow_seen_patients,
+        )
+        for notice in notices:
+            self._note(notice)
+        return split
+
+    def _identities(self, case_ids: Sequence[str]) -> dict[str, Any]:
+        chosen = [self.cases[case_id] for case_id in case_ids]
+        return {
+            "patients": {case.case_id: case.patient_id for case in chosen},
+            "hashes": {case.case_id: case.content_hash for case in chosen},
+            "layouts": sorted({case.layout for case in chosen}),
+        }
+
+    def _note(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+    def _ranks(self) -> tuple[int, int]:
+        """(world size, rank) of the trainer, or of one process without it."""
+        if self.trainer is None:
+            return 1, 0
+        return int(self.trainer.world_size), int(self.trainer.global_rank)
+
+    def _share(self) -> int:
+        """Items of the global batch that fall on each device."""
+        world, _ = self._ranks()
+        share, left = divmod(self.batch_size, world)
+        if left:
+            raise InputError(
+                f"data.batch_size is {self.batch_size} and cannot be shared by {world} devices: "
+                f"set it to a multiple of {world}."
+            )
+        return share
+
+    def _one_by_one(self, dataset: Any) -> DataLoader[dict[str, Any]]:
+        """Every item of a data set in its order, a batch each, shared by the devices."""
+        world, rank = self._ranks()
+        # Pads so that all ranks take part equally often; metrics aggregate by case id.
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, world, rank, shuffle=False)
+        return self._loader(dataset, sampler, 1)
+
+    def _global_order(self, dataset: Any) -> GlobalOrderSampler:
+        """One order of a training's patches over all devices, from the epoch that comes next."""
+        sampler = GlobalOrderSampler(dataset, *self._ranks())
+        if self.trainer is not None:
+            # Of a training that goes on, worker processes ask for their first patches before
+            # Lightning says which epoch it is.
+            done: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(done.processed)
+        return sampler
+
+    def _loader(
+        self, dataset: Any, sampler: "DistributedSampler[Any]", batch_size: int
+    ) -> DataLoader[dict[str, Any]]:
+        workers = self.num_workers
+        if workers is None:
+            workers = min(8, max(0, cores() - 2) // max(1, self._ranks()[0]))
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )
+
+
+def refuse_labels_of_phantoms(labels: str | None) -> None:
+    """Phantoms know what their labels mean.
+
+    Raises:
+        InputError: A meaning is given all the same.
+    """
+    if labels is not None:
+        raise InputError(
+            f"data.labels {labels} says what label values of patients mean, and none are given: "
+            "give data.root, or leave data.labels unset for phantoms."
+        )
+
+
+def _check_dropped(drop: Sequence[str]) -> None:
+    unknown = [name for name in drop if name not in MODALITIES]
+    if unknown or set(drop) == set(MODALITIES):
+        raise InputError(
+            f"data.drop is {list(drop)}: expected some of {', '.join(MODALITIES)}, and one left."
+        )

@@ -1,0 +1,1 @@
+"""One examination checked, prepared and kept in the cache."""

@@ -1,0 +1,1 @@
+"""Raw examinations of a hospital: which files belong to one, and which sequence each file is."""

@@ -1,0 +1,1 @@
+"""Naming of patients' files and meaning of their labels, in every layout that is read."""

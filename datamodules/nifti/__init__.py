@@ -1,0 +1,1 @@
+"""NIfTI files in memory: voxels, grids, positions, headers, label maps."""

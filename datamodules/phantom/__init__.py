@@ -1,0 +1,1 @@
+"""Simulated glioma patients with known tumours."""

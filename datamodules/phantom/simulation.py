@@ -1,0 +1,272 @@
+"""The digital glioma phantom: a cohort of simulated patients, and the `lightning phantom` command.
+
+ICBM152 anatomy, deformed patient by patient (`anatomy`), a lesion grown in it
+(`phantom_lesion`), what else a scan shows (`phantom_confounders`), four signal equations
+(`phantom_signal`), four scanners (`phantom_scanner`), files (`phantom_files`, `phantom_exam`).
+Patient i of a seed depends on nothing but the seed, i and the spacing.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from command_parser import CommandParser
+from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
+from datamodules.phantom.exam import write_exam
+from datamodules.phantom.fields import Field, Grid
+from datamodules.phantom.files import LAYOUTS, publish, write_brats_case, write_cohort_note
+from datamodules.phantom.lesion import WITHOUT_ENHANCEMENT, grow_lesion, mass_effect, plan_lesion
+from datamodules.phantom.scanner import acquire
+from datamodules.phantom.signal import MODALITIES, simulate_signals
+from errors import InputError
+from files import cores
+from progress import make_bar
+
+PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
+EXAM = "exam"
+FINEST_MM, COARSEST_MM = 0.8, 5.0
+MOST_PATIENTS = 9999  # the case ids have four digits
+_STREAMS = ("kind", "pose", "plan", "anatomy", "lesion", "signal", *MODALITIES)
+
+
+@dataclass
+class PhantomPatient:
+    """One simulated patient on its own grid, (right, anterior, superior) order."""
+
+    grid: Grid
+    images: dict[str, np.ndarray]  # int16, background 0
+    label: np.ndarray  # uint8: 1 necrosis, 2 oedema, 3 enhancing
+    enhancing: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker process needs to make and write one patient."""
+
+    out: str
+    index: int
+    seed: int
+    layout: str
+    spacing: float
+
+
+def _stream(seed: int, index: int, name: str) -> np.random.Generator:
+    """A generator of its own for every part of every patient."""
+    return np.random.default_rng([seed, index, _STREAMS.index(name)])
+
+
+def enhances(seed: int, index: int) -> bool:
+    """Whether a patient's tumour takes up contrast agent; known before anything is simulated."""
+    return bool(_stream(seed, index, "kind").random() >= WITHOUT_ENHANCEMENT)
+
+
+def _simulate(
+    seed: int, index: int, spacing: float
+) -> tuple[Grid, Anatomy, np.ndarray, dict[str, Field]]:
+    """Grid, brain, label and noise-free signals of one patient."""
+    grid = brain_grid(spacing)
+    pose = draw_pose(_stream(seed, index, "pose"))
+    plan = plan_lesion(_stream(seed, index, "plan"), pose, enhances(seed, index))
+    push = mass_effect(plan, grid)
+    brain = draw_anatomy(_stream(seed, index, "anatomy"), grid, pose, push)
+    lesion = grow_lesion(_stream(seed, index, "lesion"), plan, brain, grid)
+    signals = simulate_signals(_stream(seed, index, "signal"), brain, lesion, grid)
+    return grid, brain, lesion.label, signals
+
+
+def generate_patient(seed: int, index: int, spacing: float) -> PhantomPatient:
+    """Simulate one co-registered, skull-stripped patient.
+
+    Args:
+        seed: the cohort's seed.
+        index: the patient's number, from 0.
+        spacing: voxel size, mm.
+    """
+    grid, brain, label, signals = _simulate(seed, index, spacing)
+    images = {
+        modality: acquire(_stream(seed, index, modality), signals[modality], brain, grid)
+        for modality in MODALITIES
+    }
+    return PhantomPatient(grid, images, label, enhances(seed, index))
+
+
+def _folder(layout: str, seed: int, index: int) -> Path:
+    """A patient's folder below the cohort's root."""
+    if layout == EXAM:
+        return Path(f"SYN-EXAM-{index + 1:03d}")
+    return LAYOUTS[layout].folder(index, enhances(seed, index))
+
+
+def _write_patient(job: _Job) -> None:
+    """Make one patient and put its folder into place in one step; runs in a worker process."""
+    final = Path(job.out) / _folder(job.layout, job.seed, job.index)
+    if final.is_dir():
+        return
+    temporary = Path(job.out) / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    note = f"SYNTHETIC gliofuse phantom v{PHANTOM_VERSION} seed {job.seed} patient {job.index}"
+    try:
+        if job.layout == EXAM:
+            grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing)
+            streams = {m: _stream(job.seed, job.index, m) for m in MODALITIES}
+            write_exam(temporary, final.name, signals, brain, label, grid, streams, note)
+        else:
+            patient = generate_patient(job.seed, job.index, job.spacing)
+            layout = LAYOUTS[job.layout]
+            write_brats_case(
+                temporary, final.name, layout, patient.images, patient.label, patient.grid, note
+            )
+        final.parent.mkdir(parents=True, exist_ok=True)
+        publish(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(
+    out: Path, patients: int, seed: int, layout: str, spacing: float, workers: int | None
+) -> None:
+    """Refuse what cannot be generated, and a folder that holds anything else."""
+    if layout not in (*LAYOUTS, EXAM):
+        names = ", ".join((*LAYOUTS, EXAM))
+        raise InputError(f"Unknown phantom layout '{layout}': choose one of {names}.")
+    if not 1 <= patients <= MOST_PATIENTS:
+        raise InputError(
+            f"The number of phantom patients is {patients}; give one from 1 to {MOST_PATIENTS}."
+        )
+    if seed < 0:
+        raise InputError(f"The phantom seed is {seed}; give 0 or a positive integer.")
+    if not FINEST_MM <= spacing <= COARSEST_MM:
+        raise InputError(
+            f"The phantom spacing is {spacing:g} mm; give one from {FINEST_MM} to {COARSEST_MM} mm."
+        )
+    if workers is not None and workers < 1:
+        raise InputError(f"The number of processes is {workers}; give 1 or more.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"The phantom output {out} is a file; name a folder that is new or empty.")
+    if not out.is_dir():
+        return
+    expected = {_folder(layout, seed, index) for index in range(patients)}
+    tops = {"SYNTHETIC.txt", "phantom.json", *(folder.parts[0] for folder in expected)}
+    found = {p.relative_to(out) for p in out.iterdir() if not p.name.startswith(".")}
+    strange = sorted(str(p) for p in found if str(p) not in tops)
+    for grade in ("HGG", "LGG"):
+        if layout == "brats2018" and (out / grade).is_dir():
+            inside = {p.relative_to(out) for p in (out / grade).iterdir()}
+            strange += sorted(str(p) for p in inside - expected)
+    if strange:
+        raise InputError(
+            f"The phantom output {out} holds other content ({strange[0]}); "
+            f"name a folder that is new or empty."
+        )
+
+
+def _check_settings(out: Path, settings: dict[str, object]) -> None:
+    """Refuse to complete a cohort that was begun with other settings."""
+    stored_file = out / "phantom.json"
+    if not stored_file.is_file():
+        return
+    try:
+        stored = json.loads(stored_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{stored_file} is not readable JSON; name a folder that is new or empty."
+        ) from error
+    for key, value in settings.items():
+        if stored.get(key) != value:
+            raise InputError(
+                f"The phantom cohort in {out} was made with {key} {stored.get(key)}, not {value}; "
+                f"name a folder that is new or empty."
+            )
+
+
+def generate_cohort(
+    out: Path,
+    patients: int,
+    seed: int = 0,
+    layout: str = "brats2021",
+    spacing: float = 1.0,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+) -> None:
+    """Write a cohort; patients that are complete already are kept, so it can be interrupted.
+
+    Args:
+        out: folder to write, created if needed.
+        patients: how many.
+        seed: another seed, other patients; the same seed, the same bytes.
+        layout: `brats2018`, `brats2021`, `brats2023` or `exam`.
+        spacing: voxel size, mm.
+        progress: show a bar.
+        workers: processes; by default one a usable processor core.
+
+    Raises:
+        InputError: a setting out of range, or a folder that holds something else.
+    """
+    _check(out, patients, seed, layout, spacing, workers)
+    settings: dict[str, object] = {
+        "version": PHANTOM_VERSION,
+        "seed": seed,
+        "layout": layout,
+        "spacing": float(spacing),
+    }
+    _check_settings(out, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    write_cohort_note(out, settings)
+    jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
+    missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
+    workers = min(workers or cores(), len(missing))
+    with make_bar(
+        total=len(jobs),
+        initial=len(jobs) - len(missing),
+        desc="phantom cohort (SYNTHETIC)",
+        unit="patient",
+        disable=not progress,
+    ) as bar:
+        if workers < 2 or len(missing) < 4:  # starting processes would take longer
+            for job in missing:
+                _write_patient(job)
+                bar.update()
+            return
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        try:
+            for done in as_completed([pool.submit(_write_patient, job) for job in missing]):
+                done.result()
+                bar.update()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `lightning phantom`; returns the exit status."""
+    parser = CommandParser(
+        prog="lightning phantom",
+        description="Write a cohort of simulated (SYNTHETIC) glioma patients.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--patients", type=int, default=40, help="how many (default 40)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other patients")
+    parser.add_argument(
+        "--layout", default="brats2021", help=f"{', '.join((*LAYOUTS, EXAM))} (default brats2021)"
+    )
+    parser.add_argument("--spacing", type=float, default=1.0, help="voxel size in mm (default 1)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
+    given = parser.parse_args(list(argv))
+    generate_cohort(
+        given.out,
+        given.patients,
+        given.seed,
+        given.layout,
+        given.spacing,
+        workers=given.workers,
+    )
+    print(f"{given.patients} SYNTHETIC patients, layout {given.layout}: {given.out}")
+    return 0

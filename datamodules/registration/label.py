@@ -1,0 +1,102 @@
+"""A label drawn on any modality of an exam, brought to T2's grid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.exams.sequence_names import UNSTATED, named_modality
+from datamodules.layouts.case_files import MODALITIES, CaseFiles
+from datamodules.layouts.conventions import LabelConvention
+from datamodules.layouts.label_values import contradicts
+from datamodules.nifti.grids import aligned
+from datamodules.nifti.label_map import small_labels
+from datamodules.nifti.volume import Volume, read_volume
+from datamodules.registration.align import REFERENCE, Alignment
+from datamodules.registration.scan import same_grid, to_sitk
+from errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def label_drawn_on(exam: CaseFiles) -> str:
+    """The modality whose position a drawn label shares: by its name, else by its grid.
+
+    Four images on the label's grid are registered to each other already, so the reference stands
+    for all of them.
+
+    Raises:
+        InputError: Neither tells, or the named modality is not there.
+    """
+    assert exam.label is not None
+    named = named_modality(exam.label)
+    if named is not None:
+        if named not in exam.images:
+            raise InputError(
+                f"the label {exam.label.name} was drawn on {named}, which is missing: add {named}"
+            )
+        return named
+    fitting = [m for m, image in exam.images.items() if same_grid(exam.label, image.path)]
+    if len(fitting) == len(MODALITIES):
+        return REFERENCE
+    if len(fitting) != 1:
+        which = f"{' and '.join(fitting)} share" if fitting else "no modality shares"
+        raise InputError(
+            f"{which} the grid of the label {exam.label.name}: name the modality it was drawn on, "
+            f"as in {exam.case_id}_seg_{fitting[0] if fitting else 't1ce'}.nii.gz"
+        )
+    return fitting[0]
+
+
+def label_on_reference(
+    exam: CaseFiles,
+    path: Path,
+    drawn_on: str,
+    reference: Volume,
+    alignments: Mapping[str, Alignment],
+    notices: list[str],
+) -> Array:
+    """The drawn label on the reference's grid, nearest neighbour; adds to `notices`."""
+    import SimpleITK as sitk  # noqa: N813 - its customary name
+
+    drawn = read_volume(path)
+    values = _label_values(drawn.array, exam.convention, notices)
+    on_grid = aligned(Volume(values, drawn.affine, drawn.header), reference)
+    if drawn_on == REFERENCE and on_grid is not None:
+        return on_grid.array
+    transform = (
+        alignments[drawn_on].transform
+        if drawn_on != REFERENCE
+        else sitk.Transform(3, sitk.sitkIdentity)
+    )
+    grid = to_sitk(np.zeros(reference.array.shape, np.uint8), reference.affine)
+    moving = to_sitk(values, drawn.affine)
+    image = sitk.Resample(moving, grid, transform, sitk.sitkNearestNeighbor, 0)
+    result = sitk.GetArrayFromImage(image).T  # a copy: a view would outlive its image
+    before = float(np.count_nonzero(values) * np.prod(drawn.spacing) / 1000)
+    after = float(np.count_nonzero(result) * np.prod(reference.spacing) / 1000)
+    if before and after < 0.8 * before:
+        notices.append(
+            f"{after:.1f} of {before:.1f} ml of the label drawn on {drawn_on} lie in T2's field "
+            "of view"
+        )
+    return result
+
+
+def _label_values(array: Array, convention: LabelConvention, notices: list[str]) -> Array:
+    """Whole numbers of a label map, checked against its convention."""
+    values = small_labels(array, "the label").copy()
+    present = np.unique(values)
+    unknown = sorted({int(v) for v in present} - convention.values)
+    if convention.name == UNSTATED.name:
+        if unknown:
+            values[np.isin(values, unknown)] = UNSTATED.oedema
+            named = ", ".join(map(str, unknown))
+            notices.append(f"label values {named} are read as whole tumour and no more")
+        return values
+    contradiction = contradicts(convention, {int(v) for v in present if v}, "labels")
+    if contradiction:
+        raise InputError(contradiction)
+    return values

@@ -1,0 +1,1 @@
+"""Cases as batches of axial slices."""

@@ -1,0 +1,85 @@
+"""Augmentation of a slice: rotation, flips, intensity; its random numbers apart from its doing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F  # noqa: N812, the name its own documentation uses
+
+from datamodules.cases.intensity import BACKGROUND
+from datamodules.volumes.augmentation import (
+    FLIP_PROBABILITY,
+    INTENSITY,
+    ROTATION_LIMIT,
+    ROTATION_PROBABILITY,
+)
+
+
+@dataclass(frozen=True)
+class SliceAugmentation:
+    """The random numbers of one slice.
+
+    Args:
+        angle: Of the rotation about the slice's centre, radians; 0 for none.
+        flips: Whether rows, and columns, are mirrored.
+        scale: Factor a modality (4,).
+        shift: Summand a modality (4,), in z-scores.
+    """
+
+    angle: float
+    flips: tuple[bool, bool]
+    scale: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.float32]
+
+
+def draw_slice(rng: np.random.Generator) -> SliceAugmentation:
+    """Random numbers for one slice, in the ranges of the 3-D patches."""
+    turned = rng.random() < ROTATION_PROBABILITY
+    angle = np.deg2rad(rng.uniform(-ROTATION_LIMIT, ROTATION_LIMIT))
+    rows, columns = (bool(flip) for flip in rng.random(2) < FLIP_PROBABILITY)
+    return SliceAugmentation(
+        angle=float(angle) if turned else 0.0,
+        flips=(rows, columns),
+        scale=rng.uniform(1 - INTENSITY, 1 + INTENSITY, 4).astype(np.float32),
+        shift=rng.uniform(-INTENSITY, INTENSITY, 4).astype(np.float32),
+    )
+
+
+def augment_slice(
+    image: torch.Tensor, mask: torch.Tensor, augmentation: SliceAugmentation
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn a slice about its centre, mirror it, change its intensities inside the brain.
+
+    The image is interpolated linearly, the mask takes its nearest pixel; the background stays.
+
+    Args:
+        image: (4, H, W) z-scores.
+        mask: (1, H, W), 0 or 1.
+        augmentation: What to do.
+    """
+    flipped = [axis for axis, flip in zip((-2, -1), augmentation.flips, strict=True) if flip]
+    if flipped:
+        image, mask = image.flip(flipped), mask.flip(flipped)
+    if augmentation.angle:
+        image, mask = _turn(image, mask, augmentation.angle)
+    shown = (image != BACKGROUND).flatten(1).any(1)[:, None, None]  # a missing modality stays so
+    brain = (image != BACKGROUND).any(0) & shown
+    scale, shift = (
+        torch.from_numpy(values)[:, None, None]
+        for values in (augmentation.scale, augmentation.shift)
+    )
+    changed = image * scale + shift
+    return torch.where(brain, changed, BACKGROUND), mask
+
+
+def _turn(
+    image: torch.Tensor, mask: torch.Tensor, angle: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
+    turn = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]])
+    grid = F.affine_grid(turn, [1, 1, *image.shape[1:]], align_corners=False)
+    # `grid_sample` fills with 0 beyond the slice, so the background is made 0 for it.
+    turned = F.grid_sample(image[None] - BACKGROUND, grid, align_corners=False)[0] + BACKGROUND
+    nearest = F.grid_sample(mask[None], grid, mode="nearest", align_corners=False)[0]
+    return turned, nearest

@@ -1,0 +1,366 @@
+"""Patients as axial slices of four registered modalities, with the whole tumour as their mask."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader
+
+from datamodules.base import CohortDataModule, refuse_labels_of_phantoms
+from datamodules.cases.cache import prepare_cohort
+from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
+from datamodules.cases.settings import Preparation
+from datamodules.layouts.case_files import CaseFiles
+from datamodules.patients.left_out import left_out
+from datamodules.registration.folder import REGISTERED
+from datamodules.slices.dataset import SliceDataset, SlicePatientDataset
+from datamodules.slices.random_split import (
+    as_cases,
+    by_case,
+    draw_slices,
+    is_by_slice,
+    stored_slices,
+)
+from datamodules.slices.selection import Rule, check_selection, draw_empty, select
+from datamodules.slices.slice_case import SliceCase
+from datamodules.slices.sources import SliceSources, Source
+from datamodules.splits import Split
+from errors import InputError
+
+
+class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
+    """Glioma patients as axial slices: single slices to train, every slice of a patient to score.
+
+    Without `root` it is the digital glioma phantom's exams, generated and registered once into the
+    cache. Raw exams are registered to T2 on the fly.
+
+    Args:
+        root: Folder that `lightning prepare` wrote, of a BraTS cohort, or of raw exams or BIDS.
+        source: What `root` holds; auto: by its names.
+        layout: Name of a BraTS layout or a YAML file that describes one; unset: by the file names.
+        labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
+            unset: as the layout says, and of exams 1 necrosis, 2 oedema, 3 enhancing.
+        images: Files of one unlabelled patient by modality, raw or on one grid, for `predict` only.
+        missing: Refuse a patient who lacks a modality, or fill it with the background.
+        whole_head: Accept heads with skull and skin.
+        accept_flagged: Use patients whose registration is flagged as failed.
+        spacing: Pixel edge in mm; the distance of slices stays as it is.
+        slice_size: Pixels along either side of a slice, a multiple of 16.
+        selection: Slices of a patient: the largest tumour, n_per_patient or all_tumour.
+        slices_per_patient: For n_per_patient, spread evenly over the tumour.
+        empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
+        batch_size: Slices a step over all devices together, so that their number changes nothing.
+        augmentation: Rotation, flips and intensity changes of training slices.
+        n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
+        fold: Which fold of `n_folds` or of `split_file`, from 0.
+        protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
+        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
+        split_by: `slice` draws single slices as the paper does, so that patients leak.
+        split_seed: Seed of the split.
+        seed: Seed of the order, of tumour-free slices and of augmentation.
+        num_workers: Loader processes; unset: by the cores.
+        cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
+        phantom_patients: Number of phantom exams.
+        phantom_seed: Seed of the phantom exams.
+        phantom_spacing: Voxel edge in mm that phantoms are generated at.
+        allow_seen_patients: Score patients that the checkpoint was trained or selected on.
+        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
+            0, the mean of the brain.
+        patient: Regular expression whose one group finds the patient in a case's path below `root`,
+            so that its exams stay together; unset: by the names of folders and files.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        source: Source = "auto",
+        layout: str | None = None,
+        labels: str | None = None,
+        images: dict[str, str] | None = None,
+        missing: Literal["error", "zero"] = "error",
+        whole_head: bool = False,
+        accept_flagged: bool = False,
+        spacing: float = 1.0,
+        slice_size: int = 256,
+        selection: Rule = "all_tumour",
+        slices_per_patient: int = 3,
+        empty_fraction: float = 0.2,
+        batch_size: int = 4,
+        augmentation: bool = True,
+        n_folds: int | None = None,
+        fold: int = 0,
+        protocol: Literal["default", "paper"] = "default",
+        split_file: str | None = None,
+        split_by: Literal["patient", "slice"] = "patient",
+        split_seed: int = 0,
+        seed: int = 0,
+        num_workers: int | None = None,
+        cache_dir: str | None = None,
+        phantom_patients: int = 12,
+        phantom_seed: int = 0,
+        phantom_spacing: float = 2.0,
+        allow_seen_patients: bool = False,
+        drop: list[str] | None = None,
+        patient: str | None = None,
+    ) -> None:
+        super().__init__(
+            root=root,
+            images=images,
+            batch_size=batch_size,
+            n_folds=n_folds,
+            fold=fold,
+            protocol=protocol,
+            split_file=split_file,
+            split_seed=split_seed,
+            seed=seed,
+            num_workers=num_workers,
+            cache_dir=cache_dir,
+            phantom_patients=phantom_patients,
+            phantom_seed=phantom_seed,
+            phantom_spacing=phantom_spacing,
+            allow_seen_patients=allow_seen_patients,
+            drop=drop,
+            patient=patient,
+        )
+        if slice_size < 16 or slice_size % 16:
+            raise InputError(
+                f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
+            )
+        check_selection(slices_per_patient, empty_fraction)
+        self.source = source
+        self.layout = layout
+        self.labels = labels
+        self.missing = missing
+        self.whole_head = whole_head
+        self.accept_flagged = accept_flagged
+        self.spacing = spacing
+        self.slice_size = slice_size
+        self.selection = selection
+        self.slices_per_patient = slices_per_patient
+        self.empty_fraction = empty_fraction
+        self.augmentation = augmentation
+        self.split_by = split_by
+
+    @property
+    def patch_size(self) -> list[int]:
+        """Pixels of a slice, for whoever shows a network what it will see."""
+        return [self.slice_size, self.slice_size]
+
+    def case_hashes(self) -> dict[str, str]:
+        """Content hash of every case and, in a split by slice, of every slice in it."""
+        hashes = super().case_hashes()
+        if self.split_by == "slice" and self._parts() is not None and self._by_slice():
+            hashes |= self.split.hashes
+        return hashes
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting that changes results; not paths, workers or cache."""
+        cases = self.cases.values()
+        version = None
+        if any(case.layout == REGISTERED for case in cases):
+            from datamodules.registration.align import REGISTRATION_VERSION
+
+            version = REGISTRATION_VERSION
+        return {
+            "spacing": self.spacing,
+            "patch_size": self.patch_size,
+            "selection": self.selection,
+            "slices_per_patient": (
+                self.slices_per_patient if self.selection == "n_per_patient" else None
+            ),
+            "empty_fraction": self.empty_fraction,
+            "batch_size": self.batch_size,
+            "augmentation": self.augmentation,
+            "seed": self.seed,
+            "split_by": self.split_by,
+            "split": self._parts(),
+            "protocol": self.protocol,
+            "missing": self.missing,
+            "filled": {case.case_id: list(case.missing) for case in cases if case.missing},
+            "whole_head": self.whole_head,
+            "registration": version,
+            "normalisation": NORMALISATION_VERSION,
+            "background": BACKGROUND,
+            **self._dropping(),
+        }
+
+    def selected(self, case_id: str) -> list[int]:
+        """Slices of a case that the rule chooses; none without a label or a tumour."""
+        return select(self.cases[case_id].tumour_area, self.selection, self.slices_per_patient)
+
+    def training_slices(self) -> list[tuple[str, int]]:
+        """What an epoch goes through, as (case id, slice): with tumour, and tumour-free beside.
+
+        Raises:
+            InputError: No training patient has a tumour.
+        """
+        if self._by_slice():
+            chosen = by_case(self.split.train)
+        else:
+            chosen = {case_id: self.selected(case_id) for case_id in self.split.train}
+        tumour = [(case_id, index) for case_id, indices in chosen.items() for index in indices]
+        if not tumour:
+            raise InputError(
+                f"no label of the {len(chosen)} training patients holds a tumour: set "
+                "data.split_seed so that one of them does, or give a larger data.root."
+            )
+        cases = [self.cases[case_id] for case_id in chosen]
+        empty = draw_empty(
+            {case.case_id: case.tumour_area for case in cases},
+            {case.case_id: case.brain_area for case in cases},
+            len(tumour),
+            self.empty_fraction,
+            self.seed,
+        )
+        return sorted(tumour + empty)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Single slices in one global order, whatever the number of ranks and workers."""
+        share = self._share()
+        places = self.training_slices()
+        slices = SliceDataset(
+            [(self.cases[case_id], index) for case_id, index in places],
+            -(-len(places) // self.batch_size) * self.batch_size,
+            self.seed,
+            self.augmentation,
+        )
+        return self._loader(slices, self._global_order(slices), share)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """All slices of a validation patient after another."""
+        return self._patients(self.split.val)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """All slices of a test patient after another."""
+        return self._patients(self.split.test)
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """All slices of every patient, or of the phantoms kept for testing."""
+        return self._patients(self.split.test)
+
+    def _by_slice(self) -> bool:
+        """Whether the units of the split in force are slices."""
+        return is_by_slice(self.split.test, self.split.hashes)
+
+    def _chosen(self, part: Sequence[str]) -> dict[str, list[int]]:
+        """Slices of each case of a part that are scored as selected ones."""
+        if self._by_slice():
+            return by_case(part)
+        return {case_id: self.selected(case_id) for case_id in part}
+
+    def _patients(self, part: Sequence[str]) -> DataLoader[dict[str, Any]]:
+        chosen = self._chosen(part)
+        return self._one_by_one(
+            SlicePatientDataset(
+                [self.cases[case_id] for case_id in chosen],
+                list(chosen.values()),
+                whole=not self._by_slice(),
+            )
+        )
+
+    def _prepare(self, progress: bool) -> tuple[list[SliceCase], dict[str, str]]:
+        found, problems = self._find(progress)
+        if self.root and found and not any(case.layout == REGISTERED for case in found):
+            for notice in left_out(self.root, found):
+                self._note(notice)
+        wanted = Preparation(self.spacing, True, self.missing, self.whole_head)
+        prepared, bad = prepare_cohort(found, self.cache_dir, wanted, progress=progress)
+        cases = [SliceCase(case.files, case.folder, self.slice_size) for case in prepared]
+        unfit = {case.case_id: case.problem() for case in cases if case.problem()}
+        return [case for case in cases if case.case_id not in unfit], problems | bad | unfit
+
+    def _find(self, progress: bool) -> tuple[list[CaseFiles], dict[str, str]]:
+        """Patients on one grid each, and what is wrong with others, by case id."""
+        sources = SliceSources(
+            self.cache_dir / "registered",
+            source=self.source,
+            layout=self.layout,
+            labels=self.labels,
+            missing=self.missing,
+            accept_flagged=self.accept_flagged,
+            progress=progress,
+        )
+        if self.images is not None:
+            return sources.of_images(self.images)
+        if self.root is not None:
+            return sources.of_root(Path(self.root).expanduser())
+        refuse_labels_of_phantoms(self.labels)
+        return sources.of_phantoms(self._phantoms("exam"), self.phantom_seed)
+
+    def _labelled(self) -> list[str]:
+        labelled = super()._labelled()
+        if not any(any(self.cases[case_id].tumour_area) for case_id in labelled):
+            raise InputError(
+                f"none of the {len(labelled)} labels below data.root {self.root} holds a tumour: "
+                "expected values other than 0, check the labels."
+            )
+        return labelled
+
+    def _decide_split(self, stage: str) -> Split:
+        stored = self.stored_split is not None and stage in ("validate", "test")
+        if stored or self.split_by == "patient":
+            return super()._decide_split(stage)
+        labelled = self._labelled()
+        return draw_slices(
+            [self.cases[case_id] for case_id in labelled],
+            {case_id: self.selected(case_id) for case_id in labelled},
+            protocol=self.protocol,
+            n_folds=self.n_folds,
+            fold=self.fold,
+            split_file=self.split_file,
+            seed=self.split_seed,
+        )
+
+    def _evaluation_split(
+        self, stored: dict[str, Any], identities: dict[str, Any], stage: str
+    ) -> Split:
+        if not is_by_slice(stored["test"], stored["hashes"]):
+            return super()._evaluation_split(stored, identities, stage)
+        own = stored_slices(stored, identities["hashes"], allow_seen=self.allow_seen_patients)
+        if own is not None:
+            if own.selected_on_test:
+                self._note("the checkpoint was selected on these slices")
+            return own
+        return super()._evaluation_split(as_cases(stored), identities, stage)
+
+    def _report(self, stage: str) -> None:
+        """How many patients and slices fell on each side; the leak of a split by slice."""
+        if stage == "predict":
+            return
+        split = self.split
+        if self._by_slice():
+            sides = [set(by_case(part)) for part in (split.train, split.test)]
+            self._note(
+                f"split_by slice, as in the paper: {len(sides[0] & sides[1])} of "
+                f"{len(sides[1])} tested patients were also trained on, so the scores are too good "
+                "and whole volumes cannot be scored"
+            )
+        sentences = [self._training_report()] if stage == "fit" else []
+        for name, part, scored_by in (
+            ("validation", split.val, ("fit", "validate")),
+            ("test", split.test, ("fit", "test")),
+        ):
+            if stage not in scored_by:
+                continue
+            chosen = self._chosen(part)
+            count = sum(map(len, chosen.values()))
+            every = sum(self.cases[case_id].slices for case_id in chosen)
+            if not count:
+                raise InputError(
+                    f"no label of the {self._people(chosen)} in {name} holds a tumour, so there is "
+                    "no slice to score: set another data.split_seed, or give a larger data.root."
+                )
+            sentences.append(f"{name} {self._people(chosen)}, {count} selected of {every} slices")
+        self._note("; ".join(sentences))
+
+    def _training_report(self) -> str:
+        places = self.training_slices()
+        tumour = sum(bool(self.cases[case_id].tumour_area[index]) for case_id, index in places)
+        return (
+            f"training {self._people({case_id for case_id, _ in places})}, {len(places)} slices "
+            f"({tumour} with tumour, {len(places) - tumour} without)"
+        )
+
+    def _people(self, case_ids: Any) -> str:
+        count = len({self.cases[case_id].patient_id for case_id in case_ids})
+        return f"{count} patient{'' if count == 1 else 's'}"

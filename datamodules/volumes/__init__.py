@@ -1,0 +1,1 @@
+"""Cases as batches of 3D patches and whole volumes."""

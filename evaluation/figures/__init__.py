@@ -1,0 +1,1 @@
+"""Pictures of patients, scores and trainings."""

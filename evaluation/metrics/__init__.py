@@ -1,0 +1,1 @@
+"""Scores of one patient, and their means over patients."""

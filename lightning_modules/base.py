@@ -1,0 +1,226 @@
+"""What every training shares, whatever its network is for: seed, optimiser, patch, card."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from datamodules.layouts.case_files import MODALITIES
+from datamodules.layouts.conventions import REGIONS
+from errors import InputError
+from lightning_modules.inference import Execution, choose_execution
+from lightning_modules.weights.checkpoints import KEY
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+class TrainingModule(L.LightningModule):
+    """One training of this project; a subclass says what its loss is and what validation measures.
+
+    Args:
+        loss: what is minimised; how it is called is the subclass's affair.
+        optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
+            weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
+        scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
+            ReduceLROnPlateau follows ``monitor`` of the epochs that are validated.
+        precision: arithmetic of inference: auto takes bf16 where the processor has it.
+    """
+
+    card: dict[str, Any]
+    regions: tuple[str, ...] = REGIONS
+    monitor = "val/dice/mean"  # selects the checkpoint
+    monitor_mode: Literal["max", "min"] = "max"
+    per_slice = False  # scores are means over slices first
+    steps_per_batch = 1  # of optimisers: Lightning counts each
+    job_type = "training"  # how W&B files it
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.precision: Literal["auto", "fp32", "bf16"] = precision
+        self.seed = 0
+        self.augmented = True  # whether training changes its images from epoch to epoch
+        self.gradient_clip_val: float | None = None  # for a module that steps its own optimisers
+        self.patch_size: tuple[int, ...] | None = None
+        self.validation_cases: dict[str, dict[str, float]] = {}
+        self.validated_epoch: int | None = None
+        self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
+
+    def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
+        """Pass the shape of a patch through the network, without data or memory.
+
+        Args:
+            patch_size: voxels along every axis.
+            bf16_on_cpu: whether the training will multiply in bf16 on a processor. There oneDNN's
+                weight gradient of a convolution whose output is two voxels deep reads memory that
+                nobody wrote (seen with torch 2.13 on AMX: anything up to NaN, another at each run).
+
+        Raises:
+            InputError: when the network cannot take the patch, or cannot be trained on it.
+        """
+        shadow = copy.deepcopy(self).to("meta")
+        shallow = []
+
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.shape[2] == 2 and next(layer.parameters()).requires_grad:
+                shallow.append(layer)
+
+        for layer in shadow.modules():
+            if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] > 1 and layer.stride[0] == 1:
+                layer.register_forward_hook(look)
+        image = torch.zeros(2, len(MODALITIES), *patch_size, device="meta")
+        with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+            shadow(image)
+        if shallow and bf16_on_cpu:
+            raise InputError(
+                f"data.patch_size {list(patch_size)} leaves two voxels of depth at the coarsest "
+                "level, where bf16 training on a processor computes wrong gradients: set a larger "
+                "first side, or --trainer.precision 32-true."
+            )
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the patch size of training from the data: inference repeats it exactly."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            self.patch_size = tuple(data.patch_size)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make a step's randomness (dropout, pools) a function of its place and the seed alone.
+
+        A seed an epoch would not do: a data loader draws from the same generator when its epoch
+        begins, before or after this hook, according to whether the training was interrupted.
+        """
+        place = [self.seed, self.current_epoch, batch_idx, self.global_rank]
+        sequence = np.random.SeedSequence(place)
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def log_train(self, name: str, value: Tensor, batch: dict[str, Any]) -> None:
+        """Log ``train/<name>`` as the mean over the epoch's patches."""
+        self.log(
+            f"train/{name}",
+            value.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["case_id"]),
+        )
+
+    def compute_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the training loss of a batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
+        """One optimisation step on a batch of patches."""
+        loss = self.compute_loss(batch)
+        self.log_train("loss", loss, batch)
+        return loss
+
+    def rehearse_step(self, batch: dict[str, Any], optimizers: Sequence[Optimizer]) -> None:
+        """Take one optimisation step without a trainer, as a measurement of its cost does."""
+        self.compute_loss(batch).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """Return the optimiser that was asked for over some weights.
+
+        Raises:
+            InputError: when it refuses its settings.
+        """
+        if self.optimizer_factory is None:
+            return torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
+        try:
+            return self.optimizer_factory(weights)
+        except ValueError as error:
+            text = str(error).rstrip(".")
+            raise InputError(f"model.optimizer: {text}, give another value.") from error
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and scheduler over the trainable parameters only."""
+        optimizer = self.build_optimizer(
+            [weight for weight in self.parameters() if weight.requires_grad]
+        )
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = self.scheduler_factory(optimizer)
+        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+        settings["strict"] = False  # an epoch may have no validation
+        return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedulers that Lightning does not step, or would step a checkpoint late.
+
+        The first are those of a module that steps its own optimisers, the others follow the
+        validation of the epoch, where there was one.
+        """
+        found: Any = self.lr_schedulers() or []
+        for scheduler in found if isinstance(found, list) else [found]:
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                if not self.automatic_optimization:
+                    scheduler.step()
+            elif self.validated and self.monitor in self.trainer.callback_metrics:
+                scheduler.step(self.trainer.callback_metrics[self.monitor])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step what follows no validation; the rest was stepped before the epoch's checkpoint.
+
+        Args:
+            scheduler: to step.
+            metric: what it follows; None where it follows nothing.
+        """
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_validation_end(self) -> None:
+        """Note that this epoch has a validation."""
+        self.validated_epoch = self.current_epoch
+
+    @property
+    def validated(self) -> bool:
+        """Whether the present epoch had a validation; if not, its scores are those of before."""
+        return self.validated_epoch == self.current_epoch
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of parameters in ``all`` and of those ``trained``."""
+        weights = list(self.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return {"all": sum(weight.numel() for weight in weights), "trained": trained}
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of this run's scores has to know about the network."""
+        return []
+
+    @property
+    def execution(self) -> Execution:
+        """Precision and memory layout of inference on the present device."""
+        return choose_execution(self.device, self.precision)
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the card: what the checkpoint says about itself."""
+        checkpoint[KEY] = {**self.card, "patch_size": list(self.patch_size or ())}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the card of a checkpoint, and with it the patch size of training."""
+        self.card = dict(checkpoint[KEY])
+        self.patch_size = tuple(self.card["patch_size"]) or None

@@ -1,0 +1,122 @@
+"""Patients on the dashboard: a table of scores, and pictures of those worth looking at."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from datamodules.layouts.case_files import MODALITIES
+from evaluation.figures.overlay import overlay_array
+
+
+class CaseGallery(Callback):
+    """Keep pictures of the test patients with the lowest Dice, and of the one with the highest.
+
+    Args:
+        worst: how many of the lowest.
+    """
+
+    def __init__(self, worst: int = 3) -> None:
+        self.worst = worst
+        self.scores: dict[str, float] = {}
+        self.pictures: dict[str, np.ndarray] = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the patient when he belongs to the gallery so far, on his original grid."""
+        if not trainer.is_global_zero:
+            return
+        found: Any = pl_module
+        row, case = found.test_rows[-1], outputs["case"]
+        self.scores[case.case_id] = mean_dice(row)
+        chosen = self.chosen()
+        if case.case_id in chosen:
+            self.pictures[case.case_id] = overlay_array(
+                images={name: case.native_image(name) for name in MODALITIES},
+                prediction=outputs["regions"],
+                reference=case.native_regions(),
+                title=case.case_id,
+                spacing=case.native_spacing,
+                orientation=case.native_orientation,
+                synthetic=case.synthetic,
+            )
+        self.pictures = {name: self.pictures[name] for name in chosen if name in self.pictures}
+
+    def chosen(self) -> list[str]:
+        """Return the case ids of the gallery among the patients scored so far, lowest first."""
+        ordered = sorted(self.scores, key=lambda case_id: (self.scores[case_id], case_id))
+        return list(dict.fromkeys([*ordered[: self.worst], *ordered[-1:]]))
+
+
+def mean_dice(row: Mapping[str, Any]) -> float:
+    """Return the mean of a patient's Dice columns: of his volume, else of his slices; 0: none."""
+    for prefix in ("dice/", "slices/dice/"):
+        values = [float(value) for name, value in row.items() if name.startswith(prefix)]
+        if values:
+            return float(np.mean(values))
+    return 0.0
+
+
+def log_cases(
+    run: Any,
+    subset: str,
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Mapping[str, np.ndarray | Path],
+    metrics: Mapping[str, float] | None = None,
+    step: int | None = None,
+) -> None:
+    """Log one row of history: ``<subset>/cases``, ``<subset>/overlays`` and more metrics.
+
+    Args:
+        run: W&B's.
+        subset: val or test.
+        rows: one a patient, ``case_id`` and scores.
+        pictures: by case id, a PNG file or RGB (height, width, 3) uint8; the other patients have
+            none.
+        metrics: what else belongs to the row.
+        step: of the row; None: the next one.
+    """
+    import wandb
+
+    shown = {
+        name: found if isinstance(found, np.ndarray) else np.asarray(wandb.Image(found).image)
+        for name, found in pictures.items()
+    }
+    images = {name: wandb.Image(one, caption=name) for name, one in of_one_size(shown).items()}
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = wandb.Table(columns=[*columns, "overlay"])
+    for row in rows:
+        table.add_data(*(row.get(name) for name in columns), images.get(row["case_id"]))
+    logged: dict[str, Any] = {**(metrics or {}), f"{subset}/cases": table}
+    if images:
+        logged[f"{subset}/overlays"] = list(images.values())
+    run.log(logged, step=step, commit=True)
+
+
+def of_one_size(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return RGB pictures with margins of their own background, so that all are equally large.
+
+    W&B shows the pictures of a list at the size of the first, and complains of others.
+
+    Args:
+        pictures: by name, (height, width, 3) or with an alpha channel, uint8.
+    """
+    height = max((picture.shape[0] for picture in pictures.values()), default=0)
+    width = max((picture.shape[1] for picture in pictures.values()), default=0)
+    found = {}
+    for name, picture in pictures.items():
+        rows, columns = picture.shape[:2]
+        top, left = (height - rows) // 2, (width - columns) // 2
+        found[name] = np.full((height, width, 3), picture[0, 0, :3], np.uint8)
+        found[name][top : top + rows, left : left + columns] = picture[..., :3]
+    return found

@@ -1,0 +1,207 @@
+"""The files of a prediction: label maps, overlays, volumes, never over a file of the user."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from datamodules.layouts.case_files import MODALITIES, NIFTI, probabilities_name
+from datamodules.layouts.prediction_names import check_name
+from evaluation.figures.overlay import overlay_png
+from evaluation.tables.per_case import write_csv
+from outputs import Outputs
+
+VOLUMES, MAPS = "volumes.csv", "maps.json"
+Begin = Callable[[Sequence[str], Sequence[Path]], object]
+
+
+def _regions(pl_module: L.LightningModule) -> Sequence[str]:
+    """Return the names of the regions that a segmentation module predicts."""
+    found: Any = pl_module
+    names: Sequence[str] = found.regions
+    return names
+
+
+class PredictionWriter(Callback):
+    """Write one label map, one overlay and one line of volumes a patient.
+
+    The NIfTI file lies on the input's grid and affine, in the label values and the file naming of
+    the input's layout. ``volumes.csv`` gives ml and a column of doubts; where post-processing is
+    on, also the ml before it. Maps that a network shows become 4-D NIfTI files, and ``maps.json``
+    names their channels.
+
+    Args:
+        folder: where everything goes.
+        probabilities: also write the region probabilities (4-D NIfTI, float32).
+        all_grids: of a raw exam, also write the label map on the grid of every modality.
+        begin: called by every process before the network runs, with the names of all files that
+            will be written and the files that are read; None: both are only checked.
+        announce: called before the first patient is written, by one process of all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        probabilities: bool = False,
+        all_grids: bool = False,
+        begin: Begin | None = None,
+        announce: Callable[[], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.outputs = Outputs(folder, "--output")
+        self.begin = begin
+        self.announce = announce
+        self.probabilities = probabilities
+        self.all_grids = all_grids
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check every file of every patient before the network runs.
+
+        Raises:
+            InputError: a file cannot have its name, or that of a file of the user.
+        """
+        data: Any = getattr(trainer, "datamodule", None)
+        cases = list(data.cases.values()) if data is not None else []
+        named = [name for case in cases for name in self.names(case, pl_module).values()]
+        shows_maps = getattr(pl_module, "shows_maps", False)
+        tables = [VOLUMES, *([MAPS] if shows_maps else [])]
+        read = [path for case in cases for path in files_of(case)]
+        begin = self.begin or self.outputs.check
+        begin([*named, *tables], read)
+        if trainer.world_size > 1:  # one process may just have moved what lay there
+            trainer.strategy.barrier()
+
+    def names(self, case: Any, pl_module: L.LightningModule) -> dict[str, str]:
+        """Return what will be written of a patient: kind of file to its name in the folder.
+
+        Raises:
+            InputError: the layout gives a name that no NIfTI file can have.
+        """
+        mask = check_name(case.prediction_name, case.case_id, case.layout)
+        stem = NIFTI.sub("", mask)
+        found = {"mask": mask, "overlay": f"{case.case_id}.png"}
+        if self.probabilities:
+            found["probabilities"] = str(Path(mask).with_name(probabilities_name(Path(mask).name)))
+        if self.all_grids and hasattr(case, "names_on_modalities"):  # else they share one grid
+            apart: Mapping[str, str] = case.names_on_modalities(mask)
+            found |= {f"on {modality}": name for modality, name in apart.items()}
+        model: Any = pl_module
+        if getattr(model, "shows_maps", False):
+            found |= {f"map {name}": f"{stem}_{name}.nii.gz" for name in model.map_channels()}
+        return found
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one patient."""
+        case, labels = outputs["case"], outputs["labels"]
+        names, regions = self.names(case, pl_module), outputs["regions"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.announce is not None and not self.rows and trainer.is_global_zero:
+            self.announce()
+
+        def save(kind: str, volume: np.ndarray, dtype: type) -> Path:
+            name = names[kind]
+            return self.outputs.write(name, lambda file: case.save_native(volume, file, dtype))
+
+        mask = save("mask", labels, np.uint8)
+        for kind, name in names.items():
+            if kind.startswith("on "):
+                self._save_on_modality(case, mask, kind.removeprefix("on "), name)
+        if self.probabilities:
+            save("probabilities", np.moveaxis(outputs["probabilities"], 0, -1), np.float32)
+        for name, volume in outputs.get("maps", {}).items():
+            save(f"map {name}", np.moveaxis(volume, 0, -1), np.float32)
+
+        def draw(file: Path) -> None:
+            overlay_png(
+                images={name: case.native_image(name) for name in MODALITIES},
+                prediction=regions,
+                reference=None,
+                path=file,
+                title=case.case_id,
+                spacing=case.native_spacing,
+                orientation=case.native_orientation,
+                synthetic=case.synthetic,
+            )
+
+        self.outputs.write(names["overlay"], draw)
+        self.rows[case.case_id] = volume_row(
+            case, regions, outputs["probabilities"] > 0.5, _regions(pl_module)
+        )
+        if "unprocessed" in outputs:
+            before = volume_row(
+                case, outputs["unprocessed"], outputs["unprocessed"], _regions(pl_module)
+            )
+            doubts = self.rows[case.case_id].pop("doubts")
+            volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
+            self.rows[case.case_id] |= {**volumes, "doubts": doubts}
+        if trainer.world_size == 1:
+            self._write_table(list(self.rows.values()))
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table of all ranks' patients, each once."""
+        rows = list(self.rows.values())
+        if trainer.world_size > 1:
+            import torch
+
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.rows)
+            rows = list({key: row for part in gathered for key, row in part.items()}.values())
+        if trainer.is_global_zero and rows:
+            self._write_table(rows)
+            found: Any = pl_module
+            if found.shows_maps:
+                text = json.dumps(found.map_channels(), indent=2)
+                self.outputs.write(MAPS, text + "\n")
+
+    def _save_on_modality(self, case: Any, mask: Path, modality: str, name: str) -> None:
+        self.outputs.write(name, lambda file: case.save_on_modality(mask, modality, file))
+
+    def _write_table(self, rows: list[dict[str, Any]]) -> None:
+        ordered = sorted(rows, key=lambda row: row["case_id"])
+        self.outputs.write(VOLUMES, lambda file: write_csv(ordered, file))
+
+
+def files_of(case: Any) -> list[Path]:
+    """Return the files that are read of a patient."""
+    label = [case.files.label] if case.files.label else []
+    return [*(image.path for image in case.files.images.values()), *label]
+
+
+def volume_row(
+    case: Any, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """Return one patient's volumes in ml and what is doubtful about the segmentation.
+
+    Args:
+        case: the patient, with ``native_spacing`` in mm and ``brain_ml``.
+        regions: composed regions, bool (R, *native).
+        raw_regions: the same before composition: sigmoid regions are not nested by themselves.
+        names: of the R regions, the first of them WT.
+    """
+    voxel_ml = float(np.prod(case.native_spacing)) / 1000
+    volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(names)}
+    doubts = []
+    if volumes["WT"] == 0:
+        doubts.append("no tumour found")
+    if volumes["WT"] > 0.4 * case.brain_ml:
+        doubts.append("over 40 % of the brain")
+    if len(raw_regions) > 1:
+        outside = float((raw_regions[1] & ~raw_regions[0]).sum())
+        if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
+            doubts.append("core outside the whole tumour")
+    row = {f"{name}_ml": round(volume, 3) for name, volume in volumes.items()}
+    return {"case_id": case.case_id, **row, "doubts": "; ".join(doubts)}

@@ -1,0 +1,1 @@
+"""Training of SAM's adapters and of a small SAM encoder."""

@@ -1,0 +1,99 @@
+"""What a frozen encoder says of a slice that never changes: computed once, kept on disk."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from files import write_atomically
+from lightning_modules.inference import Execution
+from progress import make_bar
+
+
+def digits_of(execution: Execution) -> tuple[str, ...]:
+    """Return everything but weights and slice that the last digits of an embedding depend on.
+
+    A processor splits sums by its threads and instruction set. Were the store shared between
+    them, a training would depend on which one happened to fill it, and could not be repeated
+    elsewhere to the last bit.
+
+    Args:
+        execution: how the encoder is computed.
+    """
+    if execution.device == "cuda":
+        place = [torch.cuda.get_device_name()]
+    else:
+        place = [torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"]
+    return (execution.device, execution.precision, *place, f"torch {torch.__version__}")
+
+
+class EmbeddingStore:
+    """Embeddings of unaugmented slices in half precision, a file a slice.
+
+    Which slices share a pass of the encoder changes the last digits, so they are computed in the
+    same groups whatever was there before: a killed training goes on to the same result.
+
+    Args:
+        folder: named after everything that shapes an embedding but the slice itself.
+        encode: from indices into the keys given to `fill` to embeddings (n, C, h, w).
+        group: slices a pass.
+    """
+
+    def __init__(self, folder: Path, group: int = 8) -> None:
+        self.folder = folder
+        self.group = group
+
+    def fill(
+        self,
+        keys: Sequence[str],
+        encode: Callable[[list[int]], Tensor],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        progress: str | None = None,
+    ) -> int:
+        """Compute what is missing; return how many slices were computed.
+
+        Args:
+            keys: names of the slices.
+            encode: from positions in ``keys`` to embeddings (n, C, h, w).
+            rank: of this process: it computes every world-th group.
+            world: number of processes.
+            progress: text of a progress bar; None shows none.
+        """
+        order = sorted(range(len(keys)), key=lambda index: keys[index])
+        groups = [order[i : i + self.group] for i in range(0, len(order), self.group)]
+        missing = [
+            members
+            for members in groups[rank::world]
+            if not all(self._file(keys[index]).is_file() for index in members)
+        ]
+        done = 0
+        bar = make_bar(
+            missing,
+            desc=progress or "",
+            total=len(missing),
+            disable=progress is None,
+            unit="batch",
+            delay=1,
+        )
+        for members in bar:
+            halves = encode(members).to(torch.float16).cpu().numpy()
+            for index, values in zip(members, halves, strict=True):
+                self._write(keys[index], values)
+            done += len(members)
+        return done
+
+    def read(self, keys: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+        """Return embeddings (n, C, h, w) in fp32."""
+        values = torch.from_numpy(np.stack([np.load(self._file(key)) for key in keys]))
+        return values.to(device).float()
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def _write(self, key: str, values: np.ndarray) -> None:
+        file = self._file(key)
+        write_atomically(file, lambda place: np.save(place, values))

@@ -1,0 +1,1 @@
+"""Weights from earlier stages and from official files."""

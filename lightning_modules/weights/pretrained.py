@@ -1,0 +1,159 @@
+"""Weights that others trained: official files, by path or fetched once; no code of theirs runs."""
+
+import hashlib
+import pickle
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from errors import InputError
+from files import shared_lock
+from progress import make_bar
+
+SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+# The six digits of a name begin the SHA-256 of the file.
+SAM_FILES = {
+    "vit_b": "sam_vit_b_01ec64.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_h": "sam_vit_h_4b8939.pth",
+}
+CHUNK = 1 << 20
+
+
+def weights_folder() -> Path:
+    """Return where downloaded weights lie: PyTorch's own folder, moved by ``TORCH_HOME``."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def official_sam(variant: str, url: str = SAM_URL) -> Path:
+    """Return the official checkpoint of a variant, downloaded once on first use.
+
+    A download that was cut goes on where it stopped; the file appears only when its hash is right.
+
+    Args:
+        variant: vit_b, vit_l or vit_h.
+        url: where the files are.
+
+    Raises:
+        InputError: when the file is neither here nor reachable, or is not what its name says.
+    """
+    name = SAM_FILES[variant]
+    file = weights_folder() / name
+    if file.is_file():
+        return file
+    part = file.with_suffix(".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with shared_lock(file.with_suffix(".lock")):  # of several processes one fetches
+        if file.is_file():
+            return file
+        try:
+            _download(url + name, part)
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise InputError(
+                f"The SAM checkpoint {name} is not at {file} and cannot be downloaded ({reason}): "
+                f"fetch {url}{name} elsewhere and put it there, or go on with random weights by "
+                "--model.weights random."
+            ) from error
+        try:
+            check_hash(part, name)
+        except InputError:
+            part.unlink()
+            raise
+        part.replace(file)
+    return file
+
+
+def check_hash(file: Path, name: str | None = None) -> None:
+    """Hold a file against the hexadecimal digits that end its official name.
+
+    Args:
+        file: the file.
+        name: its official name; None takes that of the file.
+
+    Raises:
+        InputError: when its SHA-256 begins otherwise.
+    """
+    expected = (name or file.name).rpartition(".")[0].rpartition("_")[2]
+    with file.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if not found.startswith(expected):
+        raise InputError(
+            f"{file} is not the official {name or file.name}: its SHA-256 begins with "
+            f"{found[:6]} instead of {expected}, so it is truncated or altered; fetch it again."
+        )
+
+
+def read_pretrained(path: str | Path) -> dict[str, Tensor]:
+    """Read a file of weights: ``.npz`` as the authors of ViT publish them, else PyTorch's.
+
+    Files with an official SAM name are held against their hash first.
+
+    Raises:
+        InputError: when the file is absent, truncated, altered, or holds anything but tensors.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"No weights at {file}: give the path of the file, or leave weights out.")
+    if file.name in SAM_FILES.values():
+        check_hash(file)
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{file} holds pickled objects besides tensors, which could run code when opened: "
+            "use the file its authors published."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{file} cannot be read as weights, it is truncated or of another kind: copy it again."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    tensors = isinstance(content, Mapping) and all(
+        isinstance(value, Tensor) for value in content.values()
+    )
+    if not tensors or not content:
+        raise InputError(
+            f"{file} holds no named tensors: give a state dict as its authors published it."
+        )
+    return dict(content)
+
+
+def _download(url: str, part: Path) -> None:
+    """Fetch ``url`` into ``part``, going on behind what is there."""
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch
+            return
+        raise
+    with answer:
+        resumed = answer.status == 206
+        left = int(answer.headers.get("Content-Length") or 0)
+        total = left + (done if resumed else 0)
+        bar = make_bar(
+            total=total or None,
+            initial=done if resumed else 0,
+            unit="B",
+            unit_scale=True,
+            desc=f"downloading {url.rpartition('/')[2]}",
+        )
+        with part.open("ab" if resumed else "wb") as handle, bar:
+            while chunk := answer.read(CHUNK):
+                handle.write(chunk)
+                bar.update(len(chunk))
+    if total and part.stat().st_size < total:
+        raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes")

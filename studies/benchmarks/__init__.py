@@ -1,0 +1,1 @@
+"""Benchmark and sweep files, resolved into jobs and read back as tables."""

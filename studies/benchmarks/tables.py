@@ -1,0 +1,354 @@
+"""The tables of a benchmark: what its file asks for, from the scores that are there."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datamodules.layouts.conventions import REGIONS
+from errors import InputError
+from evaluation.figures.box_plots import comparison_png
+from evaluation.figures.heat_map import variants_png
+from evaluation.page.page import told_once
+from evaluation.statistics.columns import SLICES, ScoreColumn
+from evaluation.statistics.comparison import Row, common_patients, patients_of
+from evaluation.tables.formats import to_csv, to_latex, to_markdown, to_terminal
+from evaluation.tables.intervals import statistics_tables
+from evaluation.tables.provenance import Provenance
+from evaluation.tables.systems import BenchmarkTable, benchmark_table
+from evaluation.tables.variants import (
+    compare_variants,
+    unpaired_runs,
+    variant_statistics,
+    variant_table,
+)
+from files import Content, read_object
+from outputs import Outputs
+from studies.runs.run import run_at
+from studies.scores.provenance import is_as_published, provenance_of
+from studies.scores.side_by_side import unequal_runs
+from studies.scores.tested import Tested, of_run_table, read_scores, share_patients
+
+AS_TRAINED = "as trained"
+CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
+
+
+@dataclass(frozen=True)
+class BenchmarkScores:
+    """What a benchmark has measured so far.
+
+    Args:
+        plan: the content of ``plan.json``.
+        tested: one a finished table of scores, with the patients of its cases.
+        cells: of ``plan.json``, in the same order.
+        damaged: what is wrong with tables that are there and left out, a sentence each.
+    """
+
+    plan: Mapping[str, Any]
+    tested: Sequence[Tested]
+    cells: Sequence[Mapping[str, Any]]
+    damaged: Sequence[str] = ()
+
+    def rows(self, variant: str = "") -> dict[str, list[Row]]:
+        """Return the rows of every system tested this way, over all folds and seeds."""
+        found: dict[str, list[Row]] = {}
+        for cell, item in zip(self.cells, self.tested, strict=True):
+            if cell["variant"] == variant:
+                found.setdefault(cell["system"], []).extend(item.rows)
+        return found
+
+    def rows_with_runs(self, variant: str = "") -> dict[str, list[Row]]:
+        """Return the same; each row names as ``trained`` the fold and seed that it is of."""
+        found: dict[str, list[Row]] = {}
+        for cell, item in zip(self.cells, self.tested, strict=True):
+            if cell["variant"] == variant:
+                fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']} "
+                trained = f"{fold}seed {cell['seed']}"
+                rows = found.setdefault(cell["system"], [])
+                rows += [{**row, "trained": trained} for row in item.rows]
+        return found
+
+    def first(self, system: str) -> Tested:
+        """Return the first tested run of a system."""
+        return next(
+            item
+            for cell, item in zip(self.cells, self.tested, strict=True)
+            if cell["system"] == system
+        )
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return what a benchmark's ``plan.json`` holds.
+
+    Raises:
+        InputError: when it is damaged, or of a version that this one cannot read.
+    """
+    file = folder / "plan.json"
+    plan = read_object(file)
+    cells = plan.get("cells")
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and cell.keys() >= CELL for cell in cells
+    )
+    if not whole or not {"tables", "reference"} <= plan.keys():
+        raise InputError(
+            f"{file} is no plan of a benchmark, or one of another version: move it away and repeat "
+            "`lightning benchmark FILE`, which does nothing again that is finished."
+        )
+    return plan
+
+
+def read_benchmark_scores(folder: Path) -> BenchmarkScores:
+    """Read the plan of a benchmark and every whole table of scores that is there.
+
+    Args:
+        folder: of the benchmark, with ``plan.json``.
+    """
+    plan = read_plan(folder)
+    cells, tested, damaged = [], [], []
+    for cell in plan["cells"]:
+        table = Path(cell["per_case"])
+        if not table.is_file():
+            continue
+        try:
+            rows = read_scores(table)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        cells.append(cell)
+        item = of_run_table(run_at(Path(cell["folder"])), table, rows)
+        tested.append(replace(item, name=cell["system"], named=True))
+    return BenchmarkScores(plan, share_patients(tested), cells, damaged)
+
+
+def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[BenchmarkTable]:
+    """Return the tables that the benchmark's file asks for; each with its statistics.
+
+    A table whose systems share no patient has no rows, and says so under it.
+
+    Args:
+        scores: what was measured.
+        reference: system the others are tested against; None: the file's.
+    """
+    tables = []
+    chosen = reference or scores.plan["reference"]
+    for number, wanted in enumerate(scores.plan["tables"], start=1):
+        key = f"table-{number}"
+        if wanted.get("variants"):
+            tables += _variant_tables(scores, wanted, key)
+            continue
+        try:
+            rows, columns = _selection(scores, wanted)
+        except InputError as error:
+            tables.append(BenchmarkTable(wanted["title"], [], [], [str(error)], key=key))
+            continue
+        if not rows or not columns:
+            continue
+        tables.append(_main_table(scores, wanted, rows, columns, key))
+        if chosen in rows and len(rows) > 1:
+            told = provenance(scores, list(rows), _left_out(scores, rows))
+            for table in statistics_tables(rows, columns, chosen, provenance=told):
+                tables.append(_renamed(table, f"{wanted['title']}: {table.title}", key))
+    return tables
+
+
+def write_tables(
+    folder: Path, scores: BenchmarkScores, tables: Sequence[BenchmarkTable]
+) -> list[Path]:
+    """Write every table of a benchmark as Markdown, LaTeX and CSV, and a picture of each.
+
+    Args:
+        folder: of the benchmark; the files go into ``tables`` in it.
+        scores: what was measured.
+        tables: made of them.
+
+    Returns:
+        the files; none where nothing was tested yet.
+    """
+    outputs, files = Outputs(folder, "--out"), []
+
+    def write(name: str, content: Content) -> None:
+        files.append(outputs.settle(f"tables/{name}", content))
+
+    for table in tables:
+        for suffix, writer in (("md", to_markdown), ("tex", to_latex), ("csv", to_csv)):
+            write(f"{table.key}.{suffix}", writer(table))
+    for table in variant_tables(scores, tables):
+        write(f"{table.key}.png", partial(variants_png, table))
+    made = {table.key for table in tables if table.rows}
+    for number, wanted in enumerate(scores.plan["tables"], start=1):
+        if wanted.get("variants") or f"table-{number}" not in made:
+            continue
+        rows, columns = _selection(scores, wanted)
+        if len(rows) > 1:
+            reference = scores.plan["reference"]
+            first = reference if reference in rows else next(iter(rows))
+            draw = partial(comparison_png, rows, columns, first, title=wanted["title"])
+            write(f"table-{number}.png", draw)
+    for file in set((folder / "tables").glob("table-*")) - set(files):  # of an earlier state
+        outputs.remove(f"tables/{file.name}")
+    return files
+
+
+def variant_tables(
+    scores: BenchmarkScores, tables: Sequence[BenchmarkTable]
+) -> list[BenchmarkTable]:
+    """Return those of a benchmark's tables whose rows are ways of testing."""
+    keys = {
+        f"table-{number}"
+        for number, wanted in enumerate(scores.plan["tables"], start=1)
+        if wanted.get("variants")
+    }
+    return [table for table in tables if table.key in keys and table.columns]
+
+
+def show_tables(tables: Sequence[BenchmarkTable]) -> None:
+    """Print the tables of a benchmark without their statistics; what all say is said at the end."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=110)
+    shown = [table for table in tables if re.fullmatch(r"table-\d+", table.key)]
+    shared, own = told_once(shown)
+    for table in own:
+        console.print(to_terminal(table, console.width))
+        console.print()
+    if shared:
+        console.print("All tables", *(Text(f" {note}", style="dim") for note in shared), sep="\n")
+        console.print()
+
+
+def provenance(
+    scores: BenchmarkScores, systems: Sequence[str] = (), remarks: Sequence[str] = ()
+) -> Provenance:
+    """Return where the numbers of some systems come from; of all where none is named."""
+    chosen = [
+        item
+        for cell, item in zip(scores.cells, scores.tested, strict=True)
+        if not systems or cell["system"] in systems
+    ]
+    plan = scores.plan
+    told = [
+        f"in writing, these differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
+        for key, values in plan.get("differences", {}).items()
+    ]
+    if plan.get("n_folds"):
+        told.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
+    return provenance_of(chosen, [*remarks, *told])
+
+
+def _selection(
+    scores: BenchmarkScores, wanted: Mapping[str, Any]
+) -> tuple[dict[str, list[Row]], list[ScoreColumn]]:
+    """Return the systems of a table over the patients they share, and its columns."""
+    rows = scores.rows()
+    names = wanted.get("experiments") or list(rows)
+    chosen = {name: rows[name] for name in names if name in rows}
+    shared = common_patients(chosen) if chosen else {}
+    return shared, _columns(wanted, shared)
+
+
+def _left_out(scores: BenchmarkScores, rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Say how many runs stand behind the systems of a table, and whom not all were tested on."""
+    behind = Counter(cell["system"] for cell in scores.cells if not cell["variant"])
+    said = unequal_runs({name: behind[name] for name in rows})
+    everyone = set().union(*(patients_of(scores.rows()[name]) for name in rows))
+    number = len(everyone) - len(patients_of(next(iter(rows.values()))))
+    if number:
+        said.append(f"only the patients that all were tested on; {number} left out")
+    return said
+
+
+def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
+    prefix = SLICES if wanted.get("scope") == "slices" else ""
+    keys = [
+        f"{prefix}{metric}/{region}"
+        for metric in wanted.get("metrics") or ["dice", "hd95"]
+        for region in wanted.get("regions") or REGIONS
+    ]
+    parsed = [column for key in keys if (column := ScoreColumn.parse(key))]
+    return [
+        column
+        for column in parsed
+        if all(any(column.key in row for row in found) for found in rows.values())
+    ]
+
+
+def _main_table(
+    scores: BenchmarkScores,
+    wanted: Mapping[str, Any],
+    rows: Mapping[str, Sequence[Row]],
+    columns: Sequence[ScoreColumn],
+    key: str,
+) -> BenchmarkTable:
+    manifests = {name: scores.first(name).manifest for name in rows}
+    cited = {
+        name: str(manifest["experiment"])
+        for name, manifest in manifests.items()
+        if is_as_published(manifest)
+    }
+    table = benchmark_table(
+        rows,
+        columns,
+        title=wanted["title"],
+        parameters={name: manifest["parameters"] for name, manifest in manifests.items()},
+        experiments=cited if wanted.get("published") else None,
+        provenance=provenance(scores, list(rows), _left_out(scores, rows)),
+    )
+    return _renamed(table, wanted["title"], key)
+
+
+def _variant_tables(
+    scores: BenchmarkScores, wanted: Mapping[str, Any], key: str
+) -> list[BenchmarkTable]:
+    """Return the table of ways of testing, and its statistics where they can be compared."""
+    by_variant = {
+        variant or AS_TRAINED: scores.rows_with_runs(variant)
+        for variant in ("", *wanted["variants"])
+    }
+    trained = by_variant[AS_TRAINED]
+    names = wanted.get("experiments") or list(trained)
+    columns = _columns(wanted, {name: rows for name, rows in trained.items() if name in names})
+    there = {
+        label: {name: rows[name] for name in names if name in rows}
+        for label, rows in by_variant.items()
+    }
+    variants = {label: _shared(rows) for label, rows in there.items()}
+    everyone = set().union(*(patients_of(trained[name]) for name in names if name in trained))
+    tested = {
+        label: patients_of(next(iter(systems.values()))) if systems else set()
+        for label, systems in variants.items()
+    }
+    fewer = [f"{label} {len(found)}" for label, found in tested.items() if everyone - found]
+    partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
+    remarks = [*([partly] if fewer else []), *unpaired_runs(there)]
+    told = provenance(scores, names, remarks)
+    notes = told.sentences(len(everyone), columns)
+    compared = compare_variants(variants, columns)
+    table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)
+    return [
+        _renamed(table, wanted["title"], key),
+        *(
+            _renamed(one, f"{wanted['title']}: {one.title}", key)
+            for one in variant_statistics(variants, names, columns, compared, provenance=told)
+        ),
+    ]
+
+
+def _shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the rows of the patients that all systems have; nothing where there is none."""
+    try:
+        return common_patients(rows) if rows else {}
+    except InputError:
+        return {}
+
+
+def _renamed(table: BenchmarkTable, title: str, key: str) -> BenchmarkTable:
+    name = key if table.key == "systems" else f"{key}-{table.key}"
+    return BenchmarkTable(
+        title, table.columns, table.rows, table.footnotes, corner=table.corner, key=name
+    )

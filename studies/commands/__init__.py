@@ -1,0 +1,1 @@
+"""The subcommands of `lightning` around trained models, one a file."""

@@ -1,0 +1,91 @@
+"""The `lightning validate`, `test` and `predict` commands: use a trained model."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.layouts.case_files import MODALITIES
+from lightning_modules.callbacks.metrics_file import running_as_stage
+from studies.runs.checkpoint_settings import recall
+from studies.runs.environment import is_main_process
+from studies.runs.process import stop_with_parent
+from studies.runs.request import applied_options, applied_settings, read_settings
+from studies.runs.unused_options import check_typed
+from studies.settings.command_line import CommandLine
+from studies.training.applying import Application
+from studies.training.fit_parser import FitParser
+from studies.training.lightning_cli import ExperimentCLI, asks_for_help, quiet
+
+
+def validate(words: list[str]) -> int:
+    """Score a trained model on its validation patients."""
+    return _apply("validate", words)
+
+
+def test(words: list[str]) -> int:
+    """Score a trained model on patients it never saw."""
+    return _apply("test", words)
+
+
+def predict(words: list[str]) -> int:
+    """Segment patients."""
+    return _apply("predict", words)
+
+
+def _apply(subcommand: str, words: list[str]) -> int:
+    quiet()
+    if running_as_stage():
+        stop_with_parent()
+    line = CommandLine.parse(words)
+    if asks_for_help(line):
+        ExperimentCLI(subcommand, line)  # prints and leaves
+    check_typed(subcommand, line)
+    runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
+    recalled = recall(line, runs_dir, _resolve)
+    line.options = applied_options(line)
+    if is_main_process():
+        print(recalled.notice, flush=True)
+    images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
+    with tempfile.TemporaryDirectory() as folder:
+        base = {
+            "model": recalled.model or recalled.cards[0]["model"],
+            "data": recalled.config["data"],
+            "seed_everything": recalled.config["seed_everything"],
+        }
+        files = [_write_yaml(Path(folder) / "checkpoint.yaml", base)]
+        named = [str(recalled.checkpoints[0]), *line.configs]
+        for index, overlay in enumerate(line.configs):
+            # the network, the split and what training used up are the checkpoint's
+            settings = applied_settings(read_settings(overlay))
+            files.append(_write_yaml(Path(folder) / f"overlay{index}.yaml", settings))
+        line.configs = files
+        line.typed_as = dict(zip(files, named, strict=True))
+        if images:
+            line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
+        line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
+        session = ExperimentCLI(subcommand, line, recalled).session
+    return 1 if isinstance(session, Application) and session.failures else 0
+
+
+def _resolve(line: CommandLine, below: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what ``fit`` would make of a command line, laid over a configuration if one is given.
+
+    Raises:
+        InputError: when a setting is unknown or cannot be.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked = CommandLine(list(line.configs), line.options)
+        if below is not None:
+            known = {name: value for name, value in below.items() if value is not None}
+            asked.configs.insert(0, _write_yaml(Path(folder) / "checkpoint.yaml", known))
+            asked.typed_as = {asked.configs[0]: "the checkpoint"}
+        return FitParser().resolve(asked, typed=True)
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(path)

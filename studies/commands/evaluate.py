@@ -1,0 +1,399 @@
+"""The ``lightning evaluate`` command: masks of any tool against references, in one table."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_parser import CommandParser
+from datamodules.layouts.conventions import CONVENTIONS, REGIONS, LabelConvention
+from datamodules.layouts.label_files import named_convention
+from errors import InputError
+from evaluation.metrics.empty_rules import EMPTY_RULES, rule_named
+from outputs import Outputs
+from studies.runs.input_record import Contents, check_writable
+from studies.scores.mask_folders import Masks, Pair, find_masks, pair_up
+
+if TYPE_CHECKING:
+    from evaluation.metrics.calibration import Reliability
+    from studies.scores.mask_scoring import Findings, Scored
+
+NAMED = 10  # cases that a message names; the others are counted
+TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
+CALIBRATION = ("calibration.csv", "reliability.png")  # as evaluation.figures.reliability names them
+RECORD = "evaluation.json"  # of what the table was made
+FILES = (TABLE, PARTIAL, UNSCORED, *CALIBRATION, RECORD)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The `lightning evaluate` command: 0 when every case was scored, 1 when some are bad."""
+    options = _parse(argv)
+    references = find_masks(options.references, "references")
+    predictions = find_masks(options.predictions, "predictions")
+    chosen = [
+        named_convention(words, f"--{option}") if words else None
+        for words, option in (
+            (options.prediction_labels, "prediction_labels"),
+            (options.labels, "labels"),
+        )
+    ]
+    pairs = pair_up(predictions.by_case, references.by_case, *chosen)
+    options.regions = _regions(pairs, options.regions)
+    missing, notes = _unmatched(list(predictions.by_case), list(references.by_case), options)
+    notes += [*_left_out(references, "references"), *_left_out(predictions, "predictions")]
+    check_writable(options.out, f"--out {options.out}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    contents = _contents(chosen, options)
+    contents.refuse_others("--out", "replace that", overwrite=options.overwrite)
+    outputs = Outputs(options.out, "--out", overwrite=options.overwrite, can_overwrite=True)
+    read = [mask.path for masks in (predictions, references) for mask in masks.by_case.values()]
+    changed = outputs.check(FILES, read, unlisted=contents.unlisted())
+    for kept in outputs.make_room(changed):
+        print(f"Note: what was there is kept as {kept}.", flush=True)
+    return _evaluate(pairs, missing, notes, contents, outputs, options)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = CommandParser(
+        prog="lightning evaluate",
+        description="Score label maps of any tool against references: Dice, HD95, surface Dice, "
+        "sensitivity, precision, volume, lesion by lesion; calibration where probabilities lie "
+        "beside them.",
+    )
+    names = ", ".join(CONVENTIONS)
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        help="folder of label maps: <case>.nii.gz, <case>_seg.nii.gz, or a layout of BraTS, MSD or "
+        "nnU-Net; <case>_probabilities.nii.gz beside them (4-D) is used for calibration",
+    )
+    parser.add_argument(
+        "--references", type=Path, required=True, help="folder of references, named likewise"
+    )
+    parser.add_argument(
+        "--labels",
+        help=f"what values mean: one of {names}, or a YAML file with necrosis, oedema, enhancing "
+        "and, if need be, background, or with whole for masks of the whole tumour alone (default: "
+        "by the names of the references)",
+    )
+    parser.add_argument(
+        "--prediction_labels",
+        help="the same of the predictions (default: by their names, else as the references)",
+    )
+    parser.add_argument(
+        "--regions",
+        help=f"regions to score (default: {','.join(REGIONS)}, or WT where labels tell no more)",
+    )
+    parser.add_argument(
+        "--rule",
+        default="brats",
+        help=f"what an empty region scores: {', '.join(EMPTY_RULES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow_missing",
+        nargs="?",
+        const="true",
+        default="false",
+        choices=("true", "false"),
+        help="score the others when references have no prediction",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write (default: the predictions')")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results of another evaluation in that folder",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes; more than one pays from about fifty cases on (default: %(default)s)",
+    )
+    options = parser.parse_args(list(argv))
+    options.predictions = options.predictions.expanduser()
+    options.references = options.references.expanduser()
+    options.out = (options.out or options.predictions).expanduser()
+    if options.regions is not None:
+        asked = [region for region in options.regions.replace(" ", "").split(",") if region]
+        if not asked or not set(asked) <= set(REGIONS):
+            raise InputError(f"--regions {options.regions} is unknown: give some of WT,TC,ET.")
+        options.regions = [region for region in REGIONS if region in asked]
+    rule_named(options.rule)
+    if options.workers < 1:
+        raise InputError(f"--workers is {options.workers}: expected 1 or more processes.")
+    return options
+
+
+def _regions(pairs: Sequence[Pair], asked: list[str] | None) -> list[str]:
+    """Return the regions to score, which the labels of both sides have to tell.
+
+    Raises:
+        InputError: if one is asked for that they do not.
+    """
+    meanings = {c for pair in pairs for c in (pair.prediction_labels, pair.reference_labels)}
+    lacking = sorted(c.describe() for c in meanings if not set(asked or REGIONS) <= set(c.regions))
+    if asked is None:
+        return list(REGIONS[:1] if lacking else REGIONS)
+    if lacking:
+        raise InputError(
+            f"--regions {','.join(asked)} cannot be scored: labels are read as "
+            f"{' or '.join(lacking)}, which tells WT alone; give --regions WT."
+        )
+    return asked
+
+
+def _unmatched(
+    predictions: Sequence[str], references: Sequence[str], options: argparse.Namespace
+) -> tuple[list[str], list[str]]:
+    """Return the references without a prediction, and what a reader has to know of such cases.
+
+    Raises:
+        InputError: if references have no prediction and that was not allowed.
+    """
+    notes = []
+    missing = [case_id for case_id in references if case_id not in set(predictions)]
+    if missing:
+        what = f"{len(missing)} of {len(references)} references have no prediction"
+        if options.allow_missing == "false":
+            raise InputError(
+                f"{what} in {options.predictions} ({_some(missing)}): add them, or give "
+                "--allow_missing true to score the others."
+            )
+        notes.append(f"{what} and are not counted: {_some(missing)}")
+    surplus = [case_id for case_id in predictions if case_id not in set(references)]
+    if surplus:
+        notes.append(f"{len(surplus)} predictions have no reference: {_some(surplus)}")
+    return missing, notes
+
+
+def _left_out(masks: Masks, option: str) -> list[str]:
+    """Return a sentence for every kind of file that is no case's mask."""
+    return [
+        f"left out of --{option}, {what}: {len(paths)} ({_some([path.name for path in paths])})"
+        for paths, what in (
+            (masks.images, "images and no label maps"),
+            (masks.others, "no case's label map"),
+        )
+        if paths
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + others
+
+
+def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> Contents:
+    """Return of what the table is made: files are named by their folder, not by what they hold."""
+    predicted, reference = (
+        "by the names" if convention is None else convention.describe() for convention in chosen
+    )
+    made_of = {
+        "predictions": str(options.predictions.resolve()),
+        "references": str(options.references.resolve()),
+        "rule": options.rule,
+        "regions": ",".join(options.regions),
+        "labels": reference,
+        "prediction_labels": predicted,
+    }
+    return Contents(options.out / RECORD, TABLE, made_of)
+
+
+def _evaluate(
+    pairs: Sequence[Pair],
+    missing: Sequence[str],
+    notes: list[str],
+    contents: Contents,
+    outputs: Outputs,
+    options: argparse.Namespace,
+) -> int:
+    """Examine all pairs, score the good ones, write and print what came of it.
+
+    The table gets its name when all are scored: what an earlier evaluation left stays whole till
+    then, and one that was killed leaves a partial table.
+    """
+    from rich.console import Console
+
+    from evaluation.figures.reliability import write_calibration
+    from evaluation.tables.per_case import score_table, write_csv
+
+    # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, highlight=False, markup=False)
+    notes = [_meaning(pairs), *notes]
+    for note in notes:
+        console.print(note)
+    problems, contradictions = _examine(pairs, options)
+    for case_id, sentences in problems.items():
+        for sentence in sentences:
+            console.print(f"bad  {case_id}: {sentence}")
+    if contradictions:  # who reads one file wrongly reads them all so
+        others = len(contradictions) - NAMED
+        more = [f"and {others} files more"] if others > 0 else []
+        raise InputError("\n".join([*contradictions[:NAMED], *more]))
+    good = [pair for pair in pairs if pair.case_id not in problems]
+    if not good:
+        raise InputError(
+            f"none of {len(pairs)} cases can be scored, for the reasons above: mend the files."
+        )
+    table = options.out / TABLE
+    rows: list[dict[str, Any]] = []
+    reliability: dict[str, dict[str, Reliability]] = {}
+    unwritten: OSError | None = None
+    for pair, scored in _score(good, options):
+        if isinstance(scored, str):
+            problems[pair.case_id] = [scored]
+            console.print(f"bad  {pair.case_id}: {scored}")
+            continue
+        rows.append(scored.row)
+        if scored.reliability:
+            reliability[pair.case_id] = scored.reliability
+        try:
+            outputs.write(PARTIAL, partial(write_csv, rows))
+            unwritten = None
+        except OSError as error:  # a full disk: the scores are still printed
+            unwritten = error
+    if not rows:
+        raise InputError(
+            f"none of {len(pairs)} cases could be scored, for the reasons above: mend the files."
+        )
+    if problems:
+        notes.append(f"{len(problems)} of {len(pairs)} cases are bad and not counted")
+    console.print(score_table(rows, f"{options.predictions}", "\n".join(notes)))
+    if unwritten is not None:
+        raise _full(table, unwritten)
+    unscored = [{"case_id": case_id, "reason": "no prediction"} for case_id in missing]
+    unscored += [
+        {"case_id": case_id, "reason": " ".join(sentences)}
+        for case_id, sentences in problems.items()
+    ]
+    try:
+        # what lies beside the table belongs to it, never to an earlier one
+        for name in (*CALIBRATION, UNSCORED):
+            outputs.remove(name)
+        if unscored:
+            outputs.write(UNSCORED, partial(write_csv, unscored))
+        contents.write()  # before the table: the command can be repeated whatever happens
+        outputs.write(TABLE, partial(write_csv, rows))
+        outputs.remove(PARTIAL)
+    except OSError as error:
+        raise _full(table, error) from error
+    console.print(f"Per patient  {table}")
+    if unscored:
+        console.print(f"Not scored   {options.out / UNSCORED}")
+    if reliability:
+        try:
+            said = write_calibration(reliability, outputs, str(options.predictions))
+        except OSError as error:
+            raise _full(options.out / "calibration.csv", error) from error
+        console.print("\n".join(said))
+    return 1 if problems else 0
+
+
+def _full(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{file} cannot be written ({error.strerror}): make room and repeat the command."
+    )
+
+
+def _meaning(pairs: Sequence[Pair]) -> str:
+    """Return as what the values of both are read, to be seen by who knows better."""
+
+    def said(conventions: set[LabelConvention]) -> str:
+        return " or ".join(sorted(convention.describe() for convention in conventions))
+
+    predicted = said({pair.prediction_labels for pair in pairs})
+    reference = said({pair.reference_labels for pair in pairs})
+    if predicted == reference:
+        return f"labels read as {reference}"
+    return f"predictions read as {predicted}, references as {reference}"
+
+
+def _examine(
+    pairs: Sequence[Pair], options: argparse.Namespace
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return case id to what is wrong with its files, and where values contradict their meaning."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from studies.scores.mask_scoring import examine_pair
+
+    with ThreadPoolExecutor(2) as pool:  # reading inflates outside Python's lock
+        findings = list(pool.map(lambda pair: examine_pair(pair, options.regions), pairs))
+    contradictions = [text for found in findings for text in found.contradictions]
+    if len(options.regions) > 1 and not contradictions:
+        stated = options.prediction_labels is not None
+        contradictions = _cohort_contradictions(pairs, findings, stated)
+    problems = {
+        pair.case_id: found.problems
+        for pair, found in zip(pairs, findings, strict=True)
+        if found.problems
+    }
+    return problems, contradictions
+
+
+def _cohort_contradictions(
+    pairs: Sequence[Pair], findings: Sequence["Findings"], stated: bool
+) -> list[str]:
+    """Return what all references, or all predictions, together say against their meaning."""
+    from datamodules.layouts.label_values import misread
+
+    sentences = []
+    for side, option in (("reference", "labels"), ("prediction", "prediction_labels")):
+        labels = {
+            str(getattr(pair, side)): (
+                getattr(pair, f"{side}_labels"),
+                found.values.get(option, ()),
+            )
+            for pair, found in zip(pairs, findings, strict=True)
+        }
+        problems = misread(labels, f"--{option}", stated=stated and side == "prediction")
+        if problems:
+            first, sentence = next(iter(problems.items()))
+            others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            sentences.append(f"{first}{others}: {sentence}.")
+    return sentences
+
+
+def _score(
+    pairs: Sequence[Pair], options: argparse.Namespace
+) -> Iterator[tuple[Pair, "Scored | str"]]:
+    """Give the scores of every pair, or why it has none, with a bar in a terminal."""
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from contextlib import ExitStack
+    from multiprocessing import get_context
+
+    from rich.console import Console
+
+    from lightning_modules.callbacks.run_progress import make_progress
+
+    attempt = partial(_attempt, regions=options.regions, rule=options.rule)
+    progress = make_progress(Console(stderr=True))
+    with progress, ExitStack() as stack:
+        task = progress.add_task("scoring", total=len(pairs), scores="")
+        run: Any = map
+        if options.workers > 1:  # spawned: torch's threads do not survive a fork
+            pool = ProcessPoolExecutor(options.workers, get_context("spawn"))
+            run = stack.enter_context(pool).map
+        try:
+            for pair, result in zip(pairs, run(attempt, pairs), strict=True):
+                progress.advance(task)
+                yield pair, result
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a process was killed, most often for want of memory: {options.out / PARTIAL} "
+                "holds what was scored before; repeat the command with fewer --workers."
+            ) from error
+
+
+def _attempt(pair: Pair, regions: Sequence[str], rule: str) -> "Scored | str":
+    """Score a pair; a file that broke since it was examined costs its own scores alone."""
+    from studies.scores.mask_scoring import score_pair
+
+    try:
+        return score_pair(pair, regions, rule)
+    except InputError as error:
+        return str(error)

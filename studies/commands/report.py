@@ -1,0 +1,386 @@
+"""The `lightning report` command: one page of a run, of several, or of a benchmark."""
+
+import argparse
+import csv
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from command_parser import CommandParser
+from errors import InputError
+from evaluation.figures.box_plots import comparison_png
+from evaluation.figures.curves import systems_curves_png
+from evaluation.figures.heat_map import variants_png
+from evaluation.figures.reliability import calibration_table, reliability_png
+from evaluation.figures.side_by_side import systems_png
+from evaluation.figures.viewed_case import ViewedCase
+from evaluation.metrics.calibration import Reliability
+from evaluation.page.page import SHOWN_FIRST, Picture, Report, to_page
+from evaluation.page.viewer_volumes import packed
+from evaluation.statistics.columns import ScoreColumn
+from evaluation.statistics.comparison import patients_of
+from evaluation.tables.per_case import read_csv
+from evaluation.tables.systems import BenchmarkTable
+from outputs import Outputs
+from studies.benchmarks.systems import benchmark_systems, refuse_unrun
+from studies.benchmarks.tables import make_tables, variant_tables
+from studies.jobs.study_files import claim
+from studies.runs.environment import versions
+from studies.runs.input_record import check_writable
+from studies.scores.provenance import home_of
+from studies.scores.side_by_side import SideBySide, side_by_side
+from studies.scores.tested import find_tested
+from studies.training.segment_again import choose_cases, view_cases
+
+MOST_BYTES = 60_000_000
+NAMED_AT_MOST = 4  # systems in the title
+MOST_BOXES = 15  # beside each other in a picture
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the page and say where it is."""
+    options = _parse(words)
+    page = write_report(
+        options.runs,
+        options.out,
+        runs_dir=options.runs_dir,
+        reference=options.reference,
+        pictures=options.pictures == "true",
+    )
+    print(f"Report  {page}  ({page.stat().st_size / 1e6:.1f} MB, opens in any browser, offline)")
+    return 0
+
+
+def write_report(
+    sources: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    runs_dir: Path = Path("runs"),
+    reference: str | None = None,
+    pictures: bool = True,
+    settled: bool = False,
+) -> Path:
+    """Write the report of tested runs, or of one benchmark's folder.
+
+    Args:
+        sources: what names runs for ``lightning compare``, or the folder of one benchmark.
+        out: the page; None: ``report.html`` in the benchmark's folder or the working directory.
+        runs_dir: folder of all runs.
+        reference: system the others are compared with; None: the benchmark's, or the first.
+        pictures: whether the worst, median and best patient are segmented again and shown.
+        settled: keep a page that the user changed under another name, instead of refusing.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: when there is nothing to report, or runs cannot be compared.
+    """
+    folders = [Path(source) for source in sources if (Path(source) / "plan.json").is_file()]
+    if folders and len(sources) > 1:
+        raise InputError(
+            f"{folders[0]} is the folder of a benchmark: report it alone, or name runs."
+        )
+    page = out or (folders[0] if folders else Path()) / "report.html"
+    if page.is_dir():
+        raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {page} is no page: expected a name that ends in .html.")
+    check_writable(page.parent, f"--out {page}", "file")
+    if folders:
+        given: dict[str, Any] = {"reference": reference} if reference else {}
+        scores, beside, remarks = benchmark_systems(folders[0], **given)
+        title, tables = str(scores.plan["name"]), make_tables(scores, **given)
+        variants = variant_tables(scores, tables)
+    else:
+        for source in sources:
+            refuse_unrun(Path(source), runs_dir)
+        tested = [find_tested(str(source), runs_dir) for source in sources]
+        beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
+        title = _title(list(beside.systems))
+    if folders:
+        claim(folders[0])
+    outputs = Outputs(page.parent, "--out")
+    if not settled:
+        outputs.check([page.name])
+    report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
+    text = _within_limit(report)
+    try:
+        (outputs.settle if settled else outputs.write)(page.name, text)
+    except OSError as error:
+        raise InputError(
+            f"{page} cannot be written ({error.strerror or error}): give another file with --out "
+            "or make room."
+        ) from error
+    return page
+
+
+def _within_limit(report: Report) -> str:
+    """Return the page; of one that browsers would be slow with, first the viewer is left out."""
+    text = to_page(report)
+    shown = [column for column in report.columns if column.family in SHOWN_FIRST]
+    smaller: list[tuple[str, dict[str, Any]]] = []
+    if report.viewed:
+        smaller.append(("The viewer is", {"viewed": []}))
+    if shown and len(shown) < len(report.columns):
+        smaller.append(
+            (
+                "Further measures of the table of patients are (per_case.csv has them)",
+                {"columns": shown},
+            )
+        )
+    for what, change in smaller:
+        size = len(text.encode())
+        if size <= MOST_BYTES:
+            break
+        said = f"{what} left out: else the page would have {size / 1e6:.0f} MB."
+        report = replace(report, **change, remarks=[*report.remarks, said])
+        text = to_page(report)
+    return text
+
+
+def _title(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _compose(
+    beside: SideBySide,
+    title: str,
+    planned: Sequence[BenchmarkTable],
+    variants: Sequence[BenchmarkTable],
+    remarks: list[str],
+    *,
+    pictures: bool,
+) -> Report:
+    """Make everything the page shows.
+
+    Args:
+        beside: the systems.
+        title: of the page.
+        planned: tables that a benchmark asks for, with its statistics; none for single runs.
+        variants: those of them whose rows are ways of testing.
+        remarks: grows by what is missing.
+        pictures: whether patients are segmented again and shown.
+    """
+    columns = beside.columns()
+    everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
+    others = [c for c in everything if c.key not in {column.key for column in columns}]
+    planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
+    of_variants = tuple(f"{table.key}-" for table in variants)
+    tested = [table for table in planned if table not in planned_means]
+    ways = [table for table in tested if table.key.startswith(of_variants)]
+    statistics = [table for table in tested if table not in ways]
+    with TemporaryDirectory() as scratch:
+        studio = Path(scratch)
+        distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
+        curves = _curves(beside, studio, remarks)
+        reliabilities = _reliabilities(beside, remarks)
+        calibration = _calibration(reliabilities, studio)
+        viewed: list[ViewedCase] = []
+        if pictures:
+            chosen = choose_cases(beside.rows)
+            viewed, missing = view_cases(beside.systems, chosen)
+            remarks += missing
+            if missing and not viewed:
+                remarks.append("Overlays and viewer are left out: no system could be asked again.")
+        cases = [
+            (case.place, _case_picture(case, studio / f"case-{number}.png"))
+            for number, case in enumerate(viewed)
+        ]
+    provenance = beside.provenance
+    patients = len(patients_of(beside.rows[beside.reference]))
+    return Report(
+        title=title,
+        provenance=provenance.sentences(patients),
+        synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
+        tables=planned_means or [beside.table(columns, "Dice and HD95")],
+        further=_further(beside, others),
+        statistics=statistics or beside.statistics(columns),
+        ways=ways,
+        distributions=distributions,
+        columns=[*columns, *others],
+        rows=beside.rows,
+        curves=curves,
+        calibration_table=calibration_table(reliabilities, provenance=provenance, patients=patients)
+        if reliabilities
+        else None,
+        calibration=calibration,
+        cases=cases,
+        ranking="By mean Dice over regions and systems. Contours: what each says, on the slice "
+        "where the reference has most tumour.",
+        viewed=[packed(case) for case in viewed],
+        remarks=remarks,
+        made=f"made {time.strftime('%Y-%m-%d %H:%M')} by gliofuse {versions().get('gliofuse', '')}",
+    )
+
+
+def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
+    """Return a table a region."""
+    scopes = dict.fromkeys((column.region, column.scope) for column in columns)
+    return [
+        beside.table(
+            [column for column in columns if (column.region, column.scope) == (region, scope)],
+            f"{region}, {scope}",
+            beside=False,
+        )
+        for region, scope in scopes
+    ]
+
+
+def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
+    found = []
+    for table in tables:
+        file = studio / f"{table.key}.png"
+        variants_png(table, file)
+        marks = "bold: best system of a row; *: differs significantly from as trained"
+        found.append(Picture.of(file, f"{table.title}: means; {marks}."))
+    return found
+
+
+def _distributions(
+    beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
+) -> list[Picture]:
+    """One picture a measure, a page being narrower than a figure of all; of one region one.
+
+    With many systems a region is a picture of its own, tested together with the others.
+    """
+    families = list(dict.fromkeys(column.family for column in columns))
+    groups = [[column for column in columns if column.family == family] for family in families]
+    if all(len(group) == 1 for group in groups):
+        groups = [list(columns)]
+    parts = [
+        (part, members)
+        for members in groups
+        for part in ([[c] for c in members] if _crowded(beside, members) else [members])
+    ]
+    found = []
+    for number, (shown, members) in enumerate(parts):
+        file = studio / f"distribution-{number}.png"
+        comparison_png(beside.rows, shown, beside.reference, file, family=members)
+        regions = f" of {shown[0].region}" if len(shown) < len(members) else ""
+        named = "; ".join(dict.fromkeys(f"{c.measure.heading}{regions}, {c.scope}" for c in shown))
+        found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
+    return found
+
+
+def _crowded(beside: SideBySide, columns: Sequence[ScoreColumn]) -> bool:
+    """Whether the panels of these scores would be too small beside each other."""
+    regions = len({column.region for column in columns})
+    return regions > 1 and regions * len(beside.rows) > MOST_BOXES
+
+
+def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:
+    files = {
+        name: [home / "metrics.csv" for run in runs if (home := home_of(run))]
+        for name, runs in beside.systems.items()
+    }
+    trained = {
+        name: [_epochs(file) for file in found if file.is_file()] for name, found in files.items()
+    }
+    trained = {name: rows for name, rows in trained.items() if any(rows)}
+    without = [name for name in files if name not in trained]
+    if without:
+        remarks.append(
+            f"Without learning curves, because nothing was trained or recorded: "
+            f"{', '.join(without)}."
+        )
+    if not trained:
+        return []
+    systems_curves_png({name: trained.get(name, []) for name in files}, studio / "curves.png")
+    return [Picture.of(studio / "curves.png", "Each line is a run; scores are of validation.")]
+
+
+def _epochs(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.csv`` that are whole; a damaged file has none."""
+    try:
+        rows = read_csv(file)
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+    return [row for row in rows if all(isinstance(value, float) for value in row.values())]
+
+
+def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
+    """Return system to region to the counts of all its runs, where they were taken."""
+    found: dict[str, dict[str, Reliability]] = {}
+    for name, runs in beside.systems.items():
+        shown = {str(row["case_id"]) for row in beside.rows[name]}
+        files = [run.file.parent / "calibration.csv" for run in runs]
+        rows = []
+        for file in filter(Path.is_file, files):
+            try:
+                rows += _calibration_rows(file)
+            except InputError as error:
+                remarks.append(str(error))
+        rows = [row for row in rows if row["case_id"] in shown]
+        regions = dict.fromkeys(str(row["region"]) for row in rows)
+        counts = {
+            region: Reliability.from_rows(row for row in rows if row["region"] == region)
+            for region in regions
+        }
+        if counts:
+            found[name] = counts
+    without = [name for name in beside.systems if name not in found]
+    if without:
+        remarks.append(
+            f"Without calibration: {', '.join(without)}; `lightning test` writes calibration.csv "
+            "beside per_case.csv, so test again."
+        )
+    return found
+
+
+def _calibration_rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read_csv(file, text=("case_id", "region"))
+        for row in rows:
+            Reliability.from_rows([row])
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{file} is damaged and cannot be read as calibration counts: test again, or remove "
+            "the file."
+        ) from error
+    return rows
+
+
+def _calibration(
+    reliabilities: Mapping[str, Mapping[str, Reliability]], studio: Path
+) -> list[Picture]:
+    found = []
+    for number, (name, counts) in enumerate(reliabilities.items()):
+        file = studio / f"calibration-{number}.png"
+        reliability_png(counts, file, name)
+        found.append(Picture.of(file, f"{name}: observed share against predicted probability."))
+    return found
+
+
+def _case_picture(case: ViewedCase, file: Path) -> Picture:
+    systems_png(case, file)
+    return Picture.of(file, f"{case.case_id}: reference and {', '.join(case.predictions)}", 1.0)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = CommandParser(
+        prog="lightning report",
+        description="Write one HTML page of tested runs or of a benchmark; it opens offline.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|BENCHMARK",
+        help="folder of a benchmark, or tested runs as for `lightning compare`: a run folder, an "
+        "experiment, experiment/id, a per_case.csv file, NAME=RUN",
+    )
+    parser.add_argument("--out", type=Path, help="the page; default: report.html")
+    parser.add_argument("--reference", help="system the others are tested against; default: first")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument(
+        "--pictures",
+        choices=("true", "false"),
+        default="true",
+        help="segment the worst, median and best patient again and show them",
+    )
+    return parser.parse_args(list(words))

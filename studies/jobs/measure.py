@@ -1,0 +1,119 @@
+"""One optimisation step of a model on noise, measured by ``python -m studies.jobs.measure``.
+
+A process of its own, so that memory is that of this model alone and a step that takes too long can
+be given up.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.layouts.case_files import MODALITIES
+from lightning_modules.weights.checkpoints import build
+from studies.runs.environment import peak_memory_gb
+
+REPETITIONS, ENOUGH = 5, 20.0  # seconds
+
+
+def measure(
+    model: dict[str, Any], patch_size: list[int], batch_size: int, precision: str, device: str
+) -> dict[str, Any]:
+    """Return what one step and one forward pass of a model cost.
+
+    Args:
+        model: class path and arguments, upstream networks by their architecture.
+        patch_size: voxels or pixels along every axis.
+        batch_size: patches a step.
+        precision: the trainer's.
+        device: cpu or cuda.
+
+    Returns:
+        ``step`` and ``forward`` in seconds (of a batch, of one patch), ``memory_gb``,
+        ``checkpoint_gb`` of best and last together, ``parameters``.
+    """
+    module: Any = build(model).to(device)
+    module.augmented = True  # so that nothing is stored
+    torch.manual_seed(0)
+    image = torch.randn(batch_size, len(MODALITIES), *patch_size, device=device)
+    mask = (torch.randn(batch_size, len(module.regions), *patch_size, device=device) > 1).float()
+    batch = {"image": image, "mask": mask, "case_id": ["noise"] * batch_size}
+    batch["slice_key"] = [str(index) for index in range(batch_size)]
+    before = _bytes(module.state_dict())
+    half = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.split("-")[0])
+    step, states = 0.0, 0
+    trains = any(weight.requires_grad for weight in module.parameters())
+    if trains and not getattr(module, "has_nothing_to_train", False):
+        optimizers = _optimizers(module.configure_optimizers())
+        module.train()
+
+        def train() -> None:
+            with torch.autocast(device, half, enabled=half is not None):
+                module.rehearse_step(batch, optimizers)
+
+        step = fastest(train, device)
+        states = sum(_bytes(optimizer.state_dict()) for optimizer in optimizers)
+    module.eval()
+    execution = module.execution
+    with execution.active():
+        one = execution.arrange(image[:1])
+        forward = fastest(lambda: module(one), device)
+    memory = peak_memory_gb()
+    return {
+        "step": step,
+        "forward": forward,
+        "memory_gb": memory["cuda:0" if device == "cuda" else "process"],
+        "checkpoint_gb": (2 * _kept(module, before) + states) / 1e9,
+        "parameters": module.parameter_counts(),
+    }
+
+
+def _optimizers(configured: Any) -> list[Any]:
+    """Return the optimisers of what ``configure_optimizers`` gives, in any of its forms here."""
+    if isinstance(configured, dict):
+        return [configured["optimizer"]]
+    if isinstance(configured, tuple):  # optimisers and their schedulers
+        configured = configured[0]
+    return list(configured) if isinstance(configured, list) else [configured]
+
+
+def fastest(work: Callable[[], Any], device: str) -> float:
+    """Return the seconds of the fastest of a few repetitions: others may use the machine too.
+
+    The first one, which also allocates, counts only where it takes long by itself.
+    """
+    found: list[float] = []
+    while len(found) < REPETITIONS and sum(found) < ENOUGH:
+        _wait(device)
+        began = time.perf_counter()
+        work()
+        _wait(device)
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _kept(module: Any, everything: int) -> int:
+    """Return the bytes of weights that a checkpoint holds: an adapter's leaves out its base."""
+    frozen = sum(w.numel() * w.element_size() for w in module.parameters() if not w.requires_grad)
+    return everything - frozen if hasattr(module, "base_hash") else everything
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(_bytes(inner) for inner in value.values())
+    return sum(_bytes(inner) for inner in value) if isinstance(value, list | tuple) else 0
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(**json.load(sys.stdin))))

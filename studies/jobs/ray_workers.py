@@ -1,0 +1,148 @@
+"""Jobs as tasks of a Ray cluster whose nodes see the same files."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from errors import InputError
+from studies.jobs.workers import Task, jobs_at_once
+from studies.runs.process import stop
+from studies.settings.command_line import ROOT
+
+RETRIES = 5  # of a task whose node died
+PATIENCE = 60.0  # seconds for what a dead node left running to notice it
+
+
+def do(task: Task) -> int:
+    """Do a task in this process of the cluster; return its exit status.
+
+    Ray calls it again, elsewhere, when the node dies: a training that was begun then goes on from
+    its last epoch.
+
+    Raises:
+        InputError: when this node does not see the files of the study.
+    """
+    if not task.folder.is_dir():
+        raise InputError(
+            f"The node {socket.gethostname()} does not see the folder {task.folder}: mount it "
+            "there at the same place, or keep the node out of the cluster."
+        )
+    deadline = time.monotonic() + PATIENCE
+    while task.run is not None and task.run.is_locked() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process = task.start()
+    try:
+        return process.wait()
+    finally:
+        stop(process)
+
+
+def cores_of_a_job(nodes: Sequence[Mapping[str, float]], gpus: float, *, spread: bool) -> int:
+    """Return the cores that a job would get without Ray on the smallest node that can do it.
+
+    Args:
+        nodes: resources of each, as Ray names them.
+        gpus: GPUs of a job.
+        spread: whether a job takes several devices by itself.
+    """
+    found = []
+    for node in nodes:
+        cores, there = int(node.get("CPU", 0)), node.get("GPU", 0)
+        if cores and there >= gpus:
+            at_once = jobs_at_once(cores, int(there // gpus) if gpus else 0, spread=spread)
+            found.append(max(1, cores // at_once))
+    return min(found, default=1)
+
+
+class RayWorkers:
+    """Tasks on a Ray cluster; Ray decides where and when.
+
+    Args:
+        address: of the cluster: ``auto``, ``host:port``, ``ray://host:port``; ``local`` starts one.
+        cpus: processor cores of a task, and its threads; None: those it would get without Ray.
+        gpus: GPUs of a task; None: one, where the cluster has any.
+        spread: whether a task takes several devices by itself.
+
+    Raises:
+        InputError: when Ray is not installed, or the cluster cannot be reached or is too small.
+    """
+
+    def __init__(
+        self, address: str, cpus: int | None, gpus: float | None, *, spread: bool = False
+    ) -> None:
+        if (cpus is not None and cpus < 1) or (gpus is not None and gpus < 0):
+            raise InputError(
+                f"--cpus_per_job is {cpus} and --gpus_per_job {gpus}: expected at least 1 and 0."
+            )
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError(
+                "--ray needs Ray, which is absent: pip install -c constraints.txt -e '.[ray]'."
+            ) from error
+        self.ray = ray
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"There is no Ray cluster at {address} ({' '.join(str(error).split())}): start one "
+                "with `ray start --head`, or give its address."
+            ) from error
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if gpus is None:  # Ray hides the GPUs from a task that asks for none
+            gpus = 1.0 if any(node.get("GPU", 0) for node in nodes) else 0.0
+        self.cpus = cpus or cores_of_a_job(nodes, gpus, spread=spread)
+        if not any(
+            node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= gpus for node in nodes
+        ):
+            raise InputError(
+                f"The Ray cluster at {address} has no node with {self.cpus} cores and {gpus:g} "
+                "GPUs, which a job wants: start one, or lower --cpus_per_job and --gpus_per_job."
+            )
+        self.remote = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=RETRIES)(do)
+        self.references: dict[str, tuple[Any, Task]] = {}
+
+    def has_room(self) -> bool:
+        """Ray keeps what it cannot begin yet."""
+        return True
+
+    def start(self, task: Task, threads: int | None) -> None:
+        """Hand a task over, with what this project reads from the environment."""
+        own = {k: v for k, v in os.environ.items() if k.startswith(("GLIOFUSE_", "WANDB_"))}
+        own["OMP_NUM_THREADS"] = str(threads or self.cpus)
+        task.environment = {**own, **task.environment}
+        self.references[task.id] = (self.remote.remote(task), task)
+
+    def ended(self) -> dict[str, int]:
+        """Return the exit status of every task that ended since the last call, by its id."""
+        found = {}
+        for name, (reference, task) in list(self.references.items()):
+            if not self.ray.wait([reference], timeout=0)[0]:
+                continue
+            del self.references[name]
+            try:
+                found[name] = int(self.ray.get(reference))
+            except self.ray.exceptions.RayError as error:
+                # it could not begin, or its nodes died more often than it may be repeated
+                task.log.parent.mkdir(parents=True, exist_ok=True)
+                with task.log.open("a") as log:
+                    log.write(f"{str(error).strip()}\n")
+                found[name] = 70
+        return found
+
+    def stop(self) -> None:
+        """Take back what is running, and leave the cluster."""
+        if self.ray.is_initialized():
+            for reference, _ in self.references.values():
+                self.ray.cancel(reference, force=True)
+            self.references.clear()
+            self.ray.shutdown()

@@ -1,0 +1,1 @@
+"""Runs: identity, folder, stages that come first, and checkpoints found again."""

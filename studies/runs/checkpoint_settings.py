@@ -1,0 +1,271 @@
+"""Commands that use a trained model: find its checkpoint and bring its settings back."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError
+from lightning_modules.weights.checkpoints import read_card
+from studies.runs.planning import postprocessing_of
+from studies.runs.request import GROUPS, Request, Trained, read_settings, settings_of, value_at
+from studies.runs.run import Run, finished_runs
+from studies.runs.unused_options import check_together
+from studies.settings.command_line import CommandLine
+
+PREPARATION = (
+    "spacing",
+    "normalisation",
+)  # what a network's input must have in common with training
+RULES = "model.postprocessing="  # how a changed one begins in `Recall.model_words`
+# What ``fit`` would make of a command line, laid over a configuration where one is given.
+Resolve = Callable[[CommandLine, Mapping[str, Any] | None], dict[str, Any]]
+
+
+@dataclass
+class Recall:
+    """What ``validate``, ``test`` and ``predict`` start from.
+
+    Args:
+        checkpoints: one file, or several that average as an ensemble.
+        cards: what each says about itself.
+        config: the configuration of its training, which the command line then changes.
+        run: the run it belongs to.
+        notice: how it was chosen, printed.
+        model_words: settings of the network that the command line changes.
+        model: configuration of the network, with the post-processing that is asked for.
+    """
+
+    checkpoints: list[Path]
+    cards: list[dict[str, Any]]
+    config: dict[str, Any]
+    run: Run
+    notice: str
+    model_words: list[str] = field(default_factory=list)
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+def recall(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Recall:
+    """Find the checkpoints a command line means.
+
+    Without ``--ckpt_path`` it is the newest finished run of the experiment that has the settings
+    which the command names: its split, what training used up, its network.
+
+    Args:
+        line: of the command; ``--ckpt_path`` and the experiment's file are taken out of it.
+        runs_dir: folder of all runs.
+        resolve: what ``fit`` would make of a command line.
+
+    Raises:
+        InputError: when there is none, when a checkpoint contradicts the command, or when several
+            do not belong together.
+    """
+    given = [Path(value) for value in line.pop("ckpt_path")]
+    named, request, mentioned = bool(given), None, _mentions_rules(line)
+    if named:
+        notice = "Using " + ", ".join(str(path) for path in given)
+    else:
+        found, notice, request = _find(line, runs_dir, resolve)
+        given = [found.best_checkpoint]
+        line.configs = line.configs[1:]
+    cards = [read_card(path) for path in given]
+    card = cards[0]
+    if card.get("config") is None:
+        raise InputError(
+            f"{given[0]} does not carry the configuration of its training: "
+            "use a checkpoint that `lightning fit` wrote."
+        )
+    for path, other in zip(given[1:], cards[1:], strict=True):
+        _check_alike(given[0], card, path, other)
+    if named:
+        request = _ask(line, given, cards, resolve)
+    experiment, run_id = card["run"]["experiment"], card["run"]["id"]
+    home = given[0].resolve().parent.parent
+    if not (home / "manifest.json").is_file():  # the file was moved out of its run
+        home = runs_dir / experiment / run_id
+    model, words = card["model"], []
+    if request is not None:
+        trained = _of_card(card)
+        words = request.changed_model(trained)
+        if mentioned or _has_rules(Run(experiment, run_id, home)):
+            model, stated = _postprocessed(model, request)
+            notice += stated
+            if stated:
+                words = [*words, f"{RULES}{json.dumps(postprocessing_of(model))}"]
+    run = Run(experiment, run_id, home)
+    return Recall(given, cards, card["config"], run, notice, words, model)
+
+
+def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str, Request | None]:
+    """Return the newest finished run that has what a command names, how it was chosen, and what."""
+    name, settings = line.experiment, settings_of(line, experiment=True)
+    runs = finished_runs(runs_dir, name)
+    notice = f"Using the newest finished run of {name}"
+    if runs and not settings and not _mentions_rules(line) and not _has_rules(runs[0]):
+        return runs[0], f"{notice}: {runs[0].best_checkpoint}", None
+    request = Request(settings, resolve(_of_training(line), None))
+    check_together(line, request.resolved["data"]["init_args"])
+    known = [(run, trained_by(run)) for run in runs]
+    fitting = [(run, one) for run, one in known if not request.missing(one)]
+    if not fitting:
+        raise InputError(_none(line, runs_dir, request, [one for _, one in known]))
+
+    def nearness(trained: Trained) -> tuple[bool, int]:
+        return set(line.overlays) <= set(trained.overlays), request.alike(trained)
+
+    best = max(nearness(one) for _, one in fitting)
+    run = next(run for run, one in fitting if nearness(one) == best)
+    chosen = [one for one in settings if one.kind != "applied" and one.overlay is None]
+    with_settings = f" with {request.named(chosen)}" if chosen else ""
+    return run, f"{notice}{with_settings}: {run.best_checkpoint}", request
+
+
+def _mentions_rules(line: CommandLine) -> bool:
+    """Whether a command or one of its files says anything about post-processing."""
+    options = any("postprocessing" in name for name, _ in line.options if name != "postprocessing")
+    return options or any("postprocessing" in repr(read_settings(file)) for file in line.configs)
+
+
+def _has_rules(run: Run) -> bool:
+    """Whether a run was trained with post-processing that its experiment's file gave it."""
+    manifest = run.manifest()
+    by_option = any("postprocessing" in str(word) for word in manifest.get("command", []))
+    return str(manifest.get("postprocessing", "none")) != "none" and not by_option
+
+
+def _none(line: CommandLine, runs_dir: Path, request: Request, known: list[Trained]) -> str:
+    """Return the sentence about runs that there are none of."""
+    wanted = [one for one in request.settings if one.kind != "applied" and one.overlay is None]
+    parts = [*line.overlays, *filter(None, [request.named(wanted)])]
+    with_settings = f" with {', '.join(parts)}" if parts else ""
+    start = f"There is no finished run of {line.experiment}{with_settings} below {runs_dir}"
+    fit = f"`lightning fit --config {line.configs[0]}`"
+    if not known:
+        return f"{start}: train one with {fit}, or give --ckpt_path."
+    lacking = min((request.missing(one) for one in known), key=len)
+    if all(one.kind == "split" for one in lacking):
+        there = dict.fromkeys(str(one.split.get("source", "unknown")) for one in known)
+        stated = f"the splits of those there are: {'; '.join(there)}"
+    else:
+        names = dict.fromkeys(one for one in lacking if one.kind == "training")
+        stated = "those there are have " + "; ".join(
+            f"{one.name} {' or '.join(_values(one.path, known))}" for one in names
+        )
+    return (
+        f"{start} ({stated}): give the settings of one of them, or train it with {fit} and the "
+        "same options."
+    )
+
+
+def _values(path: tuple[str, ...], known: list[Trained]) -> list[str]:
+    return list(dict.fromkeys(str(value_at(one.config, path)) for one in known))
+
+
+def _ask(
+    line: CommandLine, given: list[Path], cards: list[dict[str, Any]], resolve: Resolve
+) -> Request | None:
+    """Hold what a command names against the checkpoints that it names too.
+
+    Raises:
+        InputError: when one was trained otherwise.
+    """
+    first = cards[0]
+    if line.configs and "class_path" in (read_settings(line.configs[0]).get("model") or {}):
+        if line.experiment != first["run"]["experiment"]:
+            raise InputError(
+                f"--config {line.configs[0]} is another experiment than that of {given[0]}, "
+                f"{first['run']['experiment']}: leave one of both out."
+            )
+        experiment = True
+    else:
+        experiment = False
+    settings = settings_of(line, experiment=experiment)
+    harmless = all(one.kind == "applied" and one.path[0] != "model" for one in settings)
+    if harmless and not experiment:  # such as where the data are now
+        return None
+    below = None if experiment else {name: first["config"].get(name) for name in GROUPS}
+    request = Request(settings, resolve(_of_training(line), below))
+    check_together(line, request.resolved["data"]["init_args"])
+    if experiment:
+        line.configs = line.configs[1:]
+    for path, card in zip(given, cards, strict=True):
+        trained = _of_card(card)
+        wrong = request.missing(trained)
+        if not wrong:
+            continue
+        one = wrong[0]
+        there = value_at(trained.config, one.path)
+        if one.kind == "split":
+            there = f"{there} ({trained.split.get('source', 'unknown')})"
+        raise InputError(
+            f"{one.place} is {value_at(request.resolved, one.path)}, and {path} was trained with "
+            f"{there}: leave {one.name} as the checkpoint has it, or give another checkpoint."
+        )
+    return request
+
+
+def _of_training(line: CommandLine) -> CommandLine:
+    """Return a command line without the options that ``fit`` has not."""
+    kept = [(name, words) for name, words in line.options if name.partition(".")[0] in GROUPS]
+    return CommandLine(list(line.configs), kept)
+
+
+def trained_by(run: Run) -> Trained:
+    """Return what a run's folder says of its training; nothing where its files are gone."""
+    manifest = run.manifest()
+    config: Any = None
+    split: Any = None
+    try:
+        config = yaml.safe_load((run.folder / "config.yaml").read_text())
+        split = json.loads((run.folder / "split.json").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        pass  # of a run without them nothing is known, so it has no setting that is asked for
+    config, split = (found if isinstance(found, dict) else {} for found in (config, split))
+    return Trained(config, split, manifest.get("overlays", []))
+
+
+def _of_card(card: dict[str, Any]) -> Trained:
+    return Trained(card["config"], card.get("split", {}), card.get("overlays", []))
+
+
+def _postprocessed(model: dict[str, Any], request: Request) -> tuple[dict[str, Any], str]:
+    """Return a network's configuration with the post-processing that a command asks for, and why.
+
+    It acts after training, so trainings that differ in it alone are one run: what is applied is
+    what the experiment of the command says, not that of the command which trained the run.
+    """
+    asked, trained = postprocessing_of(request.resolved["model"]), postprocessing_of(model)
+    if asked == trained or "postprocessing" not in model["init_args"]:
+        return model, ""
+    changed = {**model, "init_args": {**model["init_args"], "postprocessing": asked}}
+    return changed, (
+        f"; post-processed as this command's experiment says ({asked or 'not at all'}), not as the "
+        f"one that trained it did ({trained or 'not at all'})"
+    )
+
+
+def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
+    """Refuse members of an ensemble whose data are prepared differently."""
+    for name in PREPARATION:
+        if card["data"].get(name) != other["data"].get(name):
+            raise InputError(
+                f"{second} was trained at {name} {other['data'].get(name)} and {path} at "
+                f"{card['data'].get(name)}: an ensemble needs members whose data is prepared alike."
+            )
+
+
+def check_preparation(card: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
+    """Refuse data prepared otherwise than the model's training data.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    for name in PREPARATION:
+        if card["data"].get(name) != identity.get(name):
+            raise InputError(
+                f"{path} was trained at {name} {card['data'].get(name)}, the data asked for has "
+                f"{name} {identity.get(name)}: leave data.{name} as the checkpoint has it."
+            )

@@ -1,0 +1,201 @@
+"""The patients that a checkpoint, or anything it was built from, was trained on or selected on."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.slices.random_split import case_of, is_by_slice
+from datamodules.splits import Split
+from errors import InputError
+from lightning_modules.weights.checkpoints import read_card
+from studies.runs.planning import Plan
+
+CARD_SCHEMA = 2  # of a checkpoint's card; 1 kept trained and selected patients in one list, `seen`
+
+Patient = dict[str, str]  # case_id, content_hash, patient_id
+
+
+@dataclass
+class Exposure:
+    """Patients by case id, as cards hold them.
+
+    Args:
+        trained: patients whose images and labels changed weights.
+        selected: patients whose scores chose a checkpoint.
+    """
+
+    trained: dict[str, Patient] = field(default_factory=dict)
+    selected: dict[str, Patient] = field(default_factory=dict)
+
+    @classmethod
+    def of_split(
+        cls, split: Split | Mapping[str, Any], hashes: Mapping[str, str] | None = None
+    ) -> "Exposure":
+        """Return the exposure of one training to its own split.
+
+        Args:
+            split: the split, or its plain form.
+            hashes: content hashes; None: those of the split.
+        """
+        plain = split.to_dict() if isinstance(split, Split) else split
+        known = plain.get("hashes", {}) if hashes is None else hashes
+        people = plain.get("patients", {})
+
+        def described(part: Iterable[str]) -> dict[str, Patient]:
+            return {
+                name: _patient(name, known.get(name, ""), people.get(name, name))
+                for name in sorted(part)
+            }
+
+        return cls(described(plain.get("train", [])), described(plain.get("val", [])))
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any], *, paper: bool = False) -> "Exposure":
+        """Return the exposure that a card states.
+
+        A card of schema 1 does not say which of the patients seen upstream were trained on: all
+        but the training's own validation patients are taken for it. A checkpoint file that it
+        began from may have been trained on these too.
+
+        Args:
+            card: of a checkpoint.
+            paper: whether training and selection have to be kept apart, as under the paper's
+                protocol: what is not known is then taken to be trained on.
+        """
+        if "trained_on" in card:
+            trained, selected = (
+                {one["case_id"]: dict(one) for one in card[name]}
+                for name in ("trained_on", "selected_on")
+            )
+            return cls(trained, selected)
+        found = cls.of_split(card.get("split", {}))
+        for one in card.get("seen", []):
+            if one["case_id"] not in found.selected:
+                known = _patient(one["case_id"], one["content_hash"], one["case_id"])
+                found.trained.setdefault(one["case_id"], known)
+        if paper and built_upon_files(card):
+            found.trained = {**found.selected, **found.trained}
+        return found
+
+    def add(self, other: "Exposure") -> None:
+        """Take over what a stage was exposed to."""
+        self.trained = {**other.trained, **self.trained}
+        self.selected = {**other.selected, **self.selected}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries of a card; ``seen`` is both together."""
+        return {
+            "schema": CARD_SCHEMA,
+            "trained_on": list(self.trained.values()),
+            "selected_on": list(self.selected.values()),
+            "seen": list({**self.selected, **self.trained}.values()),
+        }
+
+
+def built_upon_files(card: Mapping[str, Any]) -> bool:
+    """Whether a training began from checkpoint files that may have had another split."""
+    return ".ckpt" in repr(card.get("model"))
+
+
+def _patient(name: str, content: str, patient: str) -> Patient:
+    return {"case_id": name, "content_hash": content, "patient_id": patient}
+
+
+def among(
+    exposed: Collection[Patient],
+    cases: Iterable[str],
+    *,
+    split: Split,
+    hashes: Mapping[str, str],
+    by_slice: bool,
+) -> list[str]:
+    """Return the cases of a split that are among exposed patients, by name, patient or content.
+
+    Between a split by slice and one by patient, a slice counts as its patient.
+
+    Args:
+        exposed: patients of a checkpoint.
+        cases: of one part of the split.
+        split: the split.
+        hashes: content hash of every case at hand.
+        by_slice: whether the checkpoint's own split is by slice.
+    """
+    names = {one["case_id"] for one in exposed}
+    contents = {one["content_hash"] for one in exposed} - {""}
+    slices_here = is_by_slice(split.test, hashes)
+    whole = {case_of(name) for name in names} if by_slice else names
+    whole = whole | {one.get("patient_id", one["case_id"]) for one in exposed}
+
+    def met(name: str) -> bool:
+        if name in names or hashes.get(name) in contents:
+            return True
+        if by_slice and slices_here:
+            return False  # there the same patient on both sides is the protocol
+        case = case_of(name) if slices_here else name
+        return not whole.isdisjoint({case, split.patients.get(name, case)})
+
+    return [name for name in cases if met(name)]
+
+
+def check_checkpoint(path: Path, plan: Plan) -> None:
+    """Hold an upstream checkpoint against the data it will be used with.
+
+    Raises:
+        InputError: when it, or a stage it was built from, was trained on a patient that is a test
+            patient here, or selected on one where selection and test are kept apart; or when its
+            data was prepared otherwise (spacing, normalisation).
+    """
+    card = read_card(path)
+    here = plan.data.identity()
+    for name in ("spacing", "normalisation"):
+        made, wanted = card.get("data", {}).get(name), here.get(name)
+        if made is not None and made != wanted:
+            raise InputError(
+                f"{path} was trained on data with {name} {made}, this experiment prepares "
+                f"{name} {wanted}: use one setting for both."
+            )
+    data, split = plan.data, plan.data.split
+    exposure = Exposure.of_card(card, paper=split.selected_on_test)
+    stored = card.get("split", {})
+    place = {
+        "split": split,
+        "hashes": data.case_hashes(),
+        "by_slice": is_by_slice(stored.get("test", []), stored.get("hashes", {})),
+    }
+    trained = among(exposure.trained.values(), split.test, **place)
+    # where selection is on the tested patients by definition, the tables say so
+    chosen = [] if split.selected_on_test else exposure.selected.values()
+    met = [*trained, *(name for name in among(chosen, split.test, **place) if name not in trained)]
+    what = (
+        "trained" if len(met) == len(trained) and split.selected_on_test else "trained or selected"
+    )
+    if met and not data.allow_seen_patients:
+        unsure = ""
+        if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
+            unsure = "; or train it again, as its older card does not say which of both"
+        raise InputError(
+            f"{path} was {what} on {len(met)} of the test patients of this experiment "
+            f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
+            f"--data.allow_seen_patients true and say so beside the scores{unsure}."
+        )
+    if met:
+        note(data, f"{path} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
+    validated = set() if split.selected_on_test else set(split.val)
+    if known := among(exposure.trained.values(), sorted(validated), **place):
+        note(
+            data,
+            f"{path} was trained on {len(known)} of the {len(split.val)} validation patients "
+            f"({_list(known)}), so validation scores are too good and select a worse checkpoint",
+        )
+
+
+def note(data: Any, notice: str) -> None:
+    """Add a notice to those of a data module, once."""
+    if notice not in data.notices:
+        data.notices.append(notice)
+
+
+def _list(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

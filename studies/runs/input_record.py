@@ -1,0 +1,164 @@
+"""A record of the inputs behind a folder's results, so that other results never overwrite them."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from outputs import LEDGER, Outputs, unused
+from studies.runs.run import set_aside
+
+NAMED = 4  # differences that a message names; the others are counted
+UNSET = "None"  # how a setting that is not given stands in a record
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The results that a command is about to leave in a folder.
+
+    Args:
+        record: file that says of what the results beside it were made.
+        result: name of the file that lies there when there are any.
+        made_of: what determines them, each as a person writes it.
+    """
+
+    record: Path
+    result: str
+    made_of: Mapping[str, str]
+
+    def others(self) -> str | None:
+        """Return in words what else the folder holds; None where it is empty or holds the same.
+
+        Raises:
+            InputError: when that cannot be read.
+        """
+        try:
+            held: Any = json.loads(self.record.read_text())
+        except FileNotFoundError:
+            if not (self.record.parent / self.result).exists():
+                return None
+            held = None
+        except ValueError:
+            held = None
+        except OSError as error:
+            raise InputError(
+                f"{self.record} cannot be read ({error.strerror}): give another folder for the "
+                "results."
+            ) from error
+        if not isinstance(held, dict):
+            return f"a {self.result} that does not say of what it was made"
+        if not set(held) & set(self.made_of):
+            return f"a {self.record.name} of something else"
+        # a setting that the version which wrote the results did not know yet was unset there
+        differing = [
+            f"{name} {held.get(name, 'unset')} instead of {self.made_of.get(name, 'unset')}"
+            for name in {**self.made_of, **held}
+            if held.get(name, UNSET) != self.made_of.get(name, UNSET)
+        ]
+        more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
+        return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
+
+    def refuse_others(self, option: str, remedy: str = "", *, overwrite: bool = False) -> None:
+        """Refuse a folder that holds something else.
+
+        Args:
+            option: that names the folder.
+            remedy: what ``--overwrite`` does about it; empty where there is no such option.
+            overwrite: whether that was asked for.
+
+        Raises:
+            InputError: saying what the folder holds.
+        """
+        held = self.others()
+        if held and not overwrite:
+            ours = f", or --overwrite to {remedy}" if remedy else ""
+            other = ours if self._is_own() else ", or move that away"
+            raise InputError(
+                f"{option} {self.record.parent} holds {held}: give another {option}{other}."
+            )
+
+    def _is_own(self) -> bool:
+        """Whether this program wrote what is there, so that it may be replaced."""
+        listed = Outputs(self.record.parent, "").listed()
+        return self.unlisted() or self.record.name in listed or self.result in listed
+
+    def write(self) -> None:
+        """Note of what the results are made."""
+        text = json.dumps(dict(self.made_of), indent=2) + "\n"
+        Outputs(self.record.parent, "").write(self.record.name, text)
+
+    def unlisted(self) -> bool:
+        """Whether an earlier version, which kept no list of its files, wrote the results."""
+        if self.record.name in Outputs(self.record.parent, "").listed():
+            return False
+        try:
+            held: Any = json.loads(self.record.read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(held, dict) and bool(set(held) & set(self.made_of))
+
+    def move_aside(self, used: Sequence[Path], also: Sequence[str] = ()) -> Path:
+        """Move the results to a new folder beside theirs; return it.
+
+        A folder that holds nothing else is renamed as a whole. Where the user keeps files of their
+        own there, these stay. Where the path to the folder is a link, the link stays.
+
+        Args:
+            used: files and folders that the command goes on to need.
+            also: names of results that no list names, as an earlier version left them.
+
+        Raises:
+            InputError: when some of what is needed lies in the folder, or it cannot be moved.
+        """
+        folder = self.record.parent.resolve()
+        for path in used:
+            if path.resolve().is_relative_to(folder):
+                raise InputError(
+                    f"--overwrite would move {folder} aside, and with it {path}, which is still "
+                    "needed: give another folder for the results."
+                )
+        listed = Outputs(folder, "").listed()
+        ours = {*listed, *also, self.record.name, self.result, LEDGER}
+        try:
+            if {_name(file, folder) for file in Outputs(folder, "").strangers()} <= ours:
+                aside = set_aside(folder)
+                folder.mkdir(exist_ok=True)
+                return aside
+            aside = unused(f"{folder}.replaced")
+            for name in sorted(ours - {LEDGER}):
+                if (folder / name).is_file():
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).rename(aside / name)
+            return aside
+        except OSError as error:  # a mount point, or a folder above that is not ours
+            raise InputError(
+                f"{folder} cannot be moved aside ({error.strerror}): give another --output."
+            ) from error
+
+
+def _name(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder))
+
+
+def check_writable(folder: Path, told: str, other: str = "folder") -> None:
+    """Find out before an hour of work that its result cannot be written; leave nothing.
+
+    Args:
+        folder: of the results.
+        told: the option that names the result, and its value.
+        other: what could be given instead.
+
+    Raises:
+        InputError: saying why.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):  # no name: several processes may ask at once
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{told} cannot be written ({error.strerror}): give another {other}."
+        ) from error

@@ -1,0 +1,354 @@
+"""Upstream stages of an experiment: what must be trained before it, and training it visibly."""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from errors import InputError
+from lightning_modules.callbacks.run_progress import make_progress, read_state
+from studies.runs.environment import cores, is_main_process
+from studies.runs.process import FOREIGN, stop
+from studies.runs.run import Run, identity_hash
+from studies.settings.command_line import ROOT, CommandLine
+
+PROTOCOL = (  # the trainer's settings that change the result; devices, logger and display do not
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "max_time",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "precision",
+    "sync_batchnorm",
+)
+
+WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files that are what they hold, wherever they lie
+Parse = Callable[[CommandLine], dict[str, Any]]
+
+
+@dataclass
+class Plan:
+    """One training, resolved: its configuration, its data, its upstream stages, its run.
+
+    Args:
+        line: the command line that trains it.
+        config: resolved configuration of ``fit``, plain types.
+        data: the data module, prepared and split.
+        stages: upstream trainings by the experiment file that names them.
+        run: identity and folder.
+    """
+
+    line: CommandLine
+    config: dict[str, Any]
+    data: Any
+    run: Run
+    stages: dict[str, "Plan"] = field(default_factory=dict)
+    determinants: dict[str, Any] = field(default_factory=dict)
+
+
+class Planner:
+    """Resolve trainings and their upstream stages; data that several share is prepared once.
+
+    Args:
+        parse: turns a command line into the resolved configuration of ``fit``.
+        runs_dir: where runs live.
+    """
+
+    def __init__(self, parse: Parse, runs_dir: Path) -> None:
+        self.parse = parse
+        self.runs_dir = runs_dir
+        self.prepared: dict[str, Any] = {}
+
+    def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
+        """Resolve one training and, first, everything upstream of it."""
+        config = self.parse(line) if config is None else config
+        data = self._prepare(config["data"])
+        stages = {}
+        for name in dict.fromkeys(_strings(config["model"]["init_args"])):
+            if name.endswith((".yaml", ".yml")):
+                stages[name] = self.plan(line.upstream(name))
+        determinants = {
+            "model": _identify(_trained(config["model"]), stages),
+            "data": data.identity(),
+            "cohort": data.fingerprint(),
+            "seed": config["seed_everything"],
+            "protocol": {name: config["trainer"].get(name) for name in PROTOCOL},
+            "callbacks": config["trainer"].get("callbacks"),
+        }
+        run_id = identity_hash(determinants)
+        run = Run(line.experiment, run_id, self.runs_dir / line.experiment / run_id)
+        return Plan(line, config, data, run, stages, determinants)
+
+    def check(self, line: CommandLine) -> dict[str, Any]:
+        """Return the configuration of a command line, its data settings looked at; prepare nothing.
+
+        Raises:
+            InputError: when a setting is unknown or cannot be.
+        """
+        config = self.parse(line)
+        self.make_data(config["data"])
+        return config
+
+    @staticmethod
+    def make_data(spec: Mapping[str, Any]) -> Any:
+        """Return a data module, not yet prepared."""
+        module_name, _, class_name = spec["class_path"].rpartition(".")
+        data_class = getattr(importlib.import_module(module_name), class_name)
+        return data_class(**spec["init_args"])
+
+    def _prepare(self, spec: Mapping[str, Any]) -> Any:
+        key = json.dumps(spec, sort_keys=True, default=str)
+        if key not in self.prepared:
+            data = self.make_data(spec)
+            data.prepare_data()
+            data.setup("fit")
+            self.prepared[key] = data
+        return self.prepared[key]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def replace_strings(value: Any, replace: Callable[[str], Any]) -> Any:
+    """Return ``value`` with every string inside it passed through ``replace``."""
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, Mapping):
+        return {name: replace_strings(inner, replace) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_strings(inner, replace) for inner in value]
+    return value
+
+
+def postprocessing_of(model: Mapping[str, Any]) -> Any:
+    """Return the post-processing of a model's configuration, None where there is none."""
+    return model["init_args"].get("postprocessing")
+
+
+def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's configuration without what acts after its training only."""
+    kept = {name: v for name, v in model["init_args"].items() if name != "postprocessing"}
+    return {**model, "init_args": kept}
+
+
+def former_id(plan: Plan) -> str:
+    """Return the identity that a training had under schema 1, of which runs may still lie about."""
+    former = {
+        **plan.determinants,
+        "model": _identify(plan.config["model"], plan.stages, former_id),
+        "cohort": plan.data.voxel_fingerprint(),
+    }
+    return identity_hash(former, schema=1)
+
+
+def former_runs(plan: Plan) -> list[str]:
+    """Return a sentence for every training to be done that an older version has done already."""
+    found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
+    if plan.run.started:
+        return found
+    name = former_id(plan)
+    former = Run(plan.run.experiment, name, plan.run.folder.with_name(name))
+    if former.finished:
+        found.append(
+            f"{former.folder} is this training as an older version knew it, which kept no voxel "
+            "sizes apart: it is not reused; test and compare still take it, as --ckpt_path and by "
+            "its folder."
+        )
+    return found
+
+
+def _identify(
+    model: Mapping[str, Any], stages: Mapping[str, Plan], name: Callable[[Plan], str] | None = None
+) -> Any:
+    def identify(text: str) -> str:
+        if text in stages:
+            return f"run:{name(stages[text]) if name else stages[text].run.id}"
+        if text.endswith(WEIGHTS):
+            return f"file:{file_hash(Path(text).expanduser())}"
+        return text
+
+    return replace_strings(model, identify)
+
+
+def architecture(plan: Plan) -> str:
+    """Return the model of a training as JSON, what is upstream of it likewise: random weights."""
+    below = {name: architecture(stage) for name, stage in plan.stages.items()}
+    return json.dumps(replace_strings(plan.config["model"], lambda text: below.get(text, text)))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InputError: when it is absent.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"No weights at {path}: give the path of a checkpoint or of an official file."
+        )
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def begun_stage(plan: Plan) -> Run | None:
+    """Return a stage's run that began, did not finish, and that no other process trains now."""
+    for stage in plan.stages.values():
+        run = stage.run
+        found = begun_stage(stage)
+        # in this order: who ends it meanwhile has written that it is finished before he lets it go
+        if found is None and run.started and not run.is_locked() and not run.finished:
+            found = run
+        if found is not None:
+            return found
+    return None
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def train_stages(plan: Plan, *, side_by_side: bool) -> None:
+    """Train every upstream stage that has no finished run, in processes of their own.
+
+    Args:
+        plan: the training whose stages are wanted.
+        side_by_side: train them at the same time, each with its share of the processor. On two
+            cores two networks side by side do about twice the work of one with both cores.
+
+    Raises:
+        InputError: when a stage stops on a wrong input or an error of the program.
+    """
+    for stage in plan.stages.values():
+        train_stages(stage, side_by_side=side_by_side)
+    _wait_for_others(plan)
+    pending = [stage for stage in plan.stages.values() if not stage.run.finished]
+    for name, stage in plan.stages.items():
+        state = "trained before" if stage.run.finished else "to be trained first"
+        if is_main_process():
+            print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
+    if not pending:
+        return
+    share = max(1, cores() // len(plan.stages))  # the same when only one of them is left
+    groups = [pending] if side_by_side else [[stage] for stage in pending]
+    for group in groups:
+        _train_group(group, threads=share if side_by_side else None)
+    if _alone() and not all(stage.run.finished for stage in pending):
+        train_stages(plan, side_by_side=side_by_side)  # another process began one a moment before
+
+
+def _alone() -> bool:
+    """Whether this is the only process of its training: the ranks of one begin a stage together."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) == 1
+
+
+def _elsewhere(plan: Plan) -> bool:
+    """Whether another process trains this training, or has ended it meanwhile."""
+    return _alone() and (plan.run.is_locked() or plan.run.finished)
+
+
+def _wait_for_others(plan: Plan) -> None:
+    """Wait for stages that other processes train, such as another agent of the same sweep."""
+    for name, stage in plan.stages.items():
+        if stage.run.finished or not _elsewhere(stage):
+            continue
+        print(f"Stage {name}: another process trains it, waiting: {stage.run.folder}", flush=True)
+        while stage.run.is_locked():
+            time.sleep(1)
+
+
+def _train_group(group: list[Plan], threads: int | None) -> None:
+    with ExitStack() as stack:
+        processes = [_start(plan, index, threads, stack) for index, plan in enumerate(group)]
+        progress = stack.enter_context(make_progress())
+        tasks = [
+            progress.add_task(plan.run.experiment, total=None, scores="starting") for plan in group
+        ]
+        printed = [""] * len(group)
+        running = True
+        while running:
+            running = any(process.poll() is None for process in processes)
+            for index, plan in enumerate(group):
+                state = read_state(plan.run.progress_file)
+                if state:
+                    progress.update(
+                        tasks[index],
+                        completed=state["done"],
+                        total=state["total"],
+                        scores=state["scores"],
+                    )
+                    if progress.disable and state["line"] != printed[index]:
+                        printed[index] = state["line"]
+                        print(f"{plan.run.experiment}  {state['line']}", flush=True)
+            failed = [
+                plan
+                for plan, one in zip(group, processes, strict=True)
+                if one.poll() and not _elsewhere(plan)
+            ]
+            if failed:
+                break  # the others are stopped, and go on with --resume
+            time.sleep(0.25)
+    if not failed and is_main_process():
+        failed = [plan for plan in group if not plan.run.finished and not _elsewhere(plan)]
+    if failed:
+        raise InputError(_failure(failed[0]))
+
+
+def _start(
+    plan: Plan, index: int, threads: int | None, stack: ExitStack
+) -> subprocess.Popen[bytes]:
+    run = plan.run
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.progress_file.unlink(missing_ok=True)
+    environment = {**os.environ, "GLIOFUSE_STAGE": "1"}
+    # a W&B service of its own: that of this process would go on holding a stage that was killed;
+    # and a run of its own, where an agent of a W&B sweep started this one
+    for name in FOREIGN:
+        environment.pop(name, None)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    if "MASTER_PORT" in environment:  # started by torchrun or SLURM: a rendezvous of its own
+        environment["MASTER_PORT"] = str(int(environment["MASTER_PORT"]) + 1 + index)
+        environment["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+    log = stack.enter_context(run.log_file.open("ab"))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cli.py"), "fit", *plan.line.words()],
+        env=environment,
+        stdin=subprocess.PIPE,  # closes when this process dies, also by SIGKILL: the stage stops
+        stdout=log,
+        stderr=log,
+    )
+    stack.callback(stop, process)
+    return process
+
+
+def _failure(plan: Plan) -> str:
+    lines = plan.run.log_file.read_text(errors="replace").strip().splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    said = last.strip().removeprefix("lightning fit: ").removesuffix(".")
+    return (
+        f"The stage {plan.run.experiment} stopped ({said}): its output is in "
+        f"{plan.run.log_file}; mend the cause and repeat the command with --resume."
+    )

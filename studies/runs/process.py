@@ -1,0 +1,32 @@
+"""Processes that are started beside this one: what they do not inherit, and how they are ended."""
+
+import os
+import subprocess
+import threading
+
+FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and wait for it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def stop_with_parent() -> None:
+    """End this stage when the process that started it is gone, whatever ended it."""
+
+    def watch() -> None:
+        # The descriptor itself: at exit Python aborts if a thread still holds sys.stdin's buffer.
+        while os.read(0, 1):
+            pass
+        os._exit(70)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,238 @@
+"""A run's training as its own folder remembers it, and what is different now."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError
+from lightning_modules.inference import choose_execution
+from outputs import Outputs
+from studies.runs.environment import cores, git_revision, hardware, versions
+from studies.runs.planning import Parse, Plan, replace_strings
+from studies.runs.run import SCHEMA, Run, run_named
+from studies.settings.command_line import CommandLine
+from studies.settings.trainer import choose_device, device_count
+
+NOT_TRAINING = ("runs_dir", "resume", "overwrite", "ckpt_path", "weights_only")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not as it was.
+
+    Args:
+        what: its name.
+        then: in the run.
+        now: here.
+    """
+
+    what: str
+    then: Any
+    now: Any
+
+
+def find_run(name: str, runs_dir: Path) -> Run:
+    """Find a finished run: its folder, ``experiment/id``, or an experiment's newest.
+
+    Raises:
+        InputError: when there is none, or it never finished.
+    """
+    run = run_named(name, runs_dir)
+    if run is None:
+        raise InputError(
+            f"There is no finished run {name}: give its folder, experiment/id, or an experiment "
+            f"with a finished run below {runs_dir}."
+        )
+    if not run.finished:
+        raise InputError(f"The run {run.folder} never finished: finish it with --resume first.")
+    return run
+
+
+def _stored_config(run: Run) -> dict[str, Any]:
+    """Return the resolved configuration of a run.
+
+    Raises:
+        InputError: when it is gone or damaged.
+    """
+    file = run.folder / "config.yaml"
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not {"model", "trainer"} <= content.keys():
+        raise InputError(
+            f"{file} is gone or damaged, so the run cannot be trained again from it: put a copy of "
+            "it back, or train its experiment with `lightning fit`."
+        )
+    return content
+
+
+def recreate(run: Run, folder: Path) -> Path:
+    """Write a configuration file that trains a run again, and those of its stages beside it.
+
+    It trains on as many devices as the run did where this machine has them, else on one.
+
+    Args:
+        run: a finished run.
+        folder: of the files.
+
+    Raises:
+        InputError: when a part of the run is gone.
+    """
+    config = {k: v for k, v in _stored_config(run).items() if k not in NOT_TRAINING}
+    files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
+    config["model"] = replace_strings(config["model"], lambda text: files.get(text, text))
+    config["trainer"] |= _devices(run, config["trainer"])
+    name, text = f"{run.id}/{run.experiment}.yaml", yaml.safe_dump(config, sort_keys=False)
+    return Outputs(folder, "--out").settle(name, text).resolve()
+
+
+def _devices(run: Run, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a trainer that ask for as many devices as a run was trained on."""
+    then = run.manifest().get("execution", {})
+    if "devices" not in then:
+        return {}
+    kind = choose_device(trainer["accelerator"])
+    there = device_count({**trainer, "devices": "auto", "num_nodes": 1})
+    if kind == then["inference"]["device"] == "cpu":  # a processor is as many as it has cores
+        there = cores()
+    return {"devices": then["devices"] if then["devices"] <= there else "auto", "num_nodes": 1}
+
+
+def stages_of(run: Run) -> dict[str, Run]:
+    """Return the upstream runs of a run by the experiment files that its configuration names.
+
+    Raises:
+        InputError: when one is gone.
+    """
+    found = {}
+    for name, stored in run.manifest().get("stages", {}).items():
+        experiment, identity = Path(stored).parts[-2:]
+        places = [Path(stored), run.folder.resolve().parents[1] / experiment / identity]
+        place = next((path for path in places if (path / "manifest.json").is_file()), None)
+        if place is None:
+            raise InputError(
+                f"The stage {experiment}/{identity} of {run.folder} is gone: put its folder back."
+            )
+        found[name] = Run(experiment, identity, place)
+    return found
+
+
+def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
+    """Return everything in which the present training of a run differs from the run.
+
+    Args:
+        run: the run.
+        plan: its training as it resolves here.
+        parse: resolves command lines of ``fit``, for what the experiment files say today.
+    """
+    manifest = run.manifest()
+    found = []
+    then, now = (
+        manifest.get("determinants", {}),
+        json.loads(json.dumps(plan.determinants, default=str)),
+    )
+    cohort = plan.data.fingerprint()
+    if manifest.get("schema", 1) < SCHEMA:  # what it does not say is not different
+        then, now = _comparable(then), _comparable(now)
+        cohort = plan.data.voxel_fingerprint()
+        found.append(Difference("identity", str(manifest.get("schema", 1)), str(SCHEMA)))
+    for name, one, other in _changed({**then, "cohort": None}, {**now, "cohort": None}):
+        found.append(Difference(name, _short(one), _short(other)))
+    sections: list[tuple[str, Any, Any]] = [
+        ("data fingerprint", manifest.get("cohort"), cohort),
+        *_surroundings(manifest, plan),
+        ("experiment files", *_files(run, parse)),
+    ]
+    return found + _named(sections)
+
+
+def _comparable(determinants: dict[str, Any]) -> dict[str, Any]:
+    """Return what determined a run, without what runs of schema 1 say otherwise."""
+    model = dict(determinants.get("model") or {})
+    kept = dict(model.get("init_args") or {})
+    kept.pop("postprocessing", None)
+    model["init_args"] = replace_strings(
+        kept, lambda text: "run" if text.startswith("run:") else text
+    )
+    return {**determinants, "model": model}
+
+
+def outdated(plan: Plan) -> list[Difference]:
+    """Return in what an earlier training of this identity was made otherwise than it would be now.
+
+    Its identity knows nothing of versions, revision, machine and devices; a reproduction that was
+    begun with others says nothing about these.
+    """
+    manifest = plan.run.manifest()
+    found = _named(_surroundings(manifest, plan)) if manifest else []
+    return [difference for difference in found if difference.what != "hardware memory_gb"]
+
+
+def _surroundings(manifest: Mapping[str, Any], plan: Plan) -> list[tuple[str, Any, Any]]:
+    """Return what a training was made with, then and now, by sections."""
+    return [
+        ("git", manifest.get("git"), git_revision()),
+        ("version", manifest.get("versions"), versions()),
+        ("hardware", _machine(manifest.get("hardware", {})), _machine(hardware())),
+        ("execution", _computed(manifest.get("execution", {})), _computed(_execution(plan))),
+    ]
+
+
+def _machine(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a machine without its threads: every job is given those of its run."""
+    return {name: value for name, value in described.items() if name != "threads"}
+
+
+def _computed(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an execution decides the result; training's precision is in the identity."""
+    inference = execution.get("inference", {})
+    chosen = {f"inference {name}": inference.get(name) for name in ("precision", "channels_last")}
+    return {"devices": execution.get("devices"), **chosen}
+
+
+def _execution(plan: Plan) -> dict[str, Any]:
+    """Return how a training will be computed; a job that leaves its devices open is given one."""
+    trainer = plan.config["trainer"]
+    devices = 1 if trainer["devices"] == "auto" else device_count(trainer)
+    inference = choose_execution(choose_device(trainer["accelerator"])).to_dict()
+    return {"inference": inference, "devices": devices}
+
+
+def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
+    """Return every leaf in which the sections differ."""
+    return [
+        Difference(f"{section} {name}".strip(), _short(before), _short(here))
+        for section, one, other in sections
+        for name, before, here in _changed(one, other)
+    ]
+
+
+def _files(run: Run, parse: Parse) -> tuple[Any, Any]:
+    """Return the run's stored configuration, and what its command resolves to today."""
+    stored = _stored_config(run)
+    line = CommandLine.parse([str(word) for word in run.manifest().get("command", [])[2:]])
+    try:
+        today = parse(line)
+    except InputError as error:
+        return "as stored", str(error)
+    parts = ("model", "data", "trainer", "seed_everything")
+    return {name: stored.get(name) for name in parts}, {name: today.get(name) for name in parts}
+
+
+def _changed(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield every leaf in which two nested values differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _changed(one.get(key), other.get(key), f"{name}.{key}".strip("."))
+    elif one != other:
+        yield name, one, other
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,285 @@
+"""What a command asks of a trained model: settings that choose its run, and those it applies."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.slices.random_split import PAPER_TEST_SHARE, is_by_slice
+from datamodules.splits import TEST_SHARE, make_split
+from errors import InputError
+from studies.runs.planning import PROTOCOL
+from studies.runs.unused_options import check_typed, plain_name
+from studies.settings.command_line import CommandLine, find_config
+
+SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
+# Of the data, what training used up: a trained model has it and cannot be given another.
+TRAINING = (
+    *("class_path", "spacing", "patch_size", "batch_size", "patches_per_epoch"),
+    *("augmentation", "empty_fraction", "seed"),
+)
+MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # else the checkpoint's
+PLACES = ("weights",)  # where something lies that the checkpoint knows by its content
+GROUPS = ("data", "model", "trainer", "seed_everything")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that a command names.
+
+    Args:
+        path: its names from the group on, ``init_args`` left out.
+        place: how a person wrote it.
+        overlay: stem of the file it stands in; None for an option, empty for the experiment's.
+    """
+
+    path: tuple[str, ...]
+    place: str
+    overlay: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The setting with dots."""
+        return ".".join(self.path)
+
+    @property
+    def kind(self) -> str:
+        """What it is to a trained model: of its ``split``, of its ``training``, or ``applied``."""
+        group, name = self.path[0], self.path[1] if len(self.path) > 1 else ""
+        if group == "data" and name in SPLIT:
+            return "split"
+        if group == "seed_everything" or (group == "data" and name in TRAINING):
+            return "training"
+        if group == "model":
+            return "applied" if name in MODEL_APPLIED else "training"
+        if group == "trainer" and name in (*PROTOCOL, "callbacks"):
+            return "training"
+        return "applied"
+
+
+@dataclass
+class Trained:
+    """What a training left that settings are held against.
+
+    Args:
+        config: its resolved configuration.
+        split: its split, in plain types.
+        overlays: stems of the files it was trained with.
+    """
+
+    config: Mapping[str, Any]
+    split: Mapping[str, Any]
+    overlays: Sequence[str]
+
+
+@dataclass
+class Request:
+    """The settings of a command, and what they come to over its experiment.
+
+    Args:
+        settings: those named.
+        resolved: what ``fit`` would make of them.
+    """
+
+    settings: list[Setting]
+    resolved: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse a split file that is not there."""
+        asked = self.resolved["data"].get("init_args", {}).get("split_file")
+        named = [one for one in self.settings if one.path == ("data", "split_file")]
+        if named and asked and not Path(asked).expanduser().is_file():
+            raise InputError(f"{named[-1].place}: there is no split file {asked}.")
+
+    def missing(self, trained: Trained) -> list[Setting]:
+        """Return the settings that a training would have to have, and has not."""
+        found = [
+            one
+            for one in self.settings
+            if one.kind == "training"
+            and not (one.overlay is not None and one.overlay in trained.overlays)
+            and not self.holds(one, trained)
+        ]
+        split = [one for one in self.settings if one.kind == "split"]
+        if split and not self._has_split(trained):
+            found += split
+        return found
+
+    def holds(self, setting: Setting, trained: Trained) -> bool:
+        """Whether a training had a setting as the command asks for it."""
+        return bool(value_at(self.resolved, setting.path) == value_at(trained.config, setting.path))
+
+    def alike(self, trained: Trained) -> int:
+        """Return how many of the settings that are named a training had, the applied ones too."""
+        return sum(self.holds(one, trained) for one in self.settings)
+
+    def changed_model(self, trained: Trained) -> list[str]:
+        """Return the settings of the network that are applied otherwise than in training."""
+        return sorted(
+            f"{one.name}={json.dumps(value_at(self.resolved, one.path))}"
+            for one in set(self.settings)
+            if one.path[0] == "model"
+            and one.kind == "applied"
+            and one.path[1] not in (*PLACES, "postprocessing")
+            and not self.holds(one, trained)
+        )
+
+    def named(self, settings: Sequence[Setting]) -> str:
+        """Return settings with their values in words."""
+        asked = {one.name: value_at(self.resolved, one.path) for one in settings}
+        return ", ".join(f"{name} {value}" for name, value in asked.items())
+
+    def _has_split(self, trained: Trained) -> bool:
+        """Whether the settings of a split come to that of a training."""
+        asked = self.resolved["data"]["init_args"]
+        stored = trained.split
+        # a split file that tests what it validates makes the paper's protocol by itself
+        alike = stored.get("protocol", "default") == asked.get("protocol", "default")
+        if not stored or not (alike or asked.get("split_file")):
+            return False
+        by_slice = is_by_slice(stored["test"], stored.get("hashes", {}))
+        if by_slice != (asked.get("split_by", "patient") == "slice"):
+            return False
+        units = [*stored["train"], *stored["val"], *stored["test"]]
+        people = {name: name for name in units} if by_slice else stored.get("patients", {})
+        try:
+            made = make_split(
+                people,
+                protocol=asked.get("protocol", "default"),
+                n_folds=asked.get("n_folds"),
+                fold=asked.get("fold", 0),
+                split_file=asked.get("split_file"),
+                seed=asked.get("split_seed", 0),
+                test_share=PAPER_TEST_SHARE if by_slice else TEST_SHARE,
+            )
+        except InputError:
+            return False
+        return all(
+            sorted(getattr(made, part)) == sorted(stored[part]) for part in ("train", "val", "test")
+        )
+
+
+def settings_of(line: CommandLine, *, experiment: bool) -> list[Setting]:
+    """Return the settings that a command line names: all of options and overlays.
+
+    Args:
+        line: of the command.
+        experiment: whether its first file is an experiment: of that only the split counts, the
+            rest of it is what the run was trained with.
+    """
+    found = []
+    for place, file in enumerate(line.configs):
+        content = read_settings(file)
+        is_experiment = experiment and place == 0
+        for path in _leaves({name: content[name] for name in GROUPS if name in content}):
+            one = Setting(path, f"{file}: {'.'.join(path)}", Path(file).stem)
+            if not is_experiment or one.kind == "split":
+                found.append(one)
+    for name, words in line.options:
+        group = plain_name(name).partition(".")[0]
+        if group in GROUPS:
+            text = " ".join(filter(None, [words[0].partition("=")[2], *words[1:]]))
+            found += [Setting(path, f"--{name}") for path in _option_leaves(plain_name(name), text)]
+    return found
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """Return the content of a configuration file.
+
+    Raises:
+        InputError: when it is no YAML of keys.
+    """
+    try:
+        content = yaml.safe_load(find_config(file).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} is no YAML, mend it: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{file} holds no keys such as model, data and trainer: see experiments/.")
+    return content or {}
+
+
+def value_at(config: Any, path: Sequence[str]) -> Any:
+    """Return the value below names, ``init_args`` left out; None where there is none."""
+    for name in path:
+        if isinstance(config, Mapping) and name not in config:
+            config = config.get("init_args")
+        if not isinstance(config, Mapping) or name not in config:
+            return None
+        config = config[name]
+    return config
+
+
+def applied_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a test applies of an overlay of its training."""
+
+    def kept(value: Any, path: tuple[str, ...]) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        found = {}
+        for name, inner in value.items():
+            here = path if name == "init_args" else (*path, name)
+            named = Setting(here, "")
+            placed = here[:2] in {("model", "postprocessing"), ("model", "weights")}
+            if len(here) > 1 and (named.kind != "applied" or placed):
+                continue
+            found[name] = kept(inner, here) if len(here) < 2 else inner
+        return found
+
+    return dict(kept({k: v for k, v in content.items() if k != "seed_everything"}, ()))
+
+
+def applied_options(line: CommandLine) -> list[tuple[str, list[str]]]:
+    """Return the options of a command line but those that chose its run: the run has them."""
+    chose = {
+        one.place.removeprefix("--")
+        for one in settings_of(CommandLine([], line.options), experiment=False)
+        if one.kind != "applied" or one.path[:2] == ("model", "postprocessing")
+    }
+    applied = {
+        one.place.removeprefix("--")
+        for one in settings_of(CommandLine([], line.options), experiment=False)
+        if one.kind == "applied" and one.path[:2] != ("model", "postprocessing")
+    }
+    return [(name, words) for name, words in line.options if name not in chose - applied]
+
+
+def check_variant(line: CommandLine) -> None:
+    """Refuse a further test of a run with settings that its training used up.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    check_typed("test", line)
+    for one in settings_of(CommandLine([], line.options), experiment=False):
+        if one.kind != "applied":
+            raise InputError(
+                f"{one.name} belongs to a training and changes no test of it: leave it out, or "
+                "make it an experiment of its own."
+            )
+
+
+def _option_leaves(name: str, text: str) -> Iterator[tuple[str, ...]]:
+    path = tuple(name.split("."))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if len(path) == 1 and isinstance(value, str):  # --data CLASS
+        yield (*path, "class_path")
+    elif isinstance(value, Mapping):
+        for inner in _leaves(value):
+            yield (*path, *inner)
+    else:
+        yield path
+
+
+def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, inner in value.items():
+        here = path if name == "init_args" else (*path, str(name))
+        if isinstance(inner, Mapping) and inner:
+            yield from _leaves(inner, here)
+        elif here:
+            yield here

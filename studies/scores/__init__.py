@@ -1,0 +1,1 @@
+"""Scores of tested runs and of mask folders, checked to be comparable."""

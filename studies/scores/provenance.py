@@ -1,0 +1,186 @@
+"""Where the numbers of tested runs come from, read from their manifests and splits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import InputError
+from evaluation.metrics.scores import EMPTY_RULES
+from evaluation.statistics.columns import SLICES
+from evaluation.tables.provenance import Provenance
+from studies.scores.tested import EXTERNAL, Tested
+from studies.settings.command_line import CommandLine, find_config
+
+PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
+# Settings of a model that leave it the paper's own system: its scale, and how it is trained.
+OF_SCALE = ("size", "image_size", "weights", "optimizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run was tested on.
+
+    Args:
+        name: for tables.
+        synthetic: whether it is known to be phantoms.
+    """
+
+    name: str
+    synthetic: bool = False
+
+
+def home_of(run: Tested) -> Path | None:
+    """Return the folder of the run that a table belongs to, also of a test in a folder inside."""
+    if not run.manifest and run.file.name != "per_case.csv":
+        return None  # of another tool, wherever it lies
+    folders = run.file.resolve().parents
+    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
+
+
+def is_as_published(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run is the system of its experiment file, so that its paper's numbers belong to it.
+
+    Overlays and options may set its scale and how it is trained, nothing else of the model; what an
+    overlay set that is no longer there is not known.
+    """
+    line = CommandLine.parse([str(word) for word in manifest.get("command", [])][2:])
+    overlays = line.configs[1:]
+    if len(overlays) < len(manifest.get("overlays", [])):
+        return False
+    touched = [
+        name.removeprefix("model.").removeprefix("init_args.").partition(".")[0]
+        for name, _ in line.options
+        if name.partition(".")[0] == "model"
+    ]
+    for file in overlays:
+        try:
+            content = yaml.safe_load(find_config(file).read_text())
+        except (InputError, OSError, ValueError, yaml.YAMLError):
+            return False
+        model = (content.get("model") if isinstance(content, dict) else None) or {}
+        if not isinstance(model, dict):
+            return False
+        touched += [name for name in model if name != "init_args"]
+        touched += model.get("init_args") or []
+    return set(touched) <= set(OF_SCALE)
+
+
+def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Provenance:
+    """Return where the numbers of these runs come from, for the footnotes of their table.
+
+    Args:
+        tested: the runs, some maybe known from their tables alone.
+        remarks: sentences that go along.
+    """
+    known = [run for run in tested if run.manifest]
+    rules = list(dict.fromkeys(run.empty_rule for run in tested))
+    versions = {
+        package: _joined(run.manifest.get("versions", {}).get(package) for run in known)
+        for package in PACKAGES
+    }
+    versions["commit"] = _joined(
+        str(run.manifest.get("git", {}).get("commit", ""))[:10] for run in known
+    )
+    protocols = [str(run.settings["protocol"]) for run in known]
+    splits = _joined(
+        run.split.get("source") if protocol != "external" else "all patients of another cohort"
+        for run, protocol in zip(known, protocols, strict=True)
+    )
+    named = [f"protocol {_joined(protocols)}"] if protocols else []
+    unknown = [run.name for run in tested if not run.manifest]
+    data = [_data_of(run) for run in known]
+    notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
+    if unknown:
+        notes.append(f"known from their tables alone: {', '.join(unknown)}")
+    return Provenance(
+        cohort=_joined(one.name for one in data) or "data not recorded",
+        split="; ".join([*filter(None, [splits]), *named]),
+        seeds=sorted({int(run.manifest["seed"]) for run in known if "seed" in run.manifest}),
+        versions={name: version for name, version in versions.items() if version},
+        empty_rule=_rules(rules, slices=False),
+        slice_rule=_rules(rules, slices=True) if any(map(_has_slices, tested)) else "",
+        synthetic=any(one.synthetic for one in data),
+        selected=any(
+            run.settings["protocol"] != "external"
+            and set(run.split.get("val", [])) & set(run.split.get("test", []))
+            for run in known
+        ),
+        remarks=notes,
+    )
+
+
+def _data_of(run: Tested) -> Data:
+    """Name the data: its folder or layout, and the beginning of its fingerprint."""
+    if run.cohort.startswith(EXTERNAL):  # of it nothing else is kept
+        return Data(f"cohort {run.cohort}")
+    known, root = _root(run)
+    mark = run.cohort[:12]
+    if not known:
+        return Data(f"folder not recorded, {mark}")
+    if root is None:
+        return Data(f"embedded phantom (SYNTHETIC), {mark}", synthetic=True)
+    folder = Path(root).expanduser()
+    layouts = " and ".join(run.split.get("layouts", []))
+    synthetic = (folder / "SYNTHETIC.txt").is_file()  # as `lightning phantom` marks its own
+    told = ", ".join(filter(None, [layouts, "SYNTHETIC" if synthetic else ""]))
+    return Data(f"{folder.name or root}{f' ({told})' if told else ''}, {mark}", synthetic)
+
+
+def _root(run: Tested) -> tuple[bool, str | None]:
+    """Return whether it is known what a run was trained on, and the folder; None for phantoms."""
+    home = home_of(run)
+    try:
+        config = yaml.safe_load((home / "config.yaml").read_text()) if home else None
+        root = config["data"]["init_args"].get("root") if config else None
+        if config:
+            return True, None if root is None else str(root)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        pass  # the command is left
+    line = CommandLine.parse([str(word) for word in run.manifest.get("command", [])][2:])
+    typed = [*line.pop("data.root"), *line.pop("data.init_args.root")]
+    return bool(typed), typed[-1] if typed else None
+
+
+def _has_slices(run: Tested) -> bool:
+    return any(key.startswith(SLICES) for row in run.rows for key in row)
+
+
+def _rules(names: Sequence[str], *, slices: bool) -> str:
+    """Return rules for empty regions as sentences; one that is not known here by its name."""
+    found = []
+    for name in names:
+        rule = EMPTY_RULES.get(name)
+        if rule is not None:
+            found.append(rule.of_slices() if slices else str(rule))
+        else:
+            found.append(name or "not recorded")
+    return " / ".join(found)
+
+
+def _training_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name settings of the trainings that were not alike: scores may differ for them alone."""
+    protocols = [run.manifest.get("determinants", {}).get("protocol", {}) for run in known]
+    keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+    differing = [
+        f"{key} {_joined(sorted(str(protocol.get(key)) for protocol in protocols))}"
+        for key in keys
+        if len({str(protocol.get(key)) for protocol in protocols}) > 1
+    ]
+    return [f"trained unlike: {', '.join(differing)}"] if differing else []
+
+
+def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems whose label maps are changed by rules before they are scored."""
+    rules: dict[str, list[str]] = {}
+    for run in known:
+        rule = str(run.manifest.get("postprocessing", "none"))
+        if rule != "none" and run.name not in rules.setdefault(rule, []):
+            rules[rule].append(run.name)
+    return [f"post-processed, {', '.join(names)}: {rule}" for rule, names in rules.items()]
+
+
+def _joined(values: Any) -> str:
+    return " / ".join(dict.fromkeys(str(value) for value in values if value))

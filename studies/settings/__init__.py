@@ -1,0 +1,1 @@
+"""Settings as typed on the command line and in YAML files, and what is wrong with them."""

@@ -1,0 +1,154 @@
+"""The command line as a list of words: which file is the experiment, what goes to its stages."""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULTS = ROOT / "experiments" / "defaults.yaml"
+
+UPSTREAM_MODEL_KEYS = ("model.size", "model.init_args.size")
+UPSTREAM_KEYS = ("seed_everything", "runs_dir", "resume", "overwrite")
+UPSTREAM_PREFIXES = ("data", "trainer")
+
+
+@dataclass
+class CommandLine:
+    """The words after a subcommand, sorted.
+
+    Args:
+        configs: values of ``--config`` in their order; the first is the experiment, the others
+            are overlays.
+        options: every other option as (name without dashes, its words as typed).
+        typed_as: file of ``configs`` that was made from another to how a person named that one.
+    """
+
+    configs: list[str] = field(default_factory=list)
+    options: list[tuple[str, list[str]]] = field(default_factory=list)
+    typed_as: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, words: list[str]) -> "CommandLine":
+        """Sort the words; ``--name value``, ``--name=value`` and bare flags are understood."""
+        line = cls()
+        position = 0
+        while position < len(words):
+            taken = [words[position]]
+            position += 1
+            while position < len(words) and not words[position].startswith("-"):
+                taken.append(words[position])
+                position += 1
+            if position < len(words) and _is_negative_number(words[position]):
+                taken.append(words[position])
+                position += 1
+            name, _, value = taken[0].lstrip("-").partition("=")
+            if name in ("config", "c") and (value or taken[1:]):
+                line.configs += [value] if value else taken[1:]
+            else:
+                line.options.append((name, taken))
+        return line
+
+    def pop(self, name: str) -> list[str]:
+        """Take every occurrence of an option out and return its values."""
+        values: list[str] = []
+        for found, words in self.options:
+            if found == name:
+                first = words[0].partition("=")[2]
+                values += ([first] if first else []) + words[1:]
+        self.options = [(found, words) for found, words in self.options if found != name]
+        return values
+
+    def has(self, name: str) -> bool:
+        """Whether an option stands on the command line."""
+        return any(found == name for found, _ in self.options)
+
+    def check(self) -> None:
+        """Refuse a command line without an experiment, or with files that do not exist.
+
+        Raises:
+            InputError: saying what to add or to correct.
+        """
+        if not self.configs:
+            raise InputError(
+                "No experiment is given: add --config FILE, for instance "
+                "--config experiments/fusion.yaml."
+            )
+        for file in self.configs:
+            find_config(file)
+
+    @property
+    def experiment(self) -> str:
+        """Stem of the experiment file.
+
+        Raises:
+            InputError: when no ``--config`` is given.
+        """
+        self.check()
+        return Path(self.configs[0]).stem
+
+    @property
+    def overlays(self) -> list[str]:
+        """Stems of the overlay files."""
+        return [Path(file).stem for file in self.configs[1:]]
+
+    def words(self) -> list[str]:
+        """Return the command line with configuration files found and put first."""
+        files = [word for file in self.configs for word in ("--config", str(find_config(file)))]
+        return files + self._option_words()
+
+    def typed(self) -> list[str]:
+        """Return the command line as it was typed, configuration files first."""
+        files = [word for file in self.configs for word in ("--config", file)]
+        return files + self._option_words()
+
+    def _option_words(self) -> list[str]:
+        return [word for _, words in self.options for word in words]
+
+    def upstream(self, experiment_file: str) -> "CommandLine":
+        """Return the command line that trains an upstream stage of this one.
+
+        Overlays, ``data.*``, ``trainer.*`` and the seed go along; of ``model.*`` only the size.
+        """
+        kept = [
+            (name, words)
+            for name, words in self.options
+            if name.partition(".")[0] in UPSTREAM_PREFIXES
+            or name in UPSTREAM_KEYS
+            or name in UPSTREAM_MODEL_KEYS
+        ]
+        return CommandLine([experiment_file, *self.configs[1:]], kept)
+
+
+def _is_negative_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def add_dry_run(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``--dry-run``; ``--dry_run``, as the options of a training are spelled, means it too."""
+    parser.add_argument("--dry-run", action="store_true", help=purpose)
+    parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
+
+
+def find_config(name: str) -> Path:
+    """Find a configuration file as given, or below the project itself.
+
+    Raises:
+        InputError: when it is in neither place, or no text.
+    """
+    for candidate in (Path(name), ROOT / name):
+        if candidate.is_file():
+            try:
+                candidate.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{name} is no text in UTF-8 ({error}): save it so.") from error
+            return candidate.resolve()
+    raise InputError(
+        f"There is no configuration file {name}, neither here ({Path.cwd()}) nor in the project: "
+        "see the folder experiments/ for those that exist."
+    )

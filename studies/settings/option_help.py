@@ -1,0 +1,119 @@
+"""The help of options that take a class: the few classes meant there, not all that torch knows."""
+
+import warnings
+from argparse import Action
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from jsonargparse import DefaultHelpFormatter
+from jsonargparse._util import JsonargparseWarning
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
+
+from lightning_modules.backbone import NetworkFactory
+from lightning_modules.base import OptimizerFactory, SchedulerFactory
+from lightning_modules.fusion import HeadFactory
+from lightning_modules.sam.adapter import SamFactory
+from lightning_modules.slice_segmentation import SliceNetworkFactory
+
+EVERY = ", known subclasses: "  # how jsonargparse begins its list
+
+# What an option of this type takes; other classes that can be called so are taken too.
+SUCH_AS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (
+        L.LightningModule,
+        (
+            "lightning_modules.BackboneModule",
+            "lightning_modules.FusionModule",
+            "lightning_modules.FeatureTransitionModule",
+            "lightning_modules.SliceBackboneModule",
+            "lightning_modules.SamAdapterModule",
+            "lightning_modules.SamPretrainModule",
+        ),
+    ),
+    (
+        L.LightningDataModule,
+        ("datamodules.BraTSPatchDataModule", "datamodules.RegisteredSliceDataModule"),
+    ),
+    (
+        HeadFactory,
+        (
+            "fusion.DualFusionAttention",
+            "fusion.EarlyFusion",
+            "fusion.LateFusion",
+        ),
+    ),
+    (
+        NetworkFactory,
+        (
+            "backbones.DynUNet",
+            "backbones.SegResNet",
+            "backbones.MultipathAttentionUNet",
+            "fusion.FeatureTransitionFusion",
+            "fusion.TriAttentionFusion",
+        ),
+    ),
+    (SliceNetworkFactory, ("backbones.TransUNet", "backbones.SwinUnet")),
+    (
+        SamFactory,
+        ("adapters.CrossModalitySam", "adapters.EarlyFusionSam", "adapters.SingleModalitySam"),
+    ),
+    (
+        nn.Module,  # a loss: the only built module that an option takes
+        (
+            "monai.losses.DiceLoss",
+            "monai.losses.DiceCELoss",
+            "monai.losses.DiceFocalLoss",
+            "monai.losses.GeneralizedDiceLoss",
+            "monai.losses.TverskyLoss",
+            "lightning_modules.losses.ClassDiceLoss",
+        ),
+    ),
+    (
+        OptimizerFactory,
+        (
+            "torch.optim.Adam",
+            "torch.optim.AdamW",
+            "torch.optim.NAdam",
+            "torch.optim.RMSprop",
+            "torch.optim.SGD",
+        ),
+    ),
+    (
+        SchedulerFactory,
+        (
+            "torch.optim.lr_scheduler.CosineAnnealingLR",
+            "torch.optim.lr_scheduler.ExponentialLR",
+            "torch.optim.lr_scheduler.PolynomialLR",
+            "torch.optim.lr_scheduler.ReduceLROnPlateau",
+            "torch.optim.lr_scheduler.StepLR",
+        ),
+    ),
+)
+
+
+def such_as(hint: Any) -> tuple[str, ...]:
+    """Return the classes that are meant where an option has this type; none for other types."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((classes for known, classes in SUCH_AS if known in parts), ())
+
+
+class BriefHelp(DefaultHelpFormatter):
+    """Help with the classes that are meant, where jsonargparse lists every subclass it finds."""
+
+    def _get_help_string(self, action: Action) -> str:
+        with warnings.catch_warnings():  # of classes that cannot be imported, and need not be
+            warnings.simplefilter("ignore", JsonargparseWarning)
+            text = str(super()._get_help_string(action))
+        classes = such_as(getattr(action, "_typehint", None))
+        head, found, _ = text.partition(EVERY)
+        return f"{head}, such as {', '.join(classes)})" if found and classes else text
+
+
+class BriefParser(LightningArgumentParser):
+    """A parser with brief help, also in those that it makes for the help of one class."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        brief = {"prog": "lightning", "formatter_class": BriefHelp}
+        super().__init__(*arguments, **{**brief, **settings})

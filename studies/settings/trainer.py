@@ -1,0 +1,91 @@
+"""What Lightning's trainer is given here, and what is kept from it and done otherwise."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from errors import InputError
+from lightning_modules.inference import choose_execution
+from lightning_modules.weights.checkpoints import WholeCheckpoints
+
+
+def choose_device(accelerator: str) -> str:
+    """Return the kind of device that a trainer's accelerator setting means here."""
+    use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "cuda" if use_cuda else "cpu"
+
+
+def precision_of_machine(accelerator: str) -> str:
+    """Return the trainer's precision for this machine: from its flags, never from timing."""
+    execution = choose_execution(choose_device(accelerator))
+    return "bf16-mixed" if execution.precision == "bf16" else "32-true"
+
+
+def device_count(settings: dict[str, Any]) -> int:
+    """Return on how many devices a trainer of these settings trains, over all nodes."""
+    devices = settings.get("devices", "auto")
+    if devices in ("auto", -1, "-1"):
+        on_gpu = choose_device(settings.get("accelerator", "auto")) == "cuda"
+        count = torch.cuda.device_count() if on_gpu else 1
+    elif isinstance(devices, list):
+        count = len(devices)
+    else:
+        count = len(str(devices).split(",")) if "," in str(devices) else int(devices)
+    return count * int(settings.get("num_nodes") or 1)
+
+
+def with_whole_checkpoints(plugins: Any) -> list[Any]:
+    """Return a trainer's plugins with the writer of checkpoints, unless it has another one."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    if any(isinstance(plugin, CheckpointIO) for plugin in given):
+        return given
+    return [*given, WholeCheckpoints()]
+
+
+def hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
+    """Give a module that steps its own optimisers what Lightning refuses to do for it.
+
+    Raises:
+        InputError: when gradients should be summed over several batches.
+    """
+    if (settings.get("accumulate_grad_batches") or 1) > 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}, but "
+            f"{type(model).__name__} steps several optimisers in turns: leave it out, and raise "
+            "data.batch_size instead."
+        )
+    for limit in ("max_steps", "min_steps"):  # Lightning counts the steps of every optimiser
+        if (settings.get(limit) or -1) > 0:
+            settings[limit] *= model.steps_per_batch
+    model.gradient_clip_val = settings.pop("gradient_clip_val", None)
+    if settings.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise InputError(
+            f"trainer.gradient_clip_algorithm is {settings['gradient_clip_algorithm']!r}: "
+            f"{type(model).__name__} clips by norm."
+        )
+    chosen = settings.get("strategy", "auto")
+    if chosen == "ddp" or (chosen == "auto" and device_count(settings) > 1):
+        # each backward pass reaches half of the networks
+        settings["strategy"] = "ddp_find_unused_parameters_true"
+
+
+def limit_of_steps(settings: dict[str, Any]) -> int | None:
+    """Take the limit of steps out of a trainer's settings; see `Ending`.
+
+    Raises:
+        InputError: a limit below 1, or beside one that forbids to stop.
+    """
+    steps = settings.pop("max_steps", None)
+    if steps in (None, -1):
+        return None
+    if steps < 1:
+        raise InputError(f"trainer.max_steps is {steps}: expected 1 or more, or -1 for no limit.")
+    for name in ("min_epochs", "min_steps"):
+        if settings.get(name):
+            raise InputError(
+                f"trainer.max_steps and trainer.{name} may contradict each other: leave one out."
+            )
+    if settings.get("max_epochs") is None:
+        settings["max_epochs"] = steps  # an epoch has one or more; Lightning's default is 1000
+    return int(steps)

@@ -1,0 +1,1 @@
+"""Training an experiment and using what was trained: fit, validate, test, predict."""

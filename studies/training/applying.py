@@ -1,0 +1,376 @@
+"""Using trained models: what happens around ``validate``, ``test`` and ``predict``."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from jsonargparse import Namespace
+
+from datamodules.registration.folder import REGISTERED
+from datamodules.slices.random_split import cases_of
+from datamodules.splits import Split
+from errors import InputError
+from evaluation.figures.reliability import CALIBRATION, write_calibration
+from evaluation.metrics.postprocessing import Postprocessing, effect_lines
+from evaluation.metrics.scores import BRATS, EMPTY_RULES
+from evaluation.tables.per_case import mean_scores, write_csv
+from lightning_modules.callbacks.case_gallery import CaseGallery
+from lightning_modules.callbacks.metrics_file import running_as_stage
+from lightning_modules.callbacks.prediction_writer import VOLUMES, PredictionWriter
+from lightning_modules.callbacks.run_progress import RunProgress
+from lightning_modules.ensemble import EnsembleModule
+from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
+from lightning_modules.weights.checkpoints import load_module, read_checkpoint
+from outputs import Outputs, lies_in, refuse_among_inputs
+from studies.jobs.graph import VARIANTS
+from studies.runs.checkpoint_settings import RULES, Recall, check_preparation
+from studies.runs.environment import is_main_process
+from studies.runs.exposure import Exposure
+from studies.runs.input_record import Contents, check_writable
+from studies.runs.planning import file_hash
+from studies.tracking.weights_and_biases import conclude_test, configure_again, finish
+from studies.training.summary import prediction_summary, test_summary, validation_summary
+
+# Entries of a data identity that change no test, and those that go with another cohort.
+OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
+OF_A_COHORT = ("protocol", "filled", "registration")
+# Settings of the data that change no mask, or say where the patients are.
+NO_MASK = (
+    *OF_TRAINING,
+    *("num_workers", "cache_dir", "allow_seen_patients", "patient", "root", "images"),
+)
+PREDICTIONS = "prediction.json"  # of what those in its folder were made
+TEST, TABLE = "test.json", "per_case.csv"  # the same of a test, and its result
+COLLECTION = ("imagesTr", "imagesTs")  # folders of a collection's images, never the whole of it
+
+
+def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the split of the first card, its training part widened by all that any member saw.
+
+    An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
+    than its own split names. What another one selected on stays out of it where the first selects
+    on them too, which is kept apart from training.
+    """
+    stored = dict(cards[0]["split"])
+    hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
+    train, paper = set(stored["train"]), Split.from_dict(stored).selected_on_test
+    for card in cards:
+        exposure = Exposure.of_card(card, paper=paper)
+        chosen = {name: one for name, one in exposure.selected.items() if name not in stored["val"]}
+        for name, one in {**chosen, **exposure.trained}.items():
+            train.add(name)
+            hashes.setdefault(name, one["content_hash"])
+            patients.setdefault(name, one.get("patient_id", name))
+    return {**stored, "train": sorted(train), "hashes": hashes, "patients": patients}
+
+
+class Application:
+    """What happens around one ``validate``, ``test`` or ``predict``.
+
+    Args:
+        subcommand: validate, test or predict.
+        recalled: the checkpoints and the settings they bring along.
+        arguments: the parsed arguments of the subcommand.
+    """
+
+    def __init__(self, subcommand: str, recalled: Recall, arguments: Namespace) -> None:
+        self.subcommand = subcommand
+        self.recalled = recalled
+        self.arguments = arguments
+        self.run = recalled.run
+        self.failures: dict[str, str] = {}
+        self.trained_postprocessing: Postprocessing | None = None
+        self.gallery = CaseGallery()
+        self.logger: Any = None
+        self.contents: Contents | None = None  # of the folder of predictions, or of scores
+
+    def prepare(self, arguments: Namespace) -> None:
+        """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
+        if self.subcommand == "predict":
+            self.contents = self._contents()
+            self._refuse_among_patients()
+            # in every process: one that goes on alone would wait for the others
+            check_writable(Path(arguments.output), f"--output {arguments.output}")
+            self.contents.refuse_others(
+                "--output", "move that aside", overwrite=bool(arguments.overwrite)
+            )
+        if self.subcommand == "test" and arguments.results_dir:
+            self._refuse_other_results(Path(arguments.results_dir))
+        arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
+        if self.subcommand != "test":
+            arguments.trainer.logger = False
+        else:
+            configure_again(arguments.trainer, self.run, self.recalled)
+
+    def _contents(self) -> Contents:
+        """Return of what the predictions are made: the networks, the patients and the settings."""
+        arguments, settings = self.arguments, self.arguments.data.init_args.as_dict()
+        made_of = {
+            "checkpoint": " + ".join(
+                f"{card['run']['experiment']}/{card['run']['id']} ({file_hash(path)[:12]})"
+                for path, card in zip(self.recalled.checkpoints, self.recalled.cards, strict=True)
+            ),
+            "patients": " ".join(str(path.resolve()) for path in self._patients()) or "phantoms",
+            **{name: arguments[name] for name in ("tta", "rule") if name in arguments},
+            "postprocessing": arguments.postprocessing,
+            "model": " ".join(self.recalled.model_words) or "as trained",
+            "data": str(arguments.data.class_path).rpartition(".")[2],
+            **{f"data.{name}": str(settings[name]) for name in settings if name not in NO_MASK},
+        }
+        if self.subcommand == "predict":
+            return Contents(Path(arguments.output) / PREDICTIONS, VOLUMES, made_of)
+        limit = arguments.trainer.get("limit_test_batches")
+        made_of |= {"limit_test_batches": str(limit)} if limit is not None else {}
+        return Contents(Path(arguments.results_dir) / TEST, TABLE, made_of)
+
+    def _refuse_other_results(self, folder: Path) -> None:
+        """Refuse a folder of scores in which a test would write over anything else."""
+        if lies_in(folder, self.run.folder / VARIANTS):
+            return  # of a benchmark, which names it after the test
+        check_writable(folder, f"--results_dir {folder}")
+        self.contents = self._contents()
+        self.contents.refuse_others("--results_dir")
+        names = [TABLE, *CALIBRATION, TEST]
+        read = [*self._patients(), *self.recalled.checkpoints]
+        Outputs(folder, "--results_dir").check(names, read, unlisted=self.contents.unlisted())
+
+    def _patients(self) -> list[Path]:
+        """Return the files of the one patient, or the folder of all; none of phantoms."""
+        data = self.arguments.data.init_args
+        given = (data.images or {}).values() or filter(None, [data.root])
+        return [Path(word).expanduser() for word in given]
+
+    def _refuse_among_patients(self) -> None:
+        """Refuse predictions where they would be read as a patient's files the next time."""
+        data, folder = self.arguments.data.init_args, Path(self.arguments.output)
+        patients = self._patients()
+        root = patients[0] if patients and not data.images else None
+        if root is not None and root.name in COLLECTION:
+            root = root.parent
+        refuse_among_inputs(folder, "--output", root, patients)
+
+    def _begin(self, contents: Contents, names: Sequence[str], inputs: Sequence[Path]) -> None:
+        """Check all that will be written, then move other predictions aside.
+
+        Args:
+            contents: of the folder.
+            names: of all files, in it.
+            inputs: files of the patients.
+        """
+        outputs = Outputs(
+            Path(self.arguments.output),
+            "--output",
+            overwrite=bool(self.arguments.overwrite),
+            can_overwrite=True,
+        )
+        needed = [*self._patients(), *self.recalled.checkpoints]
+        named, unlisted = [*names, PREDICTIONS], contents.unlisted()
+        changed = outputs.check(named, [*inputs, *needed], unlisted=unlisted)
+        if is_main_process():
+            self._make_room(contents, changed)
+
+    def _make_room(self, contents: Contents, changed: Sequence[str] = ()) -> None:
+        """Move other predictions aside, once nothing else is wrong with the command.
+
+        Args:
+            contents: of the folder.
+            changed: results that the user changed, or that an earlier version wrote.
+        """
+        if contents.others() or changed:
+            needed = [Path.cwd(), *self._patients(), *self.recalled.checkpoints]
+            aside = contents.move_aside(needed, changed)
+            print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
+
+    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+        """Load the weights, hand the stored split to the data, choose the callbacks."""
+        if not isinstance(model, SegmentationModule):
+            raise InputError(
+                f"{self.run.experiment} is a first stage and segments nothing, so it is neither "
+                "scored nor predicted with: name it as model.weights of an experiment that builds "
+                "upon it, such as experiments/zhang2021.yaml."
+            )
+        first = self.recalled.checkpoints[0]
+        checkpoint = read_checkpoint(first)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        check_preparation(model.card, data.identity(), first)
+        data.stored_split = stored_split(self.recalled.cards)
+        callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
+        self._choose_postprocessing(model)
+        if self.subcommand == "test":
+            model.empty_rule = EMPTY_RULES[self.arguments.rule]
+        if self.subcommand == "predict":
+            contents = self.contents
+            self._choose_maps(model)
+            model.tta = self.arguments.tta
+            callbacks.append(
+                PredictionWriter(
+                    Path(self.arguments.output),
+                    probabilities=bool(self.arguments.probabilities),
+                    all_grids=bool(self.arguments.all_grids),
+                    begin=partial(self._begin, contents) if contents else None,
+                    announce=contents.write if contents else None,
+                )
+            )
+        # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
+        self.logger = settings.get("logger")
+        if self.logger:
+            callbacks.append(self.gallery)
+        settings.update(
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=self.run.folder,
+        )
+
+    def _choose_postprocessing(self, model: Any) -> None:
+        choice = getattr(self.arguments, "postprocessing", "as_trained")
+        self.trained_postprocessing = _rules(self.recalled.cards[0])
+        if choice == "off":
+            model.postprocessing = None
+        elif choice == "on" and model.postprocessing is None:
+            model.postprocessing = Postprocessing()
+
+    def _choose_maps(self, model: Any) -> None:
+        if not self.arguments.maps:
+            return
+        if len(self.recalled.checkpoints) > 1 or not model.map_channels():
+            raise InputError(
+                f"--maps: {self.run.experiment} shows no maps of what it looks at: leave "
+                "the option out, or use one checkpoint of a network that has some, such as one of "
+                "experiments/zhou2022.yaml."
+            )
+        model.shows_maps = True
+
+    def _check_grids(self, data: Any) -> None:
+        """Refuse --all_grids where no modality has a grid of its own."""
+        if not self.arguments.all_grids:
+            return
+        raw = hasattr(data, "source") and any(
+            case.layout == REGISTERED for case in data.cases.values()
+        )
+        if not raw:
+            raise InputError(
+                "--all_grids is for raw exams, whose modalities have grids of their own; here all "
+                "share one: leave it out."
+            )
+
+    def _progress_file(self) -> Path | None:
+        """Where a test reports that another process of this project runs."""
+        if self.subcommand != "test" or not running_as_stage():
+            return None
+        folder = Path(self.arguments.results_dir or self.run.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "progress.json"
+
+    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        """Run the command and say what came of it."""
+        try:
+            self._execute(trainer, model, data)
+        finally:
+            finish()
+
+    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        others: list[Any] = [load_module(path) for path in self.recalled.checkpoints[1:]]
+        if others:
+            unlike = any(other.postprocessing != model.postprocessing for other in others)
+            if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
+                raise InputError(
+                    "The members of this ensemble have different post-processing: say which with "
+                    "--postprocessing on or off."
+                )
+            model = EnsembleModule([model, *others])
+        if self.subcommand == "predict":
+            self._check_grids(data)
+            trainer.predict(model, datamodule=data, return_predictions=False)
+            self.failures = dict(data.failures)
+            if trainer.is_global_zero:
+                print(prediction_summary(Path(self.arguments.output), self.failures))
+        elif self.subcommand == "validate":
+            trainer.validate(model, datamodule=data, verbose=False)
+            if trainer.is_global_zero:
+                print(validation_summary(model.validation_cases, self.run, model.per_slice))
+        else:
+            trainer.test(model, datamodule=data, verbose=False)
+            if trainer.is_global_zero:
+                folder = self._results_folder(data, model)
+                outputs, table, calibration = Outputs(folder, "--results_dir"), folder / TABLE, []
+                if model.reliability:
+                    title = f"{self.run.experiment} {self.run.id}"
+                    calibration = write_calibration(model.reliability, outputs, title)
+                if self.contents is not None:
+                    self.contents.write()
+                # last: with it the test is done
+                outputs.settle(TABLE, partial(write_csv, model.test_rows))
+                if folder == self.run.folder:
+                    self.run.update_manifest(test_scores=mean_scores(model.test_rows))
+                    conclude_test(self.logger, self.run, model.test_rows, self.gallery)
+                notices, details = [*model.remarks(), *data.notices], []
+                if model.postprocessing is not None:
+                    notices.append(
+                        f"post-processing: {model.postprocessing}; means before and after:"
+                    )
+                    lines = effect_lines(model.test_rows, UNPROCESSED)
+                    details += [f"  {line}" for line in lines]
+                details += calibration
+                print(test_summary(model.test_rows, table, self.run, notices, details))
+
+    def _changes(self, data: Any, model: Any) -> list[str]:
+        """Name what makes this another test than the run's own, as folders of its results.
+
+        Its own is that of its best checkpoint with its settings on all its test cases.
+        """
+        card, checkpoints, changes = self.recalled.cards[0], self.recalled.checkpoints, []
+        if len(checkpoints) > 1:
+            members = " ".join(str(card["run"]["id"]) for card in self.recalled.cards)
+            changes.append(f"ensemble-{_digest(members)}")
+        elif checkpoints[0].resolve() != self.run.best_checkpoint.resolve():
+            changes.append(f"checkpoint-{checkpoints[0].stem}")
+        external = data.split.protocol == "external"
+        if external:
+            changes.append(f"external-{data.fingerprint()[:8]}")
+        elif sorted(data.split.test) != sorted(card["split"]["test"]):
+            changes.append(f"patients-{_digest(' '.join(sorted(data.split.test)))}")
+        if len(model.test_rows) < len(cases_of(data.split.test, data.case_hashes())):
+            changes.append("partial")  # as under trainer.limit_test_batches
+        used = data.identity()
+        named = ("split", "drop", *OF_TRAINING, *(OF_A_COHORT if external else ()))
+        other = {name: used[name] for name in used if used[name] != card["data"].get(name)}
+        if settings := {name: value for name, value in other.items() if name not in named}:
+            changes.append(f"data-{_digest(json.dumps(settings, sort_keys=True))}")
+        if data.drop != card["data"].get("drop", []):
+            changes.append("-".join(["without", *(data.drop or ["none"])]))
+        if words := [word for word in self.recalled.model_words if not word.startswith(RULES)]:
+            changes.append(f"model-{_digest(' '.join(words))}")
+        if model.postprocessing != self.trained_postprocessing:
+            choice = self.arguments.postprocessing
+            if choice == "as_trained":  # as the experiment of this command has it, another one
+                rules = model.postprocessing
+                choice = "off" if rules is None else _digest(str(rules))
+            changes.append(f"postprocessing-{choice}")
+        if model.empty_rule is not BRATS:
+            changes.append(f"rule-{model.empty_rule.name}")
+        return changes
+
+    def _results_folder(self, data: Any, model: Any) -> Path:
+        """Return the run's own folder for its own test, one inside it for anything else."""
+        if self.arguments.results_dir:
+            return Path(self.arguments.results_dir)
+        return self.run.folder.joinpath(*self._changes(data, model))
+
+
+def _rules(card: dict[str, Any]) -> Postprocessing | None:
+    """Return the post-processing that a checkpoint was trained with."""
+    stored = card["model"]["init_args"].get("postprocessing")
+    if stored is None:
+        return None
+    return Postprocessing(**stored.get("init_args", stored))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

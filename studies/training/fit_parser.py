@@ -1,0 +1,45 @@
+"""Command lines of ``fit``, resolved without building or running anything."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from studies.runs.planning import Planner
+from studies.settings.command_line import CommandLine
+from studies.training.lightning_cli import ExperimentCLI
+
+
+class FitParser(ExperimentCLI):
+    """Resolve any number of command lines of ``fit``; equal ones are parsed once."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, ...], dict[str, Any]] = {}
+        super().__init__("fit", CommandLine())
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Nothing is parsed yet."""
+        self.config = Namespace(subcommand="fit", fit=Namespace(seed_everything=False))
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing is resolved yet."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+    def parse_fit(self, line: CommandLine) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for a command line."""
+        words = tuple(line.words())
+        if words not in self.known:
+            self.known[words] = super().parse_fit(line)
+        return copy.deepcopy(self.known[words])
+
+
+def make_planner(runs_dir: Path) -> Planner:
+    """Return a planner of trainings outside of any training."""
+    return Planner(FitParser().parse_fit, runs_dir)

@@ -1,0 +1,388 @@
+"""One training: its run folder, its callbacks and logger, its card, its end."""
+
+import json
+import math
+import os
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping
+
+from errors import InputError
+from evaluation.figures.curves import training_curves_png
+from files import write_atomically
+from lightning_modules.base import TrainingModule
+from lightning_modules.callbacks.metrics_file import (
+    MetricsFile,
+    ValidationGallery,
+    read_metrics,
+    running_as_stage,
+)
+from lightning_modules.callbacks.resuming import Ending, checkpoints
+from lightning_modules.callbacks.run_progress import RunProgress
+from lightning_modules.inference import choose_execution
+from lightning_modules.run_logger import wandb_run
+from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers
+from studies.runs.checkpoint_settings import trained_by
+from studies.runs.environment import (
+    git_revision,
+    hardware,
+    is_main_process,
+    peak_memory_gb,
+    versions,
+)
+from studies.runs.exposure import Exposure, check_checkpoint
+from studies.runs.planning import (
+    Plan,
+    architecture,
+    begun_stage,
+    former_runs,
+    postprocessing_of,
+    replace_strings,
+    train_stages,
+)
+from studies.runs.run import SCHEMA, Run
+from studies.settings.trainer import (
+    choose_device,
+    hand_over_optimisation,
+    limit_of_steps,
+    with_whole_checkpoints,
+)
+from studies.settings.trainer_check import explained
+from studies.tracking import weights_and_biases
+from studies.tracking.artifacts import checkpoint_files, sources
+from studies.training.summary import training_summary
+
+TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
+
+
+class AlreadyFinishedError(Exception):
+    """The very training asked for has been done; its text is the summary of that run."""
+
+
+class Training:
+    """What happens around one ``fit``.
+
+    Args:
+        plan: the resolved training with its stages.
+        arguments: the parsed arguments of ``fit``.
+    """
+
+    def __init__(self, plan: Plan, arguments: Namespace) -> None:
+        self.plan = plan
+        self.run: Run = plan.run
+        self.resume = bool(arguments.resume)
+        self.overwrite = bool(arguments.overwrite)
+        self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
+        self.gallery = ValidationGallery(self.run.folder / "overlays")
+        self.filed: dict[str, Any] = {}  # how W&B files it
+
+    # -- before the classes exist ------------------------------------------------------------------
+
+    def prepare(self, arguments: Namespace) -> None:
+        """Train missing stages, put their checkpoints into the configuration, settle the run.
+
+        Raises:
+            AlreadyFinishedError: when this very run is finished.
+            InputError: when it was begun before, and neither --resume nor --overwrite is given; or
+                an upstream checkpoint does not fit.
+        """
+        if is_main_process() and not self.rehearsal:
+            if self.run.finished and not self.overwrite:
+                weights_and_biases.answer_agent(arguments.trainer, self.plan)
+                summary = training_summary(self.run, repeated=True)
+                raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
+            self._check_started()
+            if self.resume and not self.run.started and not running_as_stage():
+                folder = self.run.folder
+                print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
+            for notice in former_runs(self.plan):
+                print(f"Note: {notice}", flush=True)
+        self._check_interval()
+        for name in checkpoint_files(self.plan.config["model"]):
+            check_checkpoint(Path(name), self.plan)
+        arguments.trainer.precision = self.plan.config["trainer"]["precision"]
+        self.filed = weights_and_biases.configure(arguments.trainer, self.run, self.plan)
+        if not self.rehearsal:
+            train_stages(self.plan, side_by_side=self._side_by_side(arguments))
+        paths: dict[str, str] = {}
+        for name, stage in self.plan.stages.items():
+            if stage.run.finished:
+                check_checkpoint(stage.run.best_checkpoint, self.plan)
+                paths[name] = str(stage.run.best_checkpoint)
+            else:  # a rehearsal
+                paths[name] = architecture(stage)
+        stored = self.plan.config["model"]["init_args"]
+        for name, value in stored.items():
+            resolved = replace_strings(value, lambda text: paths.get(text, text))
+            if resolved != value:
+                arguments.model.init_args[name] = resolved
+
+    def _other_rules(self) -> list[str]:
+        """Return what to know where this experiment differs from the finished one afterwards."""
+        asked = postprocessing_of(self.plan.config["model"])
+        model = trained_by(self.run).config.get("model")
+        trained = postprocessing_of(model) if model else asked
+        if asked == trained:
+            return []
+        return [
+            f"Note: it was trained with post-processing {trained or 'none'}, which changes no "
+            f"training; that of this experiment, {asked or 'none'}, is applied by test and predict."
+        ]
+
+    def _check_interval(self) -> None:
+        """Refuse to validate after more batches than an epoch has."""
+        settings = self.plan.config["trainer"]
+        asked, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
+        whole = isinstance(asked, int) and not isinstance(asked, bool)
+        if not whole or settings.get("check_val_every_n_epoch") is None:
+            return
+        batches = len(self.plan.data.train_dataloader())
+        if isinstance(limit, int | float):
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if asked > batches and not self.rehearsal:
+            raise InputError(
+                f"trainer.val_check_interval is {asked} batches, an epoch has {batches}: expected "
+                "at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
+            )
+
+    def _check_started(self) -> None:
+        run = self.run
+        if self.overwrite:
+            run.discard()
+        elif not self.resume and (begun := run if run.started else begun_stage(self.plan)):
+            what = "This training" if begun is run else f"Its stage {begun.experiment}"
+            raise InputError(
+                f"{what} was begun before and not finished ({begun.folder}): repeat the command "
+                "with --resume to go on from its last epoch, or with --overwrite to start again."
+            )
+
+    @staticmethod
+    def _side_by_side(arguments: Namespace) -> bool:
+        trainer = arguments.trainer
+        launched = {"RANK", "LOCAL_RANK", "SLURM_PROCID"} & set(os.environ)
+        on_cpu = choose_device(trainer.accelerator) == "cpu"
+        return on_cpu and trainer.devices in ("auto", 1, "1") and not launched
+
+    # -- once they exist ---------------------------------------------------------------------------
+
+    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+        """Give the trainer its callbacks and folder, and the model its card."""
+        precision = str(self.plan.config["trainer"]["precision"])
+        on_cpu = choose_device(settings.get("accelerator", "auto")) == "cpu"
+        model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
+        run = self.run
+        progress = run.progress_file if running_as_stage() else None
+        given = [one for one in settings.get("callbacks") or [] if _concerns(one, model)]
+        callbacks = [*given, RunProgress(run.experiment, progress)]
+        if not self.rehearsal:
+            callbacks += [MetricsFile(run.metrics_file), self.gallery]
+            callbacks += checkpoints(run.checkpoints, model)
+            settings["plugins"] = with_whole_checkpoints(settings.get("plugins"))
+        if not model.automatic_optimization:
+            hand_over_optimisation(model, settings)
+        callbacks.insert(0, Ending(limit_of_steps(settings)))
+        settings.update(
+            callbacks=callbacks,
+            default_root_dir=None if self.rehearsal else run.folder,
+            enable_model_summary=False,
+        )
+        model.seed = int(self.plan.config["seed_everything"])
+        model.augmented = bool(data.augmentation)
+        model.card.update(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        plan = self.plan
+        split, hashes = plan.data.split, plan.data.case_hashes()
+        exposure = Exposure.of_split(split, hashes)
+        upstream = [s.run.best_checkpoint for s in plan.stages.values() if s.run.finished]
+        upstream += [Path(name) for name in checkpoint_files(plan.config["model"])]
+        for file in upstream:
+            exposure.add(Exposure.of_card(read_card(file), paper=split.selected_on_test))
+        return _plain(
+            {
+                "model": plan.config["model"],
+                "config": plan.config,
+                "data": plan.data.identity(),
+                "label_conventions": plan.data.conventions(),
+                "split": split.to_dict(),
+                **exposure.to_dict(),
+                "run": {"experiment": self.run.experiment, "id": self.run.id},
+                "stages": {name: stage.run.id for name, stage in plan.stages.items()},
+                "overlays": plan.line.overlays,
+                "versions": versions(),
+                "git": git_revision(),
+            }
+        )
+
+    # -- the training itself -----------------------------------------------------------------------
+
+    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        """Train, or where nothing is trainable validate once; then say what came of it."""
+        try:
+            self._execute(trainer, model, data)
+        finally:
+            weights_and_biases.finish()
+
+    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        if self.rehearsal:
+            trainer.fit(model, datamodule=data)
+            print("Rehearsal done (fast_dev_run): nothing was kept.")
+            return
+        run, began = self.run, time.monotonic()
+        with run.lock() if trainer.is_global_zero else nullcontext():
+            spent = float(run.manifest().get("wall_seconds", 0.0))
+            if run.manifest().get("status") != TRAINED:
+                self._train(trainer, model, data)
+                self._check_selected(trainer, model)
+                if trainer.is_global_zero:
+                    logged = wandb_run(trainer)
+                    run.update_manifest(
+                        status=TRAINED,
+                        wall_seconds=round(spent + time.monotonic() - began, 1),
+                        peak_memory_gb=peak_memory_gb(),
+                        scores=self._scores(trainer),
+                        validation_cases=self.gallery.best_rows,
+                        # where the row of the test goes on
+                        wandb_step=0 if logged is None else logged.step,
+                    )
+            if trainer.is_global_zero:
+                self._conclude(trainer)
+
+    def _train(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        if trainer.is_global_zero:
+            self._begin(trainer, model)
+        if getattr(model, "has_nothing_to_train", False):
+            self._validate_once(trainer, model, data)
+        else:
+            path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
+            with explained():
+                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+
+    def _check_selected(self, trainer: L.Trainer, model: Any) -> None:
+        """Refuse to finish a training that ended before any validation."""
+        if self.gallery.best_score == -math.inf and model.monitor not in trainer.callback_metrics:
+            raise InputError(
+                f"{self.run.folder} ended before its first validation, so no checkpoint was "
+                "selected: give it more epochs or time (trainer.max_epochs, trainer.max_time), or "
+                "validate earlier."
+            )
+
+    def _conclude(self, trainer: L.Trainer) -> None:
+        """Draw and log what follows from a training: killed in it, --resume repeats this alone."""
+        run, logged = self.run, wandb_run(trainer)
+        rows = read_metrics(run.metrics_file)
+        if rows:
+            training_curves_png(rows, run.folder / "curves.png", run.experiment)
+        for notice in weights_and_biases.conclude(logged, run, sources(self.plan)):
+            print(f"Note: {notice}", flush=True)
+        run.update_manifest(
+            status="finished",
+            finished_at=time.strftime("%Y-%m-%dT%H:%M:%S"),
+            wandb=weights_and_biases.folders(run),
+        )
+        weights_and_biases.conclude_papers(logged, run)
+        print(training_summary(run))
+
+    def _resumed_checkpoint(self, *, is_main: bool) -> str | None:
+        """Return the checkpoint to go on from; one that cannot be read is moved aside."""
+        last = self.run.last_checkpoint
+        if not self.resume or not last.is_file():
+            return None
+        if is_whole(last):
+            return str(last)
+        if is_main:
+            aside = last.with_name("last.damaged")
+            with suppress(FileNotFoundError):
+                last.replace(aside)
+            print(
+                f"Note: {last} is damaged and nothing can go on from it: it is kept as "
+                f"{aside.name}, and this training begins again with its first epoch.",
+                flush=True,
+            )
+        return None
+
+    def _begin(self, trainer: L.Trainer, model: Any) -> None:
+        run, plan = self.run, self.plan
+        remove_leftovers(run.checkpoints)
+        for notice in [*model.remarks(), *plan.data.notices, *self._not_repeatable()]:
+            print(f"Note: {notice}", flush=True)
+        run.write_config(_plain(plan.config))
+        write_atomically(
+            run.folder / "split.json", json.dumps(plan.data.split.to_dict(), indent=2) + "\n"
+        )
+        run.update_manifest(
+            status="running",
+            experiment=run.experiment,
+            id=run.id,
+            overlays=plan.line.overlays,
+            command=["lightning", "fit", *plan.line.typed()],
+            stages={name: str(stage.run.folder) for name, stage in plan.stages.items()},
+            determinants=plan.determinants,
+            schema=SCHEMA,
+            cohort=plan.data.fingerprint(),
+            voxels=plan.data.voxel_fingerprint(),
+            seed=plan.config["seed_everything"],
+            parameters=model.parameter_counts(),
+            per_slice=model.per_slice,
+            postprocessing=str(getattr(model, "postprocessing", None) or "none"),
+            remarks=model.remarks(),
+            execution={
+                "training": str(trainer.precision),
+                "inference": choose_execution(trainer.strategy.root_device).to_dict(),
+                "devices": trainer.world_size,
+            },
+            versions=versions(),
+            git=git_revision(),
+            hardware=hardware(),
+            tracking=self.filed,
+        )
+
+    def _not_repeatable(self) -> list[str]:
+        """Return why this training may not end as another one of the same command."""
+        clock = self.plan.config["trainer"].get("max_time")
+        timed = [f"trainer.max_time {clock} ends it by the clock: elsewhere it ends elsewhere."]
+        found = timed if clock else []
+        if not self.resume or not self.run.last_checkpoint.is_file():
+            return found
+        before, now = self.run.manifest().get("hardware", {}), hardware()
+        changed = [
+            f"{name} {before[name]} then, {now[name]} now"
+            for name in ("processor", "threads", "accelerators")
+            if name in before and before[name] != now[name]
+        ]
+        if changed:
+            found.append(f"{', '.join(changed)}: the last digits may not be those of one machine.")
+        return found
+
+    def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+        model.patch_size = tuple(data.patch_size)
+        trainer.validate(model, datamodule=data, verbose=False)
+        trainer.save_checkpoint(self.run.best_checkpoint)
+        self.gallery.publish(trainer)
+
+    def _scores(self, trainer: L.Trainer) -> dict[str, float]:
+        rows = self.gallery.best_rows
+        if not rows:  # a pretraining has no regions
+            model: Any = trainer.lightning_module
+            best = self.gallery.best_score
+            return {model.monitor: best if model.monitor_mode == "max" else -best}
+        names = [name for name in rows[0] if name != "case_id"]
+        return {
+            f"val/dice/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names
+        }
+
+
+def _concerns(callback: Any, model: Any) -> bool:
+    """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
+    watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
+    return not watches or model.monitor == TrainingModule.monitor
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON would keep it: plain types only, as ``weights_only`` demands."""
+    return json.loads(json.dumps(value, default=str))

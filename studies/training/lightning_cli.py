@@ -1,0 +1,248 @@
+"""``lightning fit|validate|test|predict``: LightningCLI, with runs and stages around it."""
+
+import logging
+import os
+import warnings
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from datamodules.layouts.case_files import MODALITIES
+from errors import InputError
+from studies.runs.checkpoint_settings import Recall
+from studies.runs.planning import Planner
+from studies.runs.unused_options import HIDDEN, check_together
+from studies.settings.command_line import DEFAULTS, CommandLine
+from studies.settings.trainer import precision_of_machine
+from studies.settings.trainer_check import build_trainer, check_trainer
+from studies.settings.unknown_names import ExperimentParser, explain
+from studies.training.applying import Application
+from studies.training.fitting import Training
+
+LARGEST_SEED = 2**32 - 1  # of NumPy
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI in subclass mode, plus this project's own arguments.
+
+    Args:
+        subcommand: fit, validate, test or predict.
+        line: the words after it.
+        recalled: what a trained model brings along; None for fit.
+    """
+
+    def __init__(self, subcommand: str, line: CommandLine, recalled: Recall | None = None) -> None:
+        self.line = line
+        self.recalled = recalled
+        self.session: Training | Application | None = None
+        defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
+        super().__init__(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_class=ExperimentParser,
+            seed_everything_default=0,
+            parser_kwargs={
+                "exit_on_error": False,
+                **{name: dict(defaults) for name in self.subcommands()},
+            },
+            args=[subcommand, *line.words()],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # -- arguments ---------------------------------------------------------------------------------
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:  # stored configurations hold them, so they stay known
+            if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):
+                action.help = SUPPRESS
+        add = parser.add_argument
+        add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        if subcommand == "test":
+            add(
+                "--results_dir",
+                type=str,
+                default=None,
+                help="Folder of per_case.csv; unset: the run's.",
+            )
+            add(
+                "--rule",
+                type=str,
+                default="brats",
+                choices=["brats", "nan", "monai", "nnunet"],
+                help="What empty regions score; another than brats goes into a folder of its own.",
+            )
+        if subcommand in ("test", "predict"):
+            add(
+                "--postprocessing",
+                type=str,
+                default="as_trained",
+                choices=["as_trained", "on", "off"],
+                help="Rules on the label maps: as the experiment has them, its own or the default "
+                "ones on, or none.",
+            )
+        if subcommand == "fit":
+            add("--resume", action="store_true", help="Go on from the last finished epoch.")
+            add(
+                "--overwrite",
+                action="store_true",
+                help="Train again; what an earlier run left is moved aside.",
+            )
+        if subcommand == "predict":
+            for name in MODALITIES:
+                add(
+                    f"--{name}",
+                    type=str,
+                    default=None,
+                    help=f"NIfTI file of one patient's {name}; the four instead of --data.root.",
+                )
+            add("--output", type=str, default="predictions", help="Folder of the predictions.")
+            add(
+                "--overwrite",
+                action="store_true",
+                help="Move aside what that folder holds of another prediction.",
+            )
+            add("--probabilities", action="store_true", help="Also write region probabilities.")
+            add(
+                "--maps",
+                action="store_true",
+                help="Also write what the network looks at, where it can show it (Zhou 2022).",
+            )
+            add(
+                "--all_grids",
+                action="store_true",
+                help="Of a raw exam, also write the mask on the grid of every modality.",
+            )
+            add(
+                "--tta",
+                type=str,
+                default="none",
+                choices=["none", "flips"],
+                help="Average over the flips of the three axes.",
+            )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with a wrong argument told in one sentence."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise explain(error, self.line, typed=True, command=str(args[0])) from error
+        # `studies.runs.checkpoint_settings` reads a checkpoint's constructor arguments, never this
+
+    def parse_fit(self, line: CommandLine) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for another command line, checked."""
+        config = self.resolve(line)
+        check_trainer(config["trainer"])
+        return config
+
+    def resolve(self, line: CommandLine, *, typed: bool = False) -> dict[str, Any]:
+        """Return the resolved configuration of ``fit`` for another command line.
+
+        Args:
+            line: the words.
+            typed: whether a person typed its options.
+        """
+        parser = self._subcommand_parsers["fit"]
+        try:
+            return self.plain(parser, parser.parse_args(line.words()))
+        except ArgumentError as error:
+            raise explain(error, line, typed=typed) from error
+
+    @staticmethod
+    def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+        """Return a configuration as plain types, with the precision of this machine resolved."""
+        resolved: dict[str, Any] = yaml.safe_load(
+            parser.dump(config, skip_unset=False, skip_link_targets=False)
+        )
+        resolved.pop("config", None)
+        if resolved["trainer"]["precision"] is None:
+            resolved["trainer"]["precision"] = precision_of_machine(
+                resolved["trainer"]["accelerator"]
+            )
+        return resolved
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> Namespace:
+        """The parsed arguments of the subcommand."""
+        found: Namespace = self.config[str(self.subcommand)]
+        return found
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve the run (fit) or hold the data against the checkpoint (the others)."""
+        arguments = self.arguments
+        check_together(self.line, arguments.data.init_args.as_dict())
+        if self.recalled is None:
+            config = self.plain(self._parser("fit"), arguments)
+            check_trainer(config["trainer"])
+            planner = Planner(self.parse_fit, Path(arguments.runs_dir))
+            self.session = Training(planner.plan(self.line, config), arguments)
+        else:
+            check_trainer(arguments.trainer.as_dict())
+            self.session = Application(str(self.subcommand), self.recalled, arguments)
+        self.session.prepare(arguments)
+
+    def _set_seed(self) -> None:
+        seed = self.arguments.seed_everything
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"seed_everything is {seed}: expected 0 to {LARGEST_SEED}.")
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer, with a wrong input told in its own words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps what a constructor raises
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer with the callbacks and the logger of the session."""
+        settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        assert self.session is not None  # set by before_instantiate_classes
+        self.session.equip(self.model, self.datamodule, settings)
+        return build_trainer(settings)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.session is not None  # set by before_instantiate_classes
+        self.session.execute(self.trainer, self.model, self.datamodule)
+
+
+QUIET = {  # what Lightning, MONAI and W&B say about themselves, and why nobody needs to read it
+    "LeafSpec": "torch deprecates what Lightning calls",
+    "module.s. in eval mode": "frozen backbones are meant to stay in eval mode",
+    "num_workers": "patches come from a memory-mapped cache; on few cores workers only compete",
+    "Checkpoint directory": "the folder of a run is meant to exist on resume",
+    "The number of training batches": "losses are logged once an epoch",
+    "ModelCheckpoint.*lower than": "there is one validation an epoch",
+}
+
+
+def quiet() -> None:
+    """Let only this project's own output reach the terminal; errors still do."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+def asks_for_help(line: CommandLine) -> bool:
+    """Whether the parser will print something and leave."""
+    return any(name in ("h", "help") or name.endswith(".help") for name, _ in line.options)

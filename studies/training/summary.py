@@ -1,0 +1,175 @@
+"""What a command says at its end: the scores, where things are, the next command."""
+
+import shlex
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from evaluation.tables.per_case import score_table, slice_table, system_table
+from studies.runs.run import Run
+from studies.scores.comparable import compared
+from studies.tracking.weights_and_biases import offline_folders
+
+
+def _render(*parts: Any) -> str:
+    buffer = StringIO()
+    terminal = Console()
+    console = Console(
+        file=buffer,
+        width=min(110, terminal.width if terminal.is_terminal else 110),
+        force_terminal=terminal.is_terminal,
+        highlight=False,
+    )
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))  # a text is a command to be copied
+    return buffer.getvalue().rstrip()
+
+
+def _config_of(manifest: dict[str, Any]) -> str:
+    words = manifest.get("command", [])
+    return words[words.index("--config") + 1] if "--config" in words else "experiments/fusion.yaml"
+
+
+def _relative(path: str | Path) -> str:
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def training_summary(run: Run, *, repeated: bool = False) -> str:
+    """Return the end of a training as text.
+
+    Args:
+        run: the finished run.
+        repeated: whether it had been finished before this command.
+    """
+    manifest = run.manifest()
+    minutes = float(manifest.get("wall_seconds", 0.0)) / 60
+    peak = manifest.get("peak_memory_gb", {}).get("process", 0.0)
+    head = f"[bold]{run.experiment}[/bold] run {run.id}: "
+    if repeated:
+        head += "this training was finished before; nothing was done (--overwrite trains it again)."
+    else:
+        head += f"finished in {minutes:.1f} min, peak memory {peak:.1f} GB."
+    lines: list[Any] = [
+        "",
+        head,
+        _parameters(manifest),
+        _validation(manifest),
+        f"Checkpoint   {_relative(run.best_checkpoint)}",
+        f"Overlays     {_relative(run.folder / 'overlays')}",
+    ]
+    if run.metrics_file.is_file():  # late fusion trains nothing
+        curves = run.folder / "curves.png"
+        lines.append(f"Curves       {_relative(curves)}, {_relative(run.metrics_file)}")
+    lines += _sync_hint(run)
+    lines += _beside(run)
+    if manifest.get("validation_cases"):
+        lines.append(_next("test", "--config", _config_of(manifest), *_runs_dir(run)))
+    return _render(*lines)
+
+
+def _next(*words: str) -> Text:
+    """Return the next command in one line that a terminal does not break, to be copied."""
+    return Text(f"Next         {shlex.join(['lightning', *words])}")
+
+
+def _runs_dir(run: Run) -> list[str]:
+    """Return where the runs lie, unless they lie where a command looks by itself."""
+    folder = _relative(run.folder.parents[1])
+    return [] if folder == "runs" else ["--runs_dir", folder]
+
+
+def _sync_hint(run: Run) -> list[Any]:
+    """Return the command that brings a run's offline folders to W&B, one a line to be copied."""
+    found = [_relative(folder) for folder in offline_folders(run)]
+    command = " \\\n".join(["  wandb sync", *(f"    {shlex.quote(folder)}" for folder in found)])
+    hint = f"W&B          offline; to see it online, after `wandb login`:\n{command}"
+    return [Text(hint)] if found else []
+
+
+def _beside(run: Run) -> list[Any]:
+    """Return the table of comparable systems, where there is another one."""
+    systems = compared(run)
+    title = "Systems trained on the same data and split"
+    return [system_table(systems, title=title)] if len(systems) > 1 else []
+
+
+def _parameters(manifest: dict[str, Any]) -> str:
+    counts = manifest.get("parameters", {"all": 0, "trained": 0})
+    share = 100 * counts["trained"] / max(1, counts["all"])
+    return f"Parameters: {counts['all']:,} in all, {counts['trained']:,} trained ({share:.1f} %)."
+
+
+def _validation(manifest: dict[str, Any]) -> Any:
+    """Return the scores of the best epoch; the patients had a part in choosing it."""
+    rows = manifest.get("validation_cases", [])
+    if not rows:
+        scores = manifest.get("scores", {})
+        return "\n".join(f"Best {name} {value:.4f}" for name, value in scores.items())
+    where = "selected slices" if manifest.get("per_slice") else "whole volumes"
+    title = f"Validation, {where}, best epoch (these patients selected the checkpoint)"
+    return _table(rows, title, per_slice=bool(manifest.get("per_slice")))
+
+
+def _table(rows: list[dict[str, Any]], title: str, *, per_slice: bool) -> Any:
+    if not per_slice:
+        return score_table(rows, title=title)
+    named = [{"case_id": row["case_id"], "slices/dice/WT": row["WT"]} for row in rows]
+    return slice_table(named, title=title)
+
+
+def validation_summary(cases: dict[str, dict[str, float]], run: Run, per_slice: bool) -> str:
+    """Return the scores of ``validate`` as text."""
+    rows = [{"case_id": case_id, **scores} for case_id, scores in sorted(cases.items())]
+    title = f"Validation patients of {run.experiment} {run.id}"
+    return _render(_table(rows, title, per_slice=per_slice))
+
+
+def test_summary(
+    rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str], details: list[str]
+) -> str:
+    """Return the scores of ``test`` as text, with where the per-patient table is.
+
+    Args:
+        rows: of ``per_case.csv``.
+        file: that table.
+        run: what was tested.
+        notices: what a reader has to know, a note each.
+        details: further lines: what post-processing did, calibration.
+    """
+    manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
+    table = slice_table if manifest.get("per_slice") else score_table
+    parts: list[Any] = [table(rows, title=title), _parameters(manifest)]
+    parts += _beside(run)
+    parts += [f"Note         {notice}" for notice in notices]
+    parts += details
+    parts.append(f"Per patient  {_relative(file)}")
+    parts += _sync_hint(run)
+    checkpoint = _relative(run.best_checkpoint)
+    words = ("--ckpt_path", checkpoint, "--data.root", "DIR", "--output", "predictions")
+    parts.append(_next("predict", *words))
+    return _render(*parts)
+
+
+def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
+    """Return what ``predict`` wrote, the patients it doubts, and those it could not take."""
+    import csv
+
+    with (folder / "volumes.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    doubted = [f"  {row['case_id']}: {row['doubts']}" for row in rows if row["doubts"]]
+    parts = [
+        f"{len(rows)} patient{'' if len(rows) == 1 else 's'} segmented into "
+        f"{_relative(folder)}/ (label maps, overlays, volumes.csv)."
+    ]
+    if doubted:
+        parts += [f"Look at {len(doubted)} of them first:", *doubted]
+    if failures:
+        parts.append(f"{len(failures)} could not be segmented, mend their files and repeat:")
+        parts += [f"  {case_id}: {what}" for case_id, what in sorted(failures.items())]
+    return _render(*parts)

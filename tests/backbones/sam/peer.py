@@ -1,0 +1,79 @@
+"""segment_anything's own networks, the peers of ours, with weights that tell every term apart."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from backbones.sam.modeling import sam_modeling
+from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW
+
+
+def peer_encoder(variant, image_size, depth=None):
+    """Return segment_anything's encoder as its builder makes it.
+
+    Or with `depth` blocks only, the last of which attends to the whole grid.
+    """
+    preset = VARIANTS[variant]
+    encoder = sam_modeling().ImageEncoderViT(
+        depth=preset.depth if depth is None else depth,
+        embed_dim=preset.dim,
+        img_size=image_size,
+        mlp_ratio=4,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        num_heads=preset.heads,
+        patch_size=PATCH,
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=preset.global_blocks if depth is None else (depth - 1,),
+        window_size=WINDOW,
+        out_chans=EMBEDDING,
+    )
+    for name, weight in encoder.named_parameters():  # zeros at birth would hide a missing term
+        if "rel_pos" in name or "pos_embed" in name or name.endswith("bias"):
+            nn.init.normal_(weight, std=0.5)
+        elif "norm" in name:
+            nn.init.normal_(weight, mean=1, std=0.1)
+    return encoder
+
+
+def peer_decoder(masks=1):
+    """Return segment_anything's mask decoder for one mask, or for several as in its files."""
+    modeling = sam_modeling()
+    return modeling.MaskDecoder(
+        num_multimask_outputs=masks - 1,
+        transformer=modeling.TwoWayTransformer(
+            depth=2, embedding_dim=EMBEDDING, mlp_dim=2048, num_heads=8
+        ),
+        transformer_dim=EMBEDDING,
+        iou_head_depth=3,
+        iou_head_hidden_dim=EMBEDDING,
+    )
+
+
+def peer_prompt(image_size):
+    """Return segment_anything's prompt encoder."""
+    grid = image_size // PATCH
+    return sam_modeling().PromptEncoder(
+        embed_dim=EMBEDDING,
+        image_embedding_size=(grid, grid),
+        input_image_size=(image_size, image_size),
+        mask_in_chans=16,
+    )
+
+
+def peer_masks(decoder, prompt, embedding):
+    """Return the logits (B, 1, 4h, 4w) of an embedding, one image after the other, unprompted."""
+    sparse, dense = prompt(None, None, None)
+    position = prompt.get_dense_pe()
+    masks = [
+        decoder(
+            image_embeddings=one,
+            image_pe=position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )[0]
+        for one in embedding.split(1)
+    ]
+    return torch.cat(masks)

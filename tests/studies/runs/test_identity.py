@@ -1,0 +1,124 @@
+"""Post-processing acts after training: trainings that differ in it alone are one run."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from datamodules.splits import Split
+from studies.jobs.graph import JobGraph
+from studies.runs.planning import Planner, former_id, former_runs
+from studies.runs.recreation import differences
+from studies.runs.run import SCHEMA, Run, identity_hash
+from studies.settings.command_line import CommandLine
+
+RULES = {"component_share": 0.2}
+
+
+class Data:
+    split = Split(["p1"], ["p2"], ["p3"])
+
+    def identity(self):
+        return {"spacing": 1.0}
+
+    def fingerprint(self):
+        return "with sizes"
+
+    def voxel_fingerprint(self):
+        return "voxels"
+
+    def case_hashes(self):
+        return {}
+
+
+def config(rules=None, stages=()):
+    return {
+        "model": {
+            "class_path": "M",
+            "init_args": {"postprocessing": rules, "backbones": list(stages)},
+        },
+        "data": {"class_path": "D", "init_args": {}},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true", "devices": 1},
+        "seed_everything": 0,
+    }
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    def make(rules=None, name="fusion"):
+        def parse(line):
+            return config(rules, ["net.yaml"] if line.experiment == "fusion" else [])
+
+        planner = Planner(parse, tmp_path / "runs")
+        monkeypatch.setattr(planner, "_prepare", lambda spec: Data())
+        return planner.plan(CommandLine([f"{name}.yaml"]))
+
+    (tmp_path / "fusion.yaml").touch()
+    (tmp_path / "net.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    return make
+
+
+def finish(run, rules=None):
+    run.write_config(config(rules))
+    run.checkpoints.mkdir(parents=True)
+    run.best_checkpoint.touch()
+    run.update_manifest(status="finished", test_scores={})
+
+
+def test_postprocessing_is_no_part_of_the_identity(plan):
+    assert plan(RULES).run.id == plan().run.id
+    assert plan(RULES).stages["net.yaml"].run.id == plan().stages["net.yaml"].run.id
+
+
+def test_a_study_tests_a_shared_run_by_the_rules_of_its_own_experiment(plan):
+    trained = plan()
+    finish(trained.run)
+    own = JobGraph().add_test(trained)
+    assert own.results == trained.run.folder
+    assert not any("postprocessing" in word for word in own.words)
+    other = JobGraph().add_test(plan(RULES))
+    assert other.run == trained.run
+    assert f"--model.postprocessing={json.dumps(RULES)}" in other.words
+    assert other.results.parent == trained.run.folder / "variants"
+
+
+def test_a_training_of_an_older_version_is_named_and_not_reused(plan):
+    found = plan(RULES)
+    assert former_runs(found) == []
+    stage = found.stages["net.yaml"]
+    model = {"class_path": "M", "init_args": {"postprocessing": RULES, "backbones": []}}
+    old = identity_hash({**stage.determinants, "model": model, "cohort": "voxels"}, schema=1)
+    assert former_id(stage) == old != stage.run.id
+    former = Run("net", old, stage.run.folder.with_name(old))
+    former.update_manifest(status="running")
+    assert former_runs(found) == []  # no command takes what was not finished
+    finish(former)
+    (notice,) = former_runs(found)
+    assert notice.startswith(f"{stage.run.folder.with_name(old)} is this training as an older")
+    finish(stage.run)
+    assert former_runs(found) == []  # there is one of today's
+
+
+def test_a_run_of_an_older_version_is_reproduced_without_differences_it_has_not(plan):
+    found = plan()
+    run = found.run
+    model = {
+        "class_path": "M",
+        "init_args": {"postprocessing": None, "backbones": ["run:older name of its stage"]},
+    }
+    run.write_config(config(None, ["net.yaml"]))
+    run.update_manifest(
+        determinants={**found.determinants, "model": model, "cohort": "voxels"},
+        cohort="voxels",
+        command=["lightning", "fit", "--config", "fusion.yaml"],
+    )
+    parse = SimpleNamespace(parse=lambda line: config(None, ["net.yaml"])).parse
+    told = [one for one in differences(run, found, parse) if one.what.split()[0] != "version"]
+    kinds = {one.what.split()[0] for one in told} - {"git", "hardware", "execution"}
+    assert kinds == {"identity"}
+    assert [one.now for one in told if one.what == "identity"] == [str(SCHEMA)]
+    run.update_manifest(cohort="other voxels")
+    assert "data fingerprint" in {one.what for one in differences(run, found, parse)}
+    assert Path("fusion.yaml").is_file()

@@ -1,0 +1,65 @@
+"""Where numbers come from: the data of a run, and whether its paper's numbers belong to it."""
+
+import pytest
+
+from evaluation.tables.per_case import write_csv
+from studies.runs.run import run_at
+from studies.scores.provenance import is_as_published, provenance_of
+from studies.scores.tested import of_run_table, read_scores
+from tests.studies.commands.test_compare import run, scored
+
+
+@pytest.mark.parametrize(
+    ("data", "command", "said", "synthetic"),
+    [
+        ("phantom", [], "embedded phantom (SYNTHETIC), ab12", True),
+        ("cohorts/BraTS2018", [], "BraTS2018 (brats2018), ab12", False),  # of a YAML, or an option
+        ("cohorts/simulated", [], "simulated (brats2018, SYNTHETIC), ab12", True),
+        (None, ["--data.init_args.root", "cohorts/own"], "own (brats2018), ab12", False),
+        (None, ["--data.root=cohorts/own"], "own (brats2018), ab12", False),
+        (None, [], "folder not recorded, ab12", False),
+    ],
+)
+def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said, synthetic):
+    if data == "cohorts/simulated":
+        data = tmp_path / data
+        data.mkdir(parents=True)
+        (data / "SYNTHETIC.txt").touch()
+    home = run(
+        tmp_path,
+        "fusion",
+        "f0",
+        scored(),
+        data=data,
+        split={"layouts": ["brats2018"]},
+        command=["lightning", "fit", "--config", "x.yaml", *command],
+    )
+    inside = home / "variants" / "without-t1" / "per_case.csv"
+    write_csv(scored(), inside)
+    for table in (home / "per_case.csv", inside):
+        found = provenance_of([of_run_table(run_at(home), table, read_scores(table))])
+        assert found.cohort.startswith(said)
+        assert found.synthetic is synthetic
+
+
+@pytest.mark.parametrize(
+    ("words", "overlays", "cited"),
+    [
+        ([], [], True),
+        (["--config", "experiments/scale/brats3d.yaml"], ["brats3d"], True),
+        (["--config", "experiments/scale/slices2d.yaml", "--data.fold", "1"], ["slices2d"], True),
+        (["--model.init_args.size=base", "--model.optimizer.init_args.lr", "1"], [], True),
+        (["--config", "experiments/scale/dice_ce.yaml"], ["dice_ce"], False),
+        (["--model.head.init_args.heads", "2"], [], False),
+        (["--model.class_path", "mine.Model"], [], False),
+        (["--config", "mine.yaml"], ["mine"], False),
+        (["--config", "lost.yaml"], ["lost"], False),
+        (None, ["unknown"], False),
+    ],
+)
+def test_a_papers_numbers_belong_to_its_own_system(tmp_path, monkeypatch, words, overlays, cited):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("model: {init_args: {head: {class_path: mine.Head}}}\n")
+    command = ["lightning", "fit", "--config", "experiments/fusion.yaml", *(words or [])]
+    manifest = {"overlays": overlays, **({} if words is None else {"command": command})}
+    assert is_as_published(manifest) is cited

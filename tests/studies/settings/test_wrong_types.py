@@ -1,0 +1,72 @@
+"""A value of the wrong type is one short sentence, wherever it was written."""
+
+import pytest
+
+import cli
+from studies.settings.wrong_types import wrong_type
+
+UNION = (
+    'Parser key "trainer.max_epochs": Does not validate against any of the Union subtypes '
+    "Subtypes: [<class 'int'>, <class 'NoneType'>] Errors: - Expected a <class 'int'> - Expected a "
+    "<class 'NoneType'> Given value type: <class 'str'> Given value: 1.5"
+)
+
+
+def test_of_all_that_a_parser_says_three_things_matter():
+    assert wrong_type(UNION) == ("trainer.max_epochs", "1.5", "a whole number or null")
+    assert wrong_type('Parser key "data": Problem with given class_path') is None
+    assert wrong_type("anything else") is None
+
+
+def test_an_option_and_a_setting_of_a_file_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "--config", "experiments/dynunet.yaml"]
+    for more, told in (
+        (["--data.protocol", "mine"], "--data.protocol is mine: expected one of default, paper."),
+        (["--trainer.max_epochs=1.5"], "--trainer.max_epochs is 1.5: expected a whole number or "),
+        (["--config", "mine.yaml"], "mine.yaml: data.batch_size is many: expected a whole number."),
+    ):
+        (tmp_path / "mine.yaml").write_text("data: {init_args: {batch_size: many}}")
+        assert cli.main([*words, *more]) == 2
+        assert capsys.readouterr().err.startswith(f"lightning fit: {told}")
+
+
+@pytest.mark.parametrize("kind", ["callbacks", "plugins", "logger"])
+def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "experiments/dynunet.yaml", f"--trainer.{kind}", "foo"]
+    assert cli.main(["fit", *words]) == 2
+    assert "the path of a class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--model.scheduler", "StepLR"],
+            "--model.scheduler is torch.optim.lr_scheduler.StepLR and lacks step_size: give each a "
+            "value, as --model.scheduler.NAME.",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping"],
+            "--trainer.callbacks+ is lightning.pytorch.callbacks.EarlyStopping and lacks monitor",
+        ),
+        (["--data", "datamodules.Foo"], "--data is datamodules.Foo, which cannot be imported"),
+        (["--trainer.logger", "foo.Bar"], "--trainer.logger is foo.Bar, which cannot be imported"),
+        (["--model.network", "backbones.Foo"], "--model.network is backbones.Foo, which cannot"),
+        (["--model.network", "foo"], "--model.network is foo: expected the path of a class"),
+        (["--model.optimizer.lr", "nan"], "--model.optimizer.lr is nan: expected a number"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_named(words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["fit", "--config", "experiments/dynunet.yaml", *words]) == 2
+    assert f"lightning fit: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_out_of_range_is_refused(seed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "experiments/dynunet.yaml", "--seed_everything", seed]
+    assert cli.main(["fit", *words]) == 2
+    assert f"seed_everything is {seed}: expected 0 to 4294967295." in capsys.readouterr().err

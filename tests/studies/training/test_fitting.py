@@ -1,0 +1,155 @@
+from types import SimpleNamespace
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+import pytest
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.optim import Adam
+
+import cli
+from errors import InputError
+from evaluation.tables.per_case import write_csv
+from lightning_modules import FeatureTransitionModule
+from lightning_modules.weights.checkpoints import WholeCheckpoints, is_whole
+from studies.runs.environment import hardware
+from studies.runs.run import Run
+from studies.tracking import weights_and_biases
+from studies.training.fitting import Training, _concerns
+from tests.conftest import SHRUNKEN
+
+
+def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_something_else():
+    stopping, own = EarlyStopping("val/dice/mean", mode="max"), EarlyStopping("val/loss")
+    module = FeatureTransitionModule()
+    assert not _concerns(stopping, module)
+    assert _concerns(own, module)
+    assert _concerns(ModelCheckpoint(), module)
+
+
+def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeypatch, capsys):
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    short = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "2"]
+    words = ["fit", *configs, *short, "--runs_dir", "runs-damaged"]
+    writers = []
+
+    def end(trainer, *_, **__):
+        writers.append(trainer.strategy.checkpoint_io)
+        raise InputError("stopped in its first epoch")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(L.Trainer, "fit", end)
+        assert cli.main(words) == 2
+    assert [type(writer) for writer in writers] == [WholeCheckpoints]
+    (folder,) = (in_workplace / "runs-damaged" / "dynunet").iterdir()
+    run = Run("dynunet", folder.name, folder)
+    run.checkpoints.mkdir(exist_ok=True)
+    run.last_checkpoint.write_bytes(b"half of it")
+    half = run.checkpoints / ".last.ckpt.4711"
+    half.touch()
+    assert cli.main([*words, "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "last.ckpt is damaged and nothing can go on from it: it is kept as last.damaged" in out
+    assert run.finished
+    assert is_whole(run.last_checkpoint)
+    assert (run.checkpoints / "last.damaged").read_bytes() == b"half of it"
+    assert not half.exists()
+
+
+def test_a_training_without_a_validation_is_not_finished(in_workplace, monkeypatch, capsys):
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: None)  # its time was over at once
+    assert cli.main(["fit", *configs, "--runs_dir", "runs-unselected"]) == 2
+    assert "ended before its first validation" in capsys.readouterr().err
+    (folder,) = (in_workplace / "runs-unselected" / "dynunet").iterdir()
+    assert not Run("dynunet", folder.name, folder).finished
+
+
+def test_an_optimiser_that_refuses_its_settings_is_one_sentence():
+    module = FeatureTransitionModule(optimizer=lambda weights: Adam(weights, lr=-1.0))
+    with pytest.raises(InputError, match=r"model.optimizer: Invalid learning rate: -1.0, give"):
+        module.configure_optimizers()
+
+
+def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
+    run = Run("dynunet", "abc", tmp_path / "dynunet" / "abc")
+    run.update_manifest(status="running")
+    session = Training.__new__(Training)
+    session.run, session.overwrite = run, True
+    with run.lock():  # noqa: SIM117 - the second is refused
+        with pytest.raises(InputError, match="cannot be moved aside"):
+            session._check_started()
+    session._check_started()
+    assert not run.folder.exists()
+
+
+def test_a_stage_that_was_stopped_is_named_before_anything_begins(tmp_path):
+    first, second, last = (Run(name, "abc", tmp_path / name / "abc") for name in "abc")
+    for run in (first, second):
+        run.update_manifest(status="running")
+    session = Training.__new__(Training)
+    session.run, session.overwrite, session.resume = last, False, False
+    below = SimpleNamespace(run=first, stages={})
+    stage = SimpleNamespace(run=second, stages={"a.yaml": below})
+    session.plan = SimpleNamespace(stages={"b.yaml": stage})
+    told = r"^Its stage a was begun before .*a/abc\): repeat .*--resume.*again\.$"
+    with pytest.raises(InputError, match=told):
+        session._check_started()
+    with first.lock(), pytest.raises(InputError, match="Its stage b was begun"):
+        session._check_started()
+    with first.lock(), second.lock():
+        session._check_started()  # others train them, and are waited for
+    session.resume = True
+    session._check_started()
+
+
+def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing(
+    tmp_path, monkeypatch
+):
+    run = Run("mine", "abc", tmp_path / "mine" / "abc")
+    fits, asked = [], []
+
+    def fit(model, **others):
+        fits.append(model)
+        run.checkpoints.mkdir(parents=True)
+        run.best_checkpoint.touch()
+        write_csv([{"epoch": 0, "step": 4, "val/loss": 0.5}], run.metrics_file)
+
+    def conclude(wandb_run, run, built_from):
+        asked.append(run.manifest()["scores"])
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(weights_and_biases, "conclude", conclude)
+    monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
+    model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
+    trainer.callback_metrics = {"val/loss": 0.5}
+    plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
+    arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
+    with pytest.raises(KeyboardInterrupt):
+        Training(plan, arguments).execute(trainer, model, None)
+    assert not run.finished
+    Training(plan, arguments).execute(trainer, model, None)
+    assert run.finished
+    assert (len(fits), len(asked)) == (1, 2)
+    assert asked[0] == asked[1]
+    assert (run.folder / "curves.png").is_file()
+
+
+def test_what_may_change_the_last_digits_is_said(tmp_path):
+    run = Run("dynunet", "abc", tmp_path / "dynunet" / "abc")
+    now = hardware()
+    run.update_manifest(status="running", hardware={**now, "threads": now["threads"] + 1})
+    session = Training.__new__(Training)
+    session.run, session.resume = run, True
+    session.plan = SimpleNamespace(config={"trainer": {"max_time": "00:01:00:00"}})
+    (clock,) = session._not_repeatable()  # it begins anew: nothing of the first part is left
+    assert "by the clock" in clock
+    run.checkpoints.mkdir()
+    run.last_checkpoint.touch()
+    session.plan = SimpleNamespace(config={"trainer": {"max_time": None}})
+    (machine,) = session._not_repeatable()
+    assert f"threads {now['threads'] + 1} then, {now['threads']} now" in machine
+    run.update_manifest(hardware=now)
+    assert session._not_repeatable() == []

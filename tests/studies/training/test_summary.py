@@ -1,0 +1,46 @@
+"""The last lines of a command can be copied, whatever the width of the terminal."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from studies.runs.run import Run
+from studies.training import summary
+
+
+@pytest.fixture(params=[110, 40])
+def narrow(request, monkeypatch, tmp_path):
+    """A terminal of some columns, and a working directory with a long name in it."""
+
+    class Terminal(Console):
+        def __init__(self, **settings):
+            super().__init__(**{"force_terminal": True, "width": request.param, **settings})
+
+    monkeypatch.setattr(summary, "Console", Terminal)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def next_words(text):
+    (line,) = (line for line in text.splitlines() if line.startswith("Next"))
+    return shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize("runs_dir", ["runs", f"a folder/{'of many names/' * 10}runs"])
+def test_the_next_command_stands_in_one_line(narrow, runs_dir):
+    run = Run("fusion", "0123456789ab", Path(runs_dir) / "fusion" / "0123456789ab")
+    rows = [{"case_id": "p1", "WT": 0.5, "TC": 0.5, "ET": 0.5}]
+    command = ["lightning", "fit", "--config", "experiments/fusion.yaml"]
+    run.update_manifest(validation_cases=rows, command=command)
+    elsewhere = [] if runs_dir == "runs" else ["--runs_dir", runs_dir]
+    words = next_words(summary.training_summary(run))
+    assert words == ["lightning", "test", "--config", "experiments/fusion.yaml", *elsewhere]
+    rows = [{"case_id": "p1", "dice/WT": 0.5, "dice/TC": 0.5, "dice/ET": 0.5}]
+    words = next_words(summary.test_summary(rows, run.folder / "per_case.csv", run, [], []))
+    checkpoint = f"{runs_dir}/fusion/0123456789ab/checkpoints/best.ckpt"
+    assert words == [
+        *("lightning", "predict", "--ckpt_path", checkpoint),
+        *("--data.root", "DIR", "--output", "predictions"),
+    ]
