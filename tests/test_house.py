@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,32 @@ def test_a_file_is_one_noun_and_imports_no_torchvision(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 400
     assert not re.search(r"^\s*(from|import) (torchvision|timm|cli)\b", text, re.MULTILINE)
+
+
+def test_a_folder_holds_about_ten_files():
+    folders = {path.parent for path in SOURCES} - {ROOT / "speed"}
+    held = {folder: [p for p in SOURCES if p.parent == folder] for folder in folders}
+    assert {f.name: len(h) for f, h in held.items() if len(h) > 12} == {}
+    assert all((folder / "__init__.py").read_text().startswith('"""') for folder in folders)
+
+
+def test_no_base_name_stands_in_two_rooms_of_a_package():
+    both = {"datamodule.py", "dataset.py", "augmentation.py"}  # of 3D and of 2D: the same nouns
+    rooms: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for path in SOURCES:
+        if path.name != "__init__.py":
+            rooms[path.relative_to(ROOT).parts[0], path.name].append(path)
+    twice = {name: paths for (_, name), paths in rooms.items() if len(paths) > 1}
+    assert set(twice) == both
+    assert {p.parent.name for paths in twice.values() for p in paths} == {"volumes", "slices"}
+
+
+def test_tests_mirror_the_source():
+    packages = {path.relative_to(ROOT).parts[0] for path in SOURCES} - {"speed"}
+    for package in packages:
+        for folder in (ROOT / "tests" / package).rglob("*/"):
+            if folder.name != "__pycache__":
+                assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), folder
 
 
 def test_import_rules():
