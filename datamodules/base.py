@@ -32,44 +32,47 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
 
     Args:
         root: Folder of the cohort; unset: phantoms.
-        images: Files of one unlabelled patient by modality, for `predict` only.
         batch_size: Items a step over all devices together.
+        phantom_patients: Number of phantom patients.
+        images: Files of one unlabelled patient by modality, for `predict` only; on one grid, or
+            raw for the 2D study.
         n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
-        fold: Which fold, from 0.
-        protocol: `default` or `paper`.
+        fold: Which fold of `n_folds` or of `split_file`, from 0.
+        protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
         split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_seed: Seed of the split.
-        seed: Seed of what is drawn for training.
-        num_workers: Loader processes; None: by the cores.
-        cache_dir: Where prepared cases are kept; None: GLIOFUSE_CACHE or ~/.cache/gliofuse.
-        phantom_patients: Size of the phantom cohort.
-        phantom_seed: Seed of the phantom cohort.
+        seed: Seed of what is drawn for training: patches or slices, their order, augmentation.
+        num_workers: Loader processes; unset: by the cores.
+        cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
+        phantom_seed: Seed of the phantom patients.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
-        drop: Modalities blanked in every patient.
-        patient: Expression whose one group finds the patient in a case's place; None: by names.
+        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
+            0, the mean of the brain.
+        patient: Regular expression whose one group finds the patient in a case's path below `root`,
+            so that its exams stay together; unset: by the names of folders and files.
     """
 
     def __init__(
         self,
         *,
         root: str | None,
-        images: dict[str, str] | None,
         batch_size: int,
-        n_folds: int | None,
-        fold: int,
-        protocol: Protocol,
-        split_file: str | None,
-        split_seed: int,
-        seed: int,
-        num_workers: int | None,
-        cache_dir: str | None,
         phantom_patients: int,
-        phantom_seed: int,
-        phantom_spacing: float,
-        allow_seen_patients: bool,
-        drop: list[str] | None,
-        patient: str | None,
+        images: dict[str, str] | None = None,
+        n_folds: int | None = None,
+        fold: int = 0,
+        protocol: Protocol = "default",
+        split_file: str | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+        num_workers: int | None = None,
+        cache_dir: str | None = None,
+        phantom_seed: int = 0,
+        phantom_spacing: float = 2.0,
+        allow_seen_patients: bool = False,
+        drop: list[str] | None = None,
+        patient: str | None = None,
     ) -> None:
         super().__init__()
         _check_dropped(drop or [])

@@ -40,7 +40,6 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         layout: Name of a BraTS layout or a YAML file that describes one; unset: by the file names.
         labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
             unset: as the layout says, and of exams 1 necrosis, 2 oedema, 3 enhancing.
-        images: Files of one unlabelled patient by modality, raw or on one grid, for `predict` only.
         missing: Refuse a patient who lacks a modality, or fill it with the background.
         whole_head: Accept heads with skull and skin.
         accept_flagged: Use patients whose registration is flagged as failed.
@@ -51,23 +50,9 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
         batch_size: Slices a step over all devices together, so that their number changes nothing.
         augmentation: Rotation, flips and intensity changes of training slices.
-        n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
-        fold: Which fold of `n_folds` or of `split_file`, from 0.
-        protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
-        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_by: `slice` draws single slices as the paper does, so that patients leak.
-        split_seed: Seed of the split.
-        seed: Seed of the order, of tumour-free slices and of augmentation.
-        num_workers: Loader processes; unset: by the cores.
-        cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
         phantom_patients: Number of phantom exams.
-        phantom_seed: Seed of the phantom exams.
-        phantom_spacing: Voxel edge in mm that phantoms are generated at.
-        allow_seen_patients: Score patients that the checkpoint was trained or selected on.
-        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
-            0, the mean of the brain.
-        patient: Regular expression whose one group finds the patient in a case's path below `root`,
-            so that its exams stay together; unset: by the names of folders and files.
+        cohort: Arguments of `CohortDataModule`.
     """
 
     def __init__(
@@ -76,7 +61,6 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         source: Source = "auto",
         layout: str | None = None,
         labels: str | None = None,
-        images: dict[str, str] | None = None,
         missing: Literal["error", "zero"] = "error",
         whole_head: bool = False,
         accept_flagged: bool = False,
@@ -87,40 +71,15 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         empty_fraction: float = 0.2,
         batch_size: int = 4,
         augmentation: bool = True,
-        n_folds: int | None = None,
-        fold: int = 0,
-        protocol: Literal["default", "paper"] = "default",
-        split_file: str | None = None,
         split_by: Literal["patient", "slice"] = "patient",
-        split_seed: int = 0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        cache_dir: str | None = None,
         phantom_patients: int = 12,
-        phantom_seed: int = 0,
-        phantom_spacing: float = 2.0,
-        allow_seen_patients: bool = False,
-        drop: list[str] | None = None,
-        patient: str | None = None,
+        **cohort: Any,
     ) -> None:
         super().__init__(
             root=root,
-            images=images,
             batch_size=batch_size,
-            n_folds=n_folds,
-            fold=fold,
-            protocol=protocol,
-            split_file=split_file,
-            split_seed=split_seed,
-            seed=seed,
-            num_workers=num_workers,
-            cache_dir=cache_dir,
             phantom_patients=phantom_patients,
-            phantom_seed=phantom_seed,
-            phantom_spacing=phantom_spacing,
-            allow_seen_patients=allow_seen_patients,
-            drop=drop,
-            patient=patient,
+            **cohort,
         )
         if slice_size < 16 or slice_size % 16:
             raise InputError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -29,28 +29,13 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         layout: Name of the layout or a YAML file that describes it; unset: by the file names.
         labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
             unset: as the layout says. Masks of `predict` are written with these values.
-        images: The four files of one unlabelled patient by modality, for `predict` only.
         spacing: Voxel edge in mm that the cohort is resampled to.
         patch_size: Patch in voxels, for training and for the sliding window.
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
         augmentation: Rotation, flips and intensity changes of training patches.
-        n_folds: Cross-validation: the fold is the test set, validation is cut from the rest.
-        fold: Which fold of `n_folds` or of `split_file`, from 0.
-        protocol: `default` splits 70/10/20 by patient; `paper` 8:2, selected on the tested ones.
-        split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
-        split_seed: Seed of the split.
-        seed: Seed of patches and augmentation.
-        num_workers: Loader processes; unset: by the cores.
-        cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
         phantom_patients: Size of the phantom cohort.
-        phantom_seed: Seed of the phantom cohort.
-        phantom_spacing: Voxel edge in mm that phantoms are generated at.
-        allow_seen_patients: Score patients that the checkpoint was trained or selected on.
-        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
-            0, the mean of the brain.
-        patient: Regular expression whose one group finds the patient in a case's path below `root`,
-            so that its exams stay together; unset: by the names of folders and files.
+        cohort: Arguments of `CohortDataModule`.
     """
 
     def __init__(
@@ -58,45 +43,19 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         root: str | None = None,
         layout: str | None = None,
         labels: str | None = None,
-        images: dict[str, str] | None = None,
         spacing: float = 1.0,
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
         augmentation: bool = True,
-        n_folds: int | None = None,
-        fold: int = 0,
-        protocol: Literal["default", "paper"] = "default",
-        split_file: str | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        cache_dir: str | None = None,
         phantom_patients: int = 40,
-        phantom_seed: int = 0,
-        phantom_spacing: float = 2.0,
-        allow_seen_patients: bool = False,
-        drop: list[str] | None = None,
-        patient: str | None = None,
+        **cohort: Any,
     ) -> None:
         super().__init__(
             root=root,
-            images=images,
             batch_size=batch_size,
-            n_folds=n_folds,
-            fold=fold,
-            protocol=protocol,
-            split_file=split_file,
-            split_seed=split_seed,
-            seed=seed,
-            num_workers=num_workers,
-            cache_dir=cache_dir,
             phantom_patients=phantom_patients,
-            phantom_seed=phantom_seed,
-            phantom_spacing=phantom_spacing,
-            allow_seen_patients=allow_seen_patients,
-            drop=drop,
-            patient=patient,
+            **cohort,
         )
         _check_sizes(patch_size, patches_per_epoch)
         self.layout = layout
