@@ -1,4 +1,4 @@
-"""The ``lightning`` command: a table of subcommands; each is imported only when it is asked for."""
+"""The ``lightning`` command: a table of subcommands, each imported only when it is used."""
 
 import errno
 import importlib

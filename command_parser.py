@@ -1,4 +1,4 @@
-"""The parser of a command: options are written out, and nothing that is given is dropped."""
+"""The parser of a command: no abbreviated options, and no value silently replaced."""
 
 import argparse
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class _StoreOnce(argparse.Action):
-    """Store a value; a second, different one is an error, for argparse keeps the last alone."""
+    """Store a value, and refuse a second, different one, of which argparse would keep the last."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, and the user can mend it."""
+"""The exception for wrong input that the user can mend."""
 
 
 class InputError(ValueError):

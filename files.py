@@ -17,7 +17,7 @@ from errors import InputError
 Content = str | bytes | Callable[[Path], object]
 
 LONGEST = 40  # characters of a name that its temporary one keeps: file systems allow 255 bytes
-ALLOCATED = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # what a SLURM job was given
+ALLOCATED = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # cores of a SLURM job
 OWN_GROUPS = Path("/proc/self/cgroup")  # control groups of this process, where Linux has them
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -27,7 +27,7 @@ def write_atomically(
 ) -> None:
     """Write a file under a temporary name beside its place and rename it.
 
-    Readers never see half a file, and a process that is killed leaves what was there. The
+    Readers never see half a file, and a process that is killed leaves the earlier file. The
     permissions are those that the umask gives to any new file.
 
     Args:
@@ -73,12 +73,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a hidden name beside a path that no other process takes, ending as the path does."""
+    """Return a hidden name beside a path, unique to this process, with the path's ending."""
     return path.with_name(f".{secrets.token_hex(6)}.{path.name[-LONGEST:]}")
 
 
 def shared_lock(path: Path) -> FileLock:
-    """Return a lock that every user of a folder can take, whatever the umask of the first was."""
+    """Return a lock that every user of a folder can take, despite the umask of the first."""
     return FileLock(path, mode=0o666)
 
 
@@ -120,7 +120,7 @@ def _quotas() -> list[int]:
 def _groups() -> list[Path]:
     """Return the folders of the control groups of this process and of all above them.
 
-    Inside a container its own group is the root of what it sees, whatever path it is listed by.
+    Inside a container the own group is mounted as the root, whatever path it is listed by.
     """
     found = [GROUPS, GROUPS / "cpu", GROUPS / "cpu,cpuacct"]
     with suppress(OSError):

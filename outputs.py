@@ -1,9 +1,9 @@
-"""What a command may write into a folder: never over a file that is not its own.
+"""Files that a command writes into a folder, never over a file of the user's.
 
 Every file that a command writes is listed, with the hash of its content, in a ledger beside it,
-before it gets its name. A file that is there and is not listed, or whose content is another by
-now (a mask corrected by hand), belongs to the user. The ledger is only ever appended to: a command
-that is killed at any moment finds its own files again, and several processes can write at once.
+before it gets its name. A file that is not listed, or whose content has changed since (a mask
+corrected by hand), belongs to the user. The ledger is only ever appended to: a command that is
+killed at any moment finds its own files again, and several processes can write at once.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Outputs:
 
     Args:
         folder: where they go.
-        option: that names the folder, as a person writes it, such as ``--output``.
+        option: the option that names the folder, such as ``--output``.
         overwrite: whether `make_room` moves earlier files of this program aside that the user has
             changed since.
         can_overwrite: whether the command has an option for that.
@@ -48,7 +48,7 @@ class Outputs:
         *,
         unlisted: bool = False,
     ) -> list[str]:
-        """Refuse to write files over others, before the first is written.
+        """Refuse to overwrite the user's files, before the first file is written.
 
         Args:
             names: of all files, relative to the folder.
@@ -113,9 +113,9 @@ class Outputs:
         return path
 
     def settle(self, name: str, content: Content) -> Path:
-        """As `write`, but what the user has under the name is kept under another beside it.
+        """Do as `write`, but keep a user's file of that name under another name beside it.
 
-        For results that come at the end of long work, where refusing would cost that.
+        For results at the end of long work, which a refusal would lose.
         """
         digest = _digest(self.folder / name)
         if digest is not None and digest not in self.listed().get(name, set()):
@@ -206,7 +206,7 @@ class Outputs:
             seen[alike(name)] = name
 
     def _refuse_inputs(self, names: Sequence[str], inputs: Iterable[Path]) -> None:
-        """Refuse to write over what is read, whatever names and links lead there."""
+        """Refuse to write over an input, also through other names and links."""
         read = {key: path for path in inputs for key in _places(path)}
         for name in names:
             met = next((read[key] for key in _places(self.folder / name) if key in read), None)
@@ -220,11 +220,11 @@ class Outputs:
 def refuse_among_inputs(
     folder: Path, option: str, root: Path | None, inputs: Iterable[Path]
 ) -> None:
-    """Refuse a folder of results in which they could be taken for inputs the next time.
+    """Refuse a folder of results that a later command would read as inputs.
 
     Args:
         folder: of the results.
-        option: that names it.
+        option: the option that names it.
         root: folder of the cohort, in which no result may lie.
         inputs: files and folders that are read, none of which may lie in the folder.
 
@@ -244,7 +244,7 @@ def refuse_among_inputs(
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies below it, whatever links and spellings lead there."""
+    """Whether a path is a folder or lies below it, also through links and other spellings."""
     whole = Path(os.path.realpath(path))
     try:
         there = os.stat(folder)
@@ -260,12 +260,12 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def alike(name: str) -> str:
-    """Return what two names share that are one on a file system that ignores case or accents."""
+    """Return a name in the form that file systems compare which ignore case or accents."""
     return unicodedata.normalize("NFC", os.path.normpath(name)).casefold()
 
 
 def unused(path: str) -> Path:
-    """Return a path with the time behind it that is not taken."""
+    """Return a free path: the given one with the time appended."""
     name = f"{path}-{time.strftime('%Y%m%d-%H%M%S')}"
     aside, number = Path(name), 1
     while os.path.lexists(aside):
@@ -304,7 +304,7 @@ def _digest(file: Path) -> str | None:
 
 
 def _places(path: Path) -> list[object]:
-    """Return what tells a file: its real path, and its number on its disk where it is there."""
+    """Return a file's identity: its real path, and its number on its disk where it exists."""
     found: list[object] = [alike(os.path.realpath(path))]
     try:
         there = os.stat(path)

@@ -17,7 +17,7 @@ GROUPS = (("t1", "t1ce"), ("t2", "flair"))
 
 
 class CrossModalityAdapter(nn.Module):
-    """What two streams add to both of them: C = f(concat(F1, F2)), X = F + C.
+    """An adapter that adds a joint term to two streams: C = f(concat(F1, F2)), X = F + C.
 
     Shi et al., "Cross-modality Attention Adapter: A Glioma Segmentation Fine-tuning Method for SAM
     Using Multimodal Brain MR Images" (https://arxiv.org/abs/2307.01124). f is a 1x1 convolution
@@ -43,7 +43,7 @@ class CrossModalityAdapter(nn.Module):
     def forward(
         self, first: torch.Tensor, second: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both streams (B, h, w, c) with what they share added."""
+        """Return both streams (B, h, w, c) with the joint term added."""
         common = self.fuse(torch.cat([first, second], dim=-1))
         return first + common, second + common
 
@@ -52,9 +52,9 @@ class CrossModalitySam(FrozenSam):
     """A frozen SAM with cross-modality adapters (Shi et al., https://arxiv.org/abs/2307.01124).
 
     Two groups of modalities, each brought to three colours by a 1x1 convolution, pass through the
-    encoder as one batch twice as long; after each of the first blocks an adapter adds to both what
-    it finds in both. Their embeddings are merged and decoded. Convolutions, adapters and decoder
-    are trained.
+    encoder as one batch twice as long; after each of the first blocks an adapter adds a joint term
+    to both. Their embeddings are merged and decoded. Convolutions, adapters and decoder are
+    trained.
 
     Args:
         variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
@@ -118,7 +118,7 @@ class CrossModalitySam(FrozenSam):
 def _check(
     variant: str, depth: int, first_blocks: int, merge: str, groups: Sequence[Sequence[str]]
 ) -> None:
-    """Check the options that no other part checks."""
+    """Check `first_blocks`, `merge` and `groups`."""
     if not 0 <= first_blocks <= depth:
         raise InputError(
             f"`first_blocks` is {first_blocks} but {variant} has {depth} blocks: set it to a "

@@ -1,4 +1,4 @@
-"""A frozen SAM whose mask decoder is trained, and the two rivals that change nothing else."""
+"""A frozen SAM whose mask decoder is trained, and the two baselines built on it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class FrozenSam(nn.Module, ABC):
     def load_base(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load SAM's weights in the form that `fit_state_dict` gives them.
 
-        Parts that the state does not hold, decoder or prompt encoder, keep what they have.
+        Parts that the state does not hold, decoder or prompt encoder, keep their weights.
         """
         for prefix, part in PARTS.items():
             own = {

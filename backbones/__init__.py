@@ -1,4 +1,4 @@
-"""Networks that segment on their own, one a file, and the parts of SAM that adapters build on."""
+"""Segmentation networks, one a file, and the parts of SAM that adapters build on."""
 
 from backbones.dynunet import DynUNet
 from backbones.multipath_attention import MultipathAttentionUNet

@@ -60,7 +60,7 @@ class ResidualAttention(nn.Module):
 
 
 class SkipAttention(nn.Module):
-    """What the skip connection lets through: both maps by one 1x1x1 convolution, then weighted.
+    """Attention on a skip connection: both maps by one 1x1x1 convolution, then weighted.
 
     Args:
         channels: of each map.
@@ -77,7 +77,7 @@ class SkipAttention(nn.Module):
 
 
 class MultipathBlock(nn.Module):
-    """Multipath residual attention: the map and two dilated paths, each attended, in one map.
+    """Multipath residual attention: the sum of the map and two dilated paths, each attended.
 
     Args:
         channels: of the map, unchanged.

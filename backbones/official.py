@@ -16,7 +16,7 @@ def as_it_is(weight: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Source:
-    """Where one weight of a network comes from.
+    """The origin of one of a network's weights in a published file.
 
     Attributes:
         names: the file's names that make it up.
@@ -35,7 +35,7 @@ def load_official(
 
     Args:
         network: receives the weights.
-        sources: for each of its weights that the file should hold, where it comes from.
+        sources: the origin of each of its weights that the file should hold.
         state: the file's tensors by its own names; names beyond those in `sources` are ignored.
         file: the file's published name and the size it is for, used in errors.
 

@@ -1,4 +1,4 @@
-"""Named sizes, normalisations and patch sizes: what every backbone checks in the same words."""
+"""Checks that all backbones share: named sizes, normalisations and patch sizes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar

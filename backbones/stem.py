@@ -1,4 +1,4 @@
-"""The way into networks pretrained on photographs: modalities become three channels."""
+"""Input layer of networks pretrained on photographs: modalities become three channels."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The parts of a Swin transformer on one grid, and the way from one grid to a finer one."""
+"""Swin transformer blocks on one grid, and the expansion from one grid to a finer one."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How patients become batches."""
+"""Data modules: from patients' files to batches."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["BraTSPatchDataModule", "RegisteredSliceDataModule"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the data modules when asked for: `datamodules.layouts.brats` alone needs no torch."""
+    """Import the data modules on first use: `datamodules.layouts.brats` alone needs no torch."""
     if name == "BraTSPatchDataModule":
         from datamodules.volumes.datamodule import BraTSPatchDataModule
 

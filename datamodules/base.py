@@ -1,4 +1,4 @@
-"""What the data modules share: a cohort prepared once, checked as a whole, split by patient."""
+"""Base class of the data modules: a cohort prepared once, checked as a whole, split by patient."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ Case = TypeVar("Case", bound=PreparedCase)
 
 
 class CohortDataModule(LightningDataModule, Generic[Case]):
-    """Patients that are prepared once, refused all at once, and split.
+    """A cohort that is prepared once, split by patient, and whose bad cases are refused together.
 
-    A subclass says where patients come from (`_prepare`) and what a batch is (its data loaders).
+    A subclass finds the patients (`_prepare`) and makes the batches (its data loaders).
 
     Args:
         root: Folder of the cohort; unset: phantoms.
@@ -103,7 +103,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self.stored_split: dict[str, Any] | None = None
         self.failures: dict[str, str] = {}
         self.notices: list[str] = []
-        self.grouping = ""  # how exams are grouped by patient, where there is something to say
+        self.grouping = ""  # a sentence on how exams are grouped by patient; may be empty
         self._cases: dict[str, Case] | None = None
         self._split: Split | None = None
 
@@ -130,7 +130,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
                 raise InputError("data.images is one unlabelled patient: it can only be predicted.")
             self._split = self._decide_split(stage)
         elif self.root is None and self.images is None:
-            # The phantoms exist to train on; only those kept for testing say anything.
+            # Other phantoms may have been trained on, so only the test set is predicted.
             self._split = self._decide_split("test")
         else:
             ids = sorted(cases)
@@ -164,7 +164,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         return combine(f"{line}|{spacing_mark(edges)}\n" for line, edges in self._described())
 
     def voxel_fingerprint(self) -> str:
-        """Digest of the cohort without voxel sizes, as runs of schema 1 were named by."""
+        """Digest of the cohort without voxel sizes, part of the ids of runs of schema 1."""
         return combine(f"{line}\n" for line, _ in self._described())
 
     def _described(self) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -174,7 +174,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             yield line, c.geometry.native_spacing
 
     def _dropping(self) -> dict[str, list[str]]:
-        """What `drop` adds to the identity: nothing where it is not used, so old ids stay."""
+        """Entry of `drop` in the identity; empty where it is unused, so that old ids stay."""
         return {"drop": self.drop} if self.drop else {}
 
     def conventions(self) -> dict[str, dict[str, Any]]:
@@ -182,17 +182,17 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         return {c.convention.name: c.convention.to_dict() for c in self.cases.values()}
 
     def _prepare(self, progress: bool) -> tuple[list[Case], dict[str, str]]:
-        """Every usable case, and what is wrong with the others by case id."""
+        """Return every usable case, and the problem of each other case by its id."""
         raise NotImplementedError
 
     def _report(self, stage: str) -> None:
-        """Take notice of what `setup` decided, where there is something to say."""
+        """Add notices about what `setup` decided."""
 
     def _parts(self) -> dict[str, list[str]] | None:
         """Cases of each part; None for a cohort that can be predicted or tested, not trained on."""
         try:
             split = self.split
-        except InputError:  # `setup` says why where it matters
+        except InputError:  # raised again by `setup` where a split is needed
             return None
         return {"train": split.train, "val": split.val, "test": split.test}
 
@@ -214,10 +214,10 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         return self._cases
 
     def _group(self, prepared: list[Case]) -> None:
-        """Decide which cases are of one patient, and take notice of it."""
+        """Assign each case to its patient, and note how exams were grouped."""
         if self.root is None:
             return
-        # Predictions need no patients, and a recalled pattern is of the training's names.
+        # Predictions need no patients, and a checkpoint's pattern fits its training data only.
         pattern = None if self._predicting() else self.patient
         found, notices = regroup([case.files for case in prepared], pattern)
         patients = {case.case_id: case.patient_id for case in found}
@@ -299,7 +299,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
     def _evaluation_split(
         self, stored: dict[str, Any], identities: dict[str, Any], stage: str
     ) -> Split:
-        """What the checkpoint with the split `stored` may be scored on."""
+        """Return the cases that a checkpoint with the split `stored` may be scored on."""
         root = Path(self.root) if self.root else None
         split, notices = evaluation_split(
             stored,
@@ -351,11 +351,11 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         return self._loader(dataset, sampler, 1)
 
     def _global_order(self, dataset: Any) -> GlobalOrderSampler:
-        """One order of a training's patches over all devices, from the epoch that comes next."""
+        """Sampler of training items in one order over all devices, from the next epoch on."""
         sampler = GlobalOrderSampler(dataset, *self._ranks())
         if self.trainer is not None:
-            # Of a training that goes on, worker processes ask for their first patches before
-            # Lightning says which epoch it is.
+            # In a resumed training, workers fetch their first items before Lightning sets the
+            # epoch.
             done: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(done.processed)
         return sampler
@@ -378,14 +378,14 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
 
 
 def refuse_labels_of_phantoms(labels: str | None) -> None:
-    """Phantoms know what their labels mean.
+    """Refuse `data.labels` for phantoms, whose label values are known.
 
     Raises:
-        InputError: A meaning is given all the same.
+        InputError: `labels` is given.
     """
     if labels is not None:
         raise InputError(
-            f"data.labels {labels} says what label values of patients mean, and none are given: "
+            f"data.labels {labels} states what patients' label values mean, but there are none: "
             "give data.root, or leave data.labels unset for phantoms."
         )
 

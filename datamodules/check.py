@@ -25,7 +25,7 @@ from progress import make_bar
 
 
 def main(argv: Sequence[str]) -> int:
-    """The `lightning check` command: every case examined, one table, 1 when any is bad."""
+    """Examine every case of a cohort and print one table; return 1 if any case is bad."""
     from rich.console import Console
 
     parser = CommandParser(
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
             return reading, ""
         reading = examine(case)
         content = "" if reading.problems else reading.content_hash()
-        reading.images.clear()  # what is kept of a case is small
+        reading.images.clear()  # frees the voxels; only the findings are kept
         reading.label = reading.brain = None
         return reading, content
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     for case_id, sentence in remarks(labels).items():
         notices[case_id].append(sentence)
     bad = [case_id for case_id, wrong in problems.items() if wrong]
-    # In a file or a pipe every case keeps to its line; a terminal folds what is too long for it.
+    # In a file or a pipe every case stays on one line; a terminal wraps long lines.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     stated = {case_id: case_id for case_id in unclear}
     stated |= {case.case_id: case.patient_id for case in cases}
@@ -110,8 +110,8 @@ def find_checkable(
         labels: What label values mean, a name or a YAML file; None: as the layout says.
 
     Returns:
-        The cases, what is wrong with others by case id, and whether they are exams, whose images
-        may lie on grids of their own.
+        The cases, the problem of each other case by its id, and whether they are exams, whose
+        images may lie on grids of their own.
 
     Raises:
         InputError: As `find_cases`, where the folder holds no exams either.

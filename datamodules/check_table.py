@@ -1,4 +1,4 @@
-"""The table of `lightning check`: a case on each line, whatever files are called."""
+"""The table of `lightning check`: one case on each line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def check_table(
 
     Args:
         problems: Case id to why the case cannot be used.
-        notices: Case id to what a person should know about the case.
+        notices: Case id to notices for the user.
         patients: Case id to patient id; a column shows those that differ.
     """
     from rich.table import Column, Table
@@ -23,9 +23,9 @@ def check_table(
     table = Table("case", *["patient"] * grouped, "state", Column("what", overflow="fold"))
 
     def add(case_id: str, state: str, what: Sequence[str]) -> None:
-        who = patients[case_id] if patients[case_id] != case_id else ""
-        # as text, because brackets in a name are no markup
-        words = [Text(plain(word)) for word in [case_id, *[who] * grouped, "; ".join(what)]]
+        patient = patients[case_id] if patients[case_id] != case_id else ""
+        # as Text, so that brackets in a name are not read as markup
+        words = [Text(plain(word)) for word in [case_id, *[patient] * grouped, "; ".join(what)]]
         table.add_row(*words[:-1], state, words[-1])
 
     for case_id, wrong in problems.items():
@@ -41,5 +41,5 @@ def check_table(
 
 
 def plain(words: str) -> str:
-    """Words on one line that any terminal can print, whatever a file is called."""
+    """Return text on one line, its unprintable characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

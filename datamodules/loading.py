@@ -11,7 +11,7 @@ from torch.utils.data.distributed import DistributedSampler
 class GlobalOrderSampler(DistributedSampler[int]):
     """Numbers `epoch * n + i`, rank r taking every world-th: one global order for any world size.
 
-    A `DistributedSampler` because Lightning leaves those as they are.
+    It is a `DistributedSampler` because Lightning does not replace those.
 
     Args:
         dataset: Its length is n, a multiple of the global batch.

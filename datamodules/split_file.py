@@ -1,4 +1,4 @@
-"""Files that say which cases are trained on and tested, whatever tool wrote them.
+"""Files that state which cases are trained on and tested: this program's, nnU-Net's, MONAI's.
 
 Ours has train, val and test; nnU-Net's `splits_final.json` a list of folds; a MONAI data list its
 patients by their files, with the number of a fold or in parts.
@@ -28,7 +28,7 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class Parts:
-    """What a file says of the cases.
+    """The parts of a split that a file states.
 
     Args:
         train: Cases that are trained on.
@@ -145,13 +145,13 @@ def _of_list(listed: "DataList", path: Path, cases: Container[str], fold: int) -
 
 
 def _patient(listed: "Listed", cases: Container[str]) -> str:
-    """The case that a list's patient is; its first file where it is none."""
+    """Return the case id of a data list's patient; its first file where no case fits."""
     names = [_known(name, cases) for name in listed.image]
     return next((name for name in names if name in cases), names[0])
 
 
 def _known(entry: str, cases: Container[str]) -> str:
-    """The case that an id, a file name or a path means; the entry itself where it means none."""
+    """Return the case id for an id, a file name or a path; the entry itself where none fits."""
     if entry in cases:
         return entry
     path = Path(entry.replace("\\", "/"))

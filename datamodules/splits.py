@@ -1,7 +1,7 @@
-"""Which patients train, which select the checkpoint, which are tested; and leaks between them.
+"""Splits of patients into training, validation and test, and leaks between them.
 
 Every split is by patient: the examinations of one patient stay together. The order of patients is
-their digest with the seed, so it depends neither on the order of files nor on who else is there.
+their digest with the seed, so it depends neither on the order of files nor on other patients.
 """
 
 import csv
@@ -20,7 +20,7 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of the three parts, with what identifies their patients later.
+    """Case ids of the three parts, with ids and hashes that identify their patients later.
 
     Args:
         train: Cases that are trained on.
@@ -44,7 +44,7 @@ class Split:
 
     @property
     def selected_on_test(self) -> bool:
-        """Whether the tested patients also selected the checkpoint; tables must say so."""
+        """Whether the tested patients also selected the checkpoint; tables must state it."""
         return self.protocol != "external" and bool(set(self.val) & set(self.test))
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def make_split(
     split_file: str | Path | None = None,
     seed: int = 0,
     test_share: float = TEST_SHARE,
-    of: str = "patients",
+    noun: str = "patients",
 ) -> Split:
     """Split labelled cases into training, validation and test.
 
@@ -87,7 +87,7 @@ def make_split(
         split_file: JSON with train, val and test, nnU-Net's `splits_final.json`, or a MONAI list.
         seed: Of the order of patients.
         test_share: Share of patients that are tested, without `n_folds`.
-        of: What is split, for sentences.
+        noun: Plural of the units that are split, for messages.
 
     Raises:
         InputError: Too few patients, a fold that does not exist, or a split file that does not fit.
@@ -96,20 +96,20 @@ def make_split(
         if n_folds is not None:
             raise InputError(
                 f"data.n_folds is {n_folds} beside data.split_file {split_file}, which makes the "
-                "split by itself: leave one of both out."
+                "split by itself: leave one of them out."
             )
         return _from_file(Path(split_file).expanduser(), patients, protocol, fold, seed)
     if n_folds is None and fold != 0:
         raise InputError(
-            f"data.fold is {fold} without data.n_folds or data.split_file, of which it is one: add "
-            "one of them, or leave data.fold out."
+            f"data.fold is {fold} without data.n_folds or data.split_file, which make the folds: "
+            "add one of them, or leave data.fold out."
         )
     order = _ordered(set(patients.values()), seed)
     if n_folds is not None:
         if not 2 <= n_folds <= len(order):
             raise InputError(
-                f"data.n_folds is {n_folds} for {len(order)} {of}: expected between 2 and the "
-                f"number of {of}."
+                f"data.n_folds is {n_folds} for {len(order)} {noun}: expected between 2 and the "
+                f"number of {noun}."
             )
         if not 0 <= fold < n_folds:
             raise InputError(f"data.fold is {fold}: expected 0 to {n_folds - 1}.")
@@ -119,7 +119,7 @@ def make_split(
         needed = 2 if protocol == "paper" else 3
         if len(order) < needed:
             raise InputError(
-                f"{len(order)} labelled {of} cannot be split: expected at least {needed}, give "
+                f"{len(order)} labelled {noun} cannot be split: expected at least {needed}, give "
                 "a larger data.root."
             )
         test = order[: max(1, round(test_share * len(order)))]
@@ -135,7 +135,7 @@ def _assemble(
     protocol: Protocol,
     source: str,
 ) -> Split:
-    """Cut validation from the patients not tested, unless the paper's protocol is asked."""
+    """Cut validation from the patients not tested, except under the paper's protocol."""
     if protocol == "paper":
         train, val = rest, test
     else:
@@ -203,7 +203,7 @@ def _from_file(
 def _refuse_shared_patients(
     path: Path, parts: Mapping[str, list[str]], patients: Mapping[str, str]
 ) -> None:
-    """A patient stands on one side only; validation equal to test is the paper's protocol."""
+    """Refuse a patient in two parts; validation equal to test is the paper's protocol."""
     sides = {key: {patients[i] for i in ids} for key, ids in parts.items()}
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(sides.get(one, set()) & sides.get(other, set()))
@@ -224,7 +224,7 @@ def evaluation_split(
     stage: Literal["validate", "test"] = "test",
     allow_seen: bool = False,
 ) -> tuple[Split, list[str]]:
-    """What a checkpoint may be scored on, among the labelled cases at hand.
+    """Return the labelled cases at hand that a checkpoint may be scored on.
 
     The checkpoint's own cohort gives its stored test set; patients it never saw are an external
     test set, all of them; a mixture is refused.

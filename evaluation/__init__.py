@@ -1,1 +1,1 @@
-"""What the numbers mean."""
+"""Metrics, statistics, tables, figures and the report page."""

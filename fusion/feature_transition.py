@@ -40,7 +40,7 @@ def conv_unit(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def conv_pair(in_channels: int, width: int, out_channels: int) -> nn.Sequential:
-    """Two units: the first at the level's width, the second at what the next level takes."""
+    """Two units: the first at the level's width, the second at the next level's."""
     return nn.Sequential(conv_unit(in_channels, width), conv_unit(width, out_channels))
 
 
@@ -93,7 +93,7 @@ class TransitionUNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Tell real groups of modalities from translated ones, patch by patch.
+    """Discriminator of real from translated groups of modalities, patch by patch.
 
     Convolutions of 4 with stride 2, instance norm from the second on, leaky ReLU, and one of
     stride 1 to a single map. (The first is bare in the authors' description; that a leaky ReLU
@@ -121,7 +121,7 @@ class PatchDiscriminator(nn.Module):
         """Return how real every patch of a group (B, 2, D, H, W) looks, (B, 1, d, h, w)."""
         features = self.layers(group)
         # float32: its output may be two voxels deep, where oneDNN's bfloat16 weight gradient reads
-        # memory that nobody wrote
+        # uninitialised memory
         with torch.autocast(features.device.type, enabled=False):
             return self.out(features.float())
 
@@ -152,12 +152,12 @@ class FeatureTransition(nn.Module):
         self.critics = nn.ModuleList(PatchDiscriminator(GROUP_WIDTH, preset.critic) for _ in GROUPS)
 
     def generate(self, index: int, group: torch.Tensor) -> torch.Tensor:
-        """Return the other group, as generator `index` imagines it from (B, 2, D, H, W)."""
+        """Return the other group, translated by generator `index` from (B, 2, D, H, W)."""
         full, _ = self.streams[index](group)
         return self.translate[index](full)
 
     def judge(self, index: int, group: torch.Tensor) -> torch.Tensor:
-        """Return what discriminator `index` thinks of a group that generator `index` could make."""
+        """Return discriminator `index`'s output for a group of generator `index`'s kind."""
         return self.critics[index](group)
 
     def generator_weights(self) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The one check that every head makes of the feature maps it is given."""
+"""The check of feature maps that all fusion heads share."""
 
 from collections.abc import Sequence
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-# Beyond this a float32 probability has no logit left to tell it from 0 or 1.
+# Distance that probabilities keep from 0 and 1, where their float32 logit would be infinite.
 CLAMP = 1e-6
 
 
@@ -16,9 +16,9 @@ class LateFusion(nn.Module):
     Segmentation". Returned as a logit, so that every head of this package means the same.
 
     Args:
-        in_channels: feature channels of the networks, for which late fusion has no use.
-        out_channels: regions, which come with the logits.
-        size: accepted because every network and head has a size; there is nothing to size.
+        in_channels: feature channels of the networks; unused.
+        out_channels: regions; unused, because the logits have them.
+        size: unused; accepted because every network and head has a size.
     """
 
     def __init__(

@@ -30,10 +30,10 @@ PRESETS = {
 
 
 class DilatedResidualBlock(nn.Module):
-    """A 3x3x3 convolution, plus two more of dilations 2 and 4 on what it gives.
+    """A 3x3x3 convolution, plus two more of dilations 2 and 4 on its output.
 
     The two follow an instance norm and a LeakyReLU each; the sum is not normalised, so that its
-    mean over the grid, which the modality attention reads, still says something.
+    mean over the grid, which the modality attention reads, still carries information.
 
     Args:
         in_channels: channels that enter.
@@ -116,7 +116,7 @@ class DualAttention(nn.Module):
 
 
 class CorrelationConstraint(nn.Module):
-    """How badly the bottom map of a modality is predicted from that of its partner.
+    """Divergence between a modality's bottom map and its prediction from the partner's map.
 
     A modality's map f, averaged over the grid, gives alpha, beta and gamma (two linear layers,
     LeakyReLU between them); alpha f^2 + beta f + gamma predicts the partner's map. Both become
@@ -189,9 +189,9 @@ class TriAttentionFusion(nn.Module):
     pairs. The correlation acts on training alone: it changes no logit.
 
     A trainer may use two more methods, which any network can have: `forward_with_terms(image)`,
-    the logits and extra terms of the loss by name, already weighted; and `maps(image)`, what a
-    reader wants to see, with the meaning of each channel in `map_channels`. Training that calls
-    `forward` alone never reaches the weights of the constraint: then set its weight to 0.
+    the logits and extra terms of the loss by name, already weighted; and `maps(image)`, maps to
+    look at, with the meaning of each channel in `map_channels`. Training that calls `forward`
+    alone never reaches the weights of the constraint: then set its weight to 0.
 
     Args:
         in_channels: modalities, four.
@@ -234,7 +234,7 @@ class TriAttentionFusion(nn.Module):
         self.total_stride: int = 2 ** (len(widths) - 1)
         self.encoders = nn.ModuleList(ModalityEncoder(widths) for _ in MODALITIES)
         self.fuse = nn.ModuleList(DualAttention(len(MODALITIES) * width) for width in widths)
-        coarser = (*widths[1:-1], len(MODALITIES) * widths[-1])  # what enters from below a level
+        coarser = (*widths[1:-1], len(MODALITIES) * widths[-1])  # channels from the level below
         self.ups = nn.ModuleList(
             nn.Sequential(
                 nn.Conv3d(below, width, 3, padding=1, bias=False), nn.Upsample(scale_factor=2)
@@ -275,7 +275,7 @@ class TriAttentionFusion(nn.Module):
     def forward_with_terms(
         self, image: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the logits and what the loss adds: `correlation`, weighted, a scalar in fp32."""
+        """Return the logits and the extra loss terms: `correlation`, weighted, a scalar in fp32."""
         levels = self._encode(image)
         logits = self.head(self._decode(levels))
         if self.correlation is None:

@@ -29,7 +29,7 @@ LIMIT_MINUTES = 40.0  # each study's benchmark, one fold and one seed, on two co
 
 
 def system_figures(folder: Path, cell: dict[str, Any]) -> dict[str, Any]:
-    """Return what one system of the plan cost and scored."""
+    """Return the cost and the scores of one system of the plan."""
     run, rows = folder / cell["folder"], read_csv(folder / cell["per_case"])
     manifest = json.loads((run / "manifest.json").read_text())
     epochs = read_metrics(run / "metrics.csv")
@@ -45,7 +45,7 @@ def system_figures(folder: Path, cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the benchmark and write what it took and gave."""
+    """Run the benchmark and write its cost and its scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--out", type=Path, default=None)

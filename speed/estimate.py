@@ -1,9 +1,9 @@
-"""What ``--dry-run`` says each job of a shipped benchmark takes, against what it took.
+"""The time that ``--dry-run`` estimates for each job of a shipped benchmark, and its real time.
 
     python -m speed.estimate dual_fusion [sam_adapter ...] [--out FILE.json]
 
-What it took is in ``speed/results/benchmark_<name>.json``, which `speed.benchmark` writes: run both
-on the same machine. `studies.jobs.estimate` says how its constants follow from these files.
+The real times are in ``speed/results/benchmark_<name>.json``, which `speed.benchmark` writes: run
+both on the same machine. `studies.jobs.estimate` explains how its constants follow from them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from studies.training.fit_parser import make_planner
 
 
 def compare(name: str) -> list[dict[str, Any]]:
-    """Return a row a job that was measured: what it was said to take, and what it took."""
+    """Return a row for each measured job: its estimated and its measured seconds."""
     took = json.loads((ROOT / f"speed/results/benchmark_{name}.json").read_text())["jobs_seconds"]
     measured = {(job.rpartition("-")[0], job.endswith(".test")): s for job, s in took.items()}
     benchmark = read_benchmark(f"experiments/benchmarks/{name}.yaml")

@@ -28,7 +28,7 @@ DICE = {"experiments/fusion.yaml": 0.80}  # of the whole tumour, at least
 
 
 def main() -> None:
-    """Run fit and test in a fresh folder and write what they took."""
+    """Run fit and test in a fresh folder and write their time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/first_command.json")
     parser.add_argument("--config", default="experiments/fusion.yaml")

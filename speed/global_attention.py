@@ -24,7 +24,7 @@ from fusion import GlobalFusionAttention
 
 CHANNELS = 16
 THREADS = 2
-# Attention, side in voxels, repeats; the quickest counts, which other programs disturb least.
+# Attention, side in voxels, repeats; the quickest counts, being disturbed least by other programs.
 ROWS = [
     ("naive", 16, 25),
     ("exact", 16, 25),
@@ -80,7 +80,7 @@ def measure(name: str, side: int, repeats: int) -> dict[str, Any]:
 def peak_memory() -> int:
     """Return this process's peak resident memory in bytes, as Linux counts it.
 
-    Not `ru_maxrss`, which a process inherits from whoever started it.
+    It is not `ru_maxrss`, which a process inherits from its parent.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -89,7 +89,7 @@ def peak_memory() -> int:
 
 
 def processor() -> str:
-    """Return the processor's own name, where Linux tells it."""
+    """Return the processor's model name, where Linux states it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

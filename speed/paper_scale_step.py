@@ -29,7 +29,7 @@ EXPERIMENTS = (
 
 
 def write(figures: dict[str, dict[str, Any]], path: Path) -> None:
-    """Write what is measured so far."""
+    """Write the figures measured so far."""
     content = {
         "what": "start-up, preparing the patients (first experiment only), one step, one patient",
         "figures": figures,
@@ -41,7 +41,7 @@ def write(figures: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Rehearse every stage at the paper's scale and write what it took."""
+    """Rehearse every stage at the paper's scale and write its time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--experiments", nargs="+", default=EXPERIMENTS)
@@ -78,7 +78,7 @@ def main() -> None:
             figures[entry] = {
                 "seconds_in_all": round(seconds, 1),
                 "peak_memory_gb": round(peak, 2),
-                "load_average": round(os.getloadavg()[0], 1),  # what else was running
+                "load_average": round(os.getloadavg()[0], 1),  # of all processes on the machine
             }
             print(f"{name}: {seconds:.0f} s in all, {peak:.1f} GB", flush=True)
             write(figures, arguments.out)

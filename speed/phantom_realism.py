@@ -1,8 +1,8 @@
-"""How far training on phantoms carries: Dice on real patients, and on held-out phantoms by volume.
+"""Transfer from phantoms: Dice on real patients, and on held-out phantoms by volume.
 
     python -m speed.phantom_realism --real DIR --run NAME=CHECKPOINT [--run NAME=CHECKPOINT ...]
 
-Every checkpoint is tested with ``lightning test`` on the real patients (none of whom it has seen)
+Every checkpoint is tested with ``lightning test`` on the real patients (none of which it has seen)
 and on the test patients of its own phantom split. An easy phantom would show as a high Dice on
 phantoms of every size beside a low one on patients.
 """

@@ -6,9 +6,9 @@ Both ways read four gzipped NIfTI files and write one label map: ours in the bra
 precision and memory layout chosen for this processor, MONAI's on the full grid in fp32. Windows
 of 128 voxels, overlap 0.5, Gaussian, in both.
 
-The weights are random, seeded; then the last layer alone is fitted to this very patient's label.
-That is no model of anything: masks of random weights are noise on which no two roundings agree,
-and these have the size and the borders of a tumour.
+The weights are random, seeded; then the last layer alone is fitted to this patient's label. The
+result is no useful model, but its masks have the size and the borders of a tumour: those of random
+weights are noise, which changes with every rounding.
 """
 
 import argparse

@@ -21,7 +21,7 @@ from torch.nn import functional
 from adapters import CrossModalitySam
 from speed.global_attention import peak_memory
 from speed.timing import hardware, take_turns, write_rows
-from tests.backbones.sam_peer import peer_decoder, peer_encoder, peer_masks, peer_prompt
+from tests.backbones.sam.peer import peer_decoder, peer_encoder, peer_masks, peer_prompt
 
 THREADS = 2
 VARIANT, IMAGE_SIZE, BATCH, FIRST_BLOCKS, CHANNELS = "vit_b", 256, 2, 6, 768

@@ -14,7 +14,7 @@ import torch
 
 from backbones import SamMaskDecoder, SamPrompt
 from speed.timing import hardware, take_turns, write_rows
-from tests.backbones.sam_peer import peer_decoder, peer_masks, peer_prompt
+from tests.backbones.sam.peer import peer_decoder, peer_masks, peer_prompt
 
 THREADS, IMAGE_SIZE, BATCH, REPEATS = 2, 256, 24, 9
 GOAL = 2.0

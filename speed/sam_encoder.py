@@ -13,7 +13,7 @@ import torch
 
 from backbones import SamImageEncoder
 from speed.timing import hardware, take_turns, write_rows
-from tests.backbones.sam_peer import peer_encoder
+from tests.backbones.sam.peer import peer_encoder
 
 THREADS = 2
 ROWS = [

@@ -1,4 +1,4 @@
-"""Two ways of doing one thing, timed in turns, and the report of their ratio."""
+"""Timing of two implementations in turns, and the report of their ratio."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WARM_UP = 3  # turns that fill caches and are not counted
 def take_turns(
     own: Callable[[int], object], peer: Callable[[int], object], repeats: int
 ) -> dict[str, float]:
-    """Median and mean seconds of both, turn by turn, and the peer's over ours."""
+    """Return median and mean seconds of both, measured in turns, and the peer's over ours."""
     seconds: dict[str, list[float]] = {"own": [], "peer": []}
     for turn in range(repeats + WARM_UP):
         for name, way in (("own", own), ("peer", peer)):

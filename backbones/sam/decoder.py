@@ -16,7 +16,7 @@ UPSCALED = (EMBEDDING // 4, EMBEDDING // 8)  # channels after each doubling of t
 
 
 class SamPrompt(nn.Module):
-    """What SAM's prompt encoder says without a prompt: an embedding and the positions.
+    """SAM's prompt encoder for no prompt: it returns an embedding and the positions.
 
     It holds all of segment_anything's PromptEncoder under its names, 6,220 weights, of which only
     `no_mask_embed` and the positional matrix are read. The others stay because the published
@@ -43,8 +43,8 @@ class SamPrompt(nn.Module):
 
     def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return embedding plus no-mask embedding (B, 256, h, w), and positions (1, 256, h, w)."""
-        # Element by element, no matrix product: that would run in bfloat16 under autocast, which
-        # cannot tell one row from the next.
+        # Element by element: a matrix product would run in bfloat16 under autocast, in which
+        # neighbouring rows become equal.
         frequencies: torch.Tensor = self.pe_layer.positional_encoding_gaussian_matrix  # (2, 128)
         centres = (torch.arange(self.grid, device=embedding.device) + 0.5) / self.grid * 2 - 1
         phases = (
@@ -76,11 +76,11 @@ class DecoderAttention(nn.Module):
         self.out_proj = nn.Linear(inner, EMBEDDING)
 
     def forward(self, placed: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Return what tokens (B, T, 256) see of each other, asked with their positions added."""
-        heads = [
+        """Return attention between tokens (B, T, 256), queries and keys with positions added."""
+        heads = [  # (B, heads, T, d)
             project(one).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for project, one in ((self.q_proj, placed), (self.k_proj, placed))
-        ]  # (B, heads, T, d)
+        ]
         value = self.v_proj(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
         weights = torch.softmax(heads[0] * self.scale @ heads[1].transpose(2, 3), dim=-1)
         return self.out_proj((weights @ value).transpose(1, 2).flatten(2))
@@ -88,7 +88,7 @@ class DecoderAttention(nn.Module):
     def tokens_to_image(
         self, placed: torch.Tensor, image: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Return what tokens (B, T, 256) see in an image (B, N, 256), positions (1, N, 256)."""
+        """Return attention of tokens (B, T, 256) to an image (B, N, 256), positions (1, N, 256)."""
         query = self.q_proj(placed).unflatten(-1, (HEADS, -1)).transpose(1, 2) * self.scale
         logits = self._logits(query, self.k_proj, image, positions)  # (B, heads * T, N)
         seen = torch.softmax(logits, dim=-1) @ image  # (B, heads * T, 256)
@@ -103,14 +103,14 @@ class DecoderAttention(nn.Module):
         placed: torch.Tensor,
         tokens: torch.Tensor,
     ) -> torch.Tensor:
-        """Return an image (B, N, 256) plus what it sees in tokens (B, T, 256)."""
+        """Return an image (B, N, 256) plus its attention to tokens (B, T, 256)."""
         key = self.k_proj(placed).unflatten(-1, (HEADS, -1)).transpose(1, 2) * self.scale
         logits = self._logits(key, self.q_proj, image, positions)  # (B, heads * T, N)
         weights = torch.softmax(logits.unflatten(1, (HEADS, -1)), dim=2).flatten(1, 2)
         value = self.v_proj(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
         out = self.out_proj.weight.unflatten(1, (HEADS, -1)).permute(1, 2, 0)  # (heads, d, 256)
-        told = (value @ out).flatten(1, 2)  # (B, heads * T, 256)
-        return image + (weights.transpose(1, 2) @ told + self.out_proj.bias)
+        projected = (value @ out).flatten(1, 2)  # (B, heads * T, 256)
+        return image + (weights.transpose(1, 2) @ projected + self.out_proj.bias)
 
     def _logits(
         self, asking: torch.Tensor, side: nn.Linear, image: torch.Tensor, positions: torch.Tensor
@@ -223,9 +223,9 @@ class LayeredMlp(nn.Module):
 class SamMaskDecoder(nn.Module):
     """SAM's mask decoder with one mask token (Kirillov et al., https://arxiv.org/abs/2304.02643).
 
-    The same function as segment_anything's MaskDecoder with `num_multimask_outputs=0`, under its
-    weight names, but that takes one image at a time. The head that predicts a mask's quality is
-    never asked here: it has no gradient, which plain DDP must know, so it does not require one.
+    It computes the same function as segment_anything's MaskDecoder with `num_multimask_outputs=0`,
+    under its weight names, but for a batch instead of one image. The head that predicts a mask's
+    quality is unused here: it gets no gradient, which plain DDP must know, so it requires none.
     """
 
     def __init__(self) -> None:
@@ -244,7 +244,7 @@ class SamMaskDecoder(nn.Module):
         self.iou_prediction_head = LayeredMlp(1).requires_grad_(False)
 
     def forward(self, embedding: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, 1, 4h, 4w) of what `SamPrompt` returns.
+        """Return the logits (B, 1, 4h, 4w) of the outputs of `SamPrompt`.
 
         Args:
             embedding: (B, 256, h, w), no-mask embedding added.

@@ -14,11 +14,11 @@ _CASTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # weight to its sta
 
 
 def linear(layer: nn.Linear, tokens: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-    """Return `layer(tokens)`, through a GELU where asked; (..., in) to (..., out).
+    """Return `layer(tokens)`, through a GELU if `gelu`; (..., in) to (..., out).
 
-    Where the layer is frozen or no gradient asked, on a processor by oneDNN, which PyTorch else
-    leaves to MKL in float32: a tenth faster on AMD's processors, and without gradients the GELU
-    costs no pass of its own.
+    Where the layer is frozen or no gradient is wanted, a processor uses oneDNN instead of MKL,
+    PyTorch's choice for float32: a tenth faster on AMD's processors, and without gradients the
+    GELU costs no pass of its own.
     """
     dtype = tokens.dtype
     if tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -64,9 +64,10 @@ def _kernel(
 def _as(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a weight in another precision.
 
-    Where it is frozen and no gradient asked, the cast is kept as long as the weight is what it was:
-    casting all of them again is a tenth of a bfloat16 encoder. Training has no memory to spare for
-    that: it casts into memory that the next weight of the same shape overwrites.
+    Where it is frozen and no gradient is wanted, the cast is kept as long as the weight does not
+    change: casting all of them again is a tenth of a bfloat16 encoder's time. Training has no
+    memory to spare for that: it casts into memory that the next weight of the same shape
+    overwrites.
     """
     if weight.dtype == dtype:
         return weight
@@ -86,7 +87,7 @@ def _as(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _has_kernel(tokens: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN can be asked; it knows no other device and no tracing."""
+    """Whether oneDNN can be used: not on other devices, and not while tracing."""
     if tokens.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(

@@ -18,7 +18,7 @@ ONE_A_MASK = (
     f"{DECODER}iou_prediction_head.layers.2.weight",
     f"{DECODER}iou_prediction_head.layers.2.bias",
 )
-# What only the network around the encoder holds: the normalisation of photographs.
+# Buffers of segment_anything's whole model: the normalisation of photographs.
 IGNORED = ("pixel_mean", "pixel_std")
 
 
@@ -34,7 +34,7 @@ def fit_state_dict(
     Args:
         state: keys `image_encoder.*`, `prompt_encoder.*` and `mask_decoder.*` as in the official
             files; the encoder alone is accepted too.
-        variant: that the weights must be of.
+        variant: the variant that the weights must have.
         image_size: side of the images to come, pixels, a multiple of 16.
 
     Raises:

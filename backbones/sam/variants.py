@@ -1,4 +1,4 @@
-"""The sizes of SAM's image encoder, and the checks of what is asked of it."""
+"""The sizes of SAM's image encoder, and the checks of a requested variant and image size."""
 
 from dataclasses import dataclass
 

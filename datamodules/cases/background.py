@@ -1,4 +1,4 @@
-"""What lies outside the brain in an image: a constant, nothing at all, or the air around a head.
+"""The outside of the brain in an image: a constant, nothing, or the air around a head.
 
 Skull-strippers write one value outside, usually 0; a z-score of the whole volume turns it into
 another constant. The air around a head is noise: dark, and never one value. A piece cut out of
@@ -26,7 +26,7 @@ _DARK = 0.15  # of the way from the darkest to the brightest; tissue of the brai
 
 @dataclass(frozen=True)
 class Outside:
-    """What the corners of an image show.
+    """Content of an image's corners.
 
     Args:
         value: The constant outside the brain; None without one.
@@ -40,7 +40,7 @@ class Outside:
 
 
 def look_outside(array: Array) -> Outside:
-    """What the eight corners of a volume (*S) hold."""
+    """Describe the eight corners of a volume (*S)."""
     found = corner_voxels(array)
     values, counts = np.unique(found, return_counts=True)
     order = np.argsort(counts)[::-1]
@@ -79,7 +79,7 @@ def without_background(array: Array, value: float) -> Array:
 
 
 def head_shown(images: Mapping[str, Array], outside: Mapping[str, Outside], voxel_ml: float) -> str:
-    """How images show more than the brain; empty when they do not.
+    """Return a sentence on images that show more than the brain; empty when none does.
 
     Args:
         images: Modality to volume.
@@ -87,7 +87,7 @@ def head_shown(images: Mapping[str, Array], outside: Mapping[str, Outside], voxe
         voxel_ml: Volume of a voxel.
     """
     noisy = [name for name, found in outside.items() if found.rest == "dark"]
-    # What is dark in one sequence and bright in another is fluid, not air.
+    # Voxels that are dark in one sequence and bright in another are fluid, not air.
     if noisy and not any(found.rest == "bright" for found in outside.values()):
         low, high = outside[noisy[0]].corners
         return (

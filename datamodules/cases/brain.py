@@ -1,4 +1,4 @@
-"""Where the brain is in the images of a case, or the head where that is allowed."""
+"""Mask of the brain in the images of a case, or of the head where that is allowed."""
 
 import numpy as np
 

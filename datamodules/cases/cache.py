@@ -42,7 +42,7 @@ from files import cores, shared_lock, whole_folder, write_atomically
 from progress import make_bar
 
 Array = npt.NDArray[Any]
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)  # of what another user's folder says
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)  # raised where the folder is another user's
 
 
 def default_cache() -> Path:
@@ -54,7 +54,7 @@ def default_cache() -> Path:
 def exclusively(folder: Path) -> Iterator[Path]:
     """Work on a folder of the cache in one process at a time; yields its mark of completion.
 
-    What another user of the cache completed can be read by one who may not write there.
+    A folder that another user completed can be read without permission to write.
 
     Raises:
         InputError: The cache cannot be written, and something has to be.
@@ -71,7 +71,7 @@ def exclusively(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(cache: Path) -> Iterator[None]:
-    """Say in one sentence that a folder of the cache may not be written."""
+    """Turn permission errors within the context into one sentence about the cache."""
     try:
         yield
     except OSError as error:
@@ -81,7 +81,7 @@ def writing(cache: Path) -> Iterator[None]:
 
 
 def unwritable(cache: Path, error: OSError) -> InputError:
-    """What to raise where the cache may not be written."""
+    """Return the error for a cache that cannot be written."""
     where = error.filename or cache
     return InputError(
         f"data.cache_dir {cache} cannot be written ({error.strerror}: {where}): give another "
@@ -104,7 +104,7 @@ def prepare_cases(
     progress: bool = True,
     workers: int | None = None,
 ) -> list[PreparedCase]:
-    """Check and prepare every case, those already in the cache by a look at their files only.
+    """Check and prepare every case; of those in the cache only file sizes and times are read.
 
     Args:
         cases: What `find_cases` found.
@@ -132,12 +132,12 @@ def prepare_cohort(
     progress: bool = True,
     workers: int | None = None,
 ) -> tuple[list[PreparedCase], dict[str, str]]:
-    """As `prepare_cases`, but returns the bad cases with their problems instead of raising.
+    """Do as `prepare_cases`, but return the bad cases with their problems instead of raising.
 
     Args:
         cases: What was found.
         cache_dir: Where prepared cases are kept.
-        preparation: How; a number is the spacing of volumes in mm.
+        preparation: Settings; a number is the spacing of volumes in mm.
         progress: Show a progress bar.
         workers: Cases prepared side by side; None: by the cores.
     """
@@ -243,7 +243,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
         "content": content,
         "label": label,
         "modalities": reading.modality_hashes,
-        "noted": reading.notices,  # of these files: equal voxels may come with another header
+        "noted": reading.notices,  # for these files; equal voxels may have another header
         "geometry": asdict(geometry),
         "affine": reference.affine.tolist(),
         "header": blanked(reference.header).hex(),
@@ -283,7 +283,7 @@ def _write_arrays(
 ) -> None:
     assert reading.brain is not None
     by_slice = "form" in settings
-    # Files lie in the opposite order of axes: turned once here, what follows runs straight on.
+    # Files store axes in the opposite order; after this one copy all later reads are contiguous.
     brain = np.ascontiguousarray(geometry.crop(reading.brain))
     image, stored = _image_to_fill(geometry.shape, by_slice)
     resized = resample_mask(brain, geometry) if geometry.resamples else brain
@@ -294,7 +294,7 @@ def _write_arrays(
             image[index] = BACKGROUND
             return
         values = np.ascontiguousarray(geometry.crop(reading.images[modality].array))
-        if reading.shows_head:  # the air around is not 0 there
+        if reading.shows_head:  # the air around a head is not 0
             values = np.where(brain, values, np.zeros((), values.dtype))
         scored = normalise(values, brain)
         image[index] = _resample_image(scored, brain, resized, geometry)

@@ -1,4 +1,4 @@
-"""One prepared case: what training reads, and the way back to the grid of its files."""
+"""One prepared case: its arrays for training, and the way back to the grid of its files."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 class PreparedCase:
-    """One examination out of the cache; arrays are opened when asked for, never held.
+    """One examination out of the cache; its arrays are opened on use and not held.
 
     Attributes:
         case_id: Name of the examination.
@@ -35,8 +35,8 @@ class PreparedCase:
         prediction_name: File name of a prediction in the case's own layout.
         layout: Name of the layout the case was found in.
         brain_ml: Volume of the brain in ml.
-        notices: What a person should know about the case.
-        described: What the cache wrote beside the arrays.
+        notices: Notices for the user.
+        described: The record that the cache keeps beside the arrays.
         native_shape: Grid of the original files, file order.
         native_affine: (4, 4) of the original files.
         native_spacing: mm of the original files, file order.
@@ -69,7 +69,7 @@ class PreparedCase:
         self.native_spacing = tuple(float(edge) for edge in edges)
         self.dropped: tuple[str, ...] = ()
         header = bytes.fromhex(described["header"])
-        self._header = blanked(header)  # of an earlier version it holds the text of its source
+        self._header = blanked(header)  # caches of earlier versions hold the source's text
         self._synthetic = bool(described.get("synthetic", is_synthetic(header)))
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class PreparedCase:
 
     @property
     def native_orientation(self) -> str:
-        """Where the axes of the files point to, such as LPS."""
+        """Directions of the axes of the files, such as LPS."""
         return "".join(nib.aff2axcodes(self.native_affine))
 
     @property
@@ -97,7 +97,7 @@ class PreparedCase:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the files say of themselves that they show a phantom."""
+        """Whether the files' headers mark them as a phantom's."""
         return self._synthetic
 
     @property
@@ -114,7 +114,7 @@ class PreparedCase:
 
     @property
     def image(self) -> npt.NDArray[np.float16]:
-        """Memory map (4, d, h, w) of z-scores; what is written to it stays in memory."""
+        """Memory map (4, d, h, w) of z-scores; changes to it stay in memory."""
         return self._blanked(np.load(self.folder / "image.npy", mmap_mode="c"))
 
     def _blanked(self, image: Array) -> Array:
@@ -172,7 +172,7 @@ class PreparedCase:
         return np.asarray(self._native(array, volume, file.path), np.float32)
 
     def _native(self, array: Array, volume: Volume, path: Path) -> Array:
-        """Voxels of a file of the case in the order of voxels that stands for the case."""
+        """Voxels of a file of the case, in the case's voxel order."""
         turned = onto_grid(array, volume.affine, self.native_affine, self.native_shape)
         if turned is None:
             raise InputError(f"{path} changed its grid since it was read: run the command again.")
@@ -210,5 +210,5 @@ class PreparedCase:
 
 
 def unlabelled(case_id: str) -> InputError:
-    """What to raise where a label is needed and there is none."""
+    """Return the error for scoring a case without a label."""
     return InputError(f"{case_id} has no label: it can be predicted, not scored.")

@@ -1,4 +1,4 @@
-"""What must be true of a case before it is used, and the `lightning check` command.
+"""Checks that a case must pass before it is used, also by the `lightning check` command.
 
 A case is read once; `examine` lists everything wrong with it, and the cache prepares the same
 reading. Problems are found for all cases at once and reported one line a case.
@@ -22,7 +22,7 @@ from datamodules.nifti.label_map import MOST_LABELS, whole_numbers
 from datamodules.nifti.volume import Volume, read_volume
 from errors import InputError
 
-# Raised when cases that passed before have to be looked at again.
+# Increased when cases that passed before have to be checked again.
 EXAMINATION_VERSION = 2
 _ONE_GRID = "register them to one grid"
 
@@ -64,7 +64,7 @@ def examine(case: CaseFiles, *, missing: Missing = "error", whole_head: bool = F
 
 
 def duplicates(hashes: dict[str, str]) -> dict[str, str]:
-    """Problem of each case whose images another case holds too: case id to sentence."""
+    """Return the problem of each case whose images another case also holds, by case id."""
     by_hash: dict[str, list[str]] = defaultdict(list)
     for case_id, content in sorted(hashes.items()):
         by_hash[content].append(case_id)
@@ -135,7 +135,7 @@ def _take_image(reading: Reading, modality: str, channel: int | None, volume: Vo
 
 
 def _check_grids(reading: Reading) -> None:
-    """One grid for all modalities: the first's, to which others are turned at the same place."""
+    """Bring all modalities into the voxel order of the first; refuse those on other grids."""
     if not reading.images:
         return
     anchor, reference = next(iter(reading.images.items()))
@@ -151,7 +151,7 @@ def _check_grids(reading: Reading) -> None:
 
 
 def _onto_reference(reading: Reading, name: str, volume: Volume) -> Volume | None:
-    """A volume in the case's order of voxels; elsewhere, None and a problem."""
+    """Return a volume in the case's voxel order; None, and a problem, if its grid differs."""
     anchor, reference = next(iter(reading.images.items()))
     turned = aligned(volume, reference)
     if turned is None:

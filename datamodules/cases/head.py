@@ -1,4 +1,4 @@
-"""Where the head is, in images that still hold skull, skin and the noise of the air around."""
+"""Mask of the head, in images that still hold skull, skin and the noise of the air around."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -33,7 +33,7 @@ def head_mask(images: Iterable[Array]) -> npt.NDArray[np.bool_]:
 
 
 def _fill(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Fill what is enclosed within any plane: at its ends the grid cuts heads open."""
+    """Fill holes plane by plane, because heads are cut open at the ends of the grid."""
     filled = inside.copy()
     for axis in range(inside.ndim):
         for plane, out in zip(

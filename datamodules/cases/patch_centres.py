@@ -1,4 +1,4 @@
-"""Where patches come from: centres balanced over the regions, patches out of the memory map."""
+"""Centres of training patches, balanced over the regions."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""A case in memory while it is examined: its volumes, and what is wrong with them."""
+"""A case in memory while it is examined: its volumes, and their problems."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class Reading:
-    """A case in memory: its volumes, what is wrong with them, and what they are known by.
+    """A case in memory: its volumes, their problems, and their digests.
 
     Attributes:
         images: Modality to volume, on the grid of the first, the background shifted to 0.
@@ -25,7 +25,7 @@ class Reading:
         modality_hashes: Modality to digest of its voxels; filled for a case without problems.
         shows_head: Whether the images show skull and skin, and that was allowed.
         problems: Why the case cannot be used; empty when it can.
-        notices: What a person should know about a usable case.
+        notices: Notices for the user about a usable case.
     """
 
     def __init__(self, case: CaseFiles) -> None:
@@ -45,7 +45,7 @@ class Reading:
         return next(iter(self.images.values()))
 
     def content_hash(self) -> str:
-        """Digest of the voxel values in canonical order, whatever the name, type or compression.
+        """Digest of the voxel values in canonical order, independent of name, type, compression.
 
         Taken over the brain box, so a zero margin cut off elsewhere does not hide a patient.
         """

@@ -40,7 +40,7 @@ def same_images(images: Mapping[str, Array], hashes: Mapping[str, str]) -> list[
 
 
 def _correlation(one: Array, other: Array) -> float:
-    """Correlation of two images over some voxels where either is not 0; 0 where it has no sense."""
+    """Correlation of two images over some voxels where either is not 0; 0 where undefined."""
     if one.shape != other.shape:
         return 0.0
     step = max(1, round((one.size / _SAMPLES) ** (1 / 3)))

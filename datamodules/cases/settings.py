@@ -1,4 +1,4 @@
-"""How a cohort is to be prepared: on what grid, in what order, with what let pass."""
+"""Settings of a cohort's preparation: its grid, its voxel order, and what is accepted."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Preparation:
-    """What shapes a prepared case besides its files.
+    """Settings that shape a prepared case, besides its files.
 
     Args:
         spacing: mm of the prepared grid; by slice, within the slices only.
@@ -30,7 +30,7 @@ class Preparation:
     whole_head: bool = False
 
     def check(self) -> None:
-        """Refuse a spacing without sense.
+        """Refuse an implausible spacing.
 
         Raises:
             InputError: It is below 0.1 or above 20 mm.
@@ -46,7 +46,7 @@ class Preparation:
         return (self.spacing, self.spacing, across)
 
     def extra(self) -> tuple[str, ...]:
-        """What differs from a plain volume of skull-stripped images; empty for those."""
+        """Return the settings that differ from a plain, skull-stripped volume's."""
         return tuple(
             name
             for name, given in (
@@ -62,7 +62,7 @@ def to_slices(volume: Array) -> Array:
     """Volume (..., R, A, S) as slices (S, ..., rows, columns), a view.
 
     As radiology shows them: rows run from anterior to posterior, columns from the patient's right
-    to his left.
+    to its left.
     """
     shown = volume[..., ::-1, ::-1, :]
     return np.moveaxis(np.swapaxes(shown, -3, -2), -1, 0)

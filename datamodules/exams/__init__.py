@@ -1,1 +1,1 @@
-"""Raw examinations of a hospital: which files belong to one, and which sequence each file is."""
+"""Raw examinations of a hospital: the files of each, and the sequence that each file shows."""

@@ -1,4 +1,4 @@
-"""Which NIfTI files below a root belong to one exam, and what the exam is called.
+"""Exams below a root: the NIfTI files of each, and its name.
 
 Mostly a folder is an exam. But a collection may keep each sequence in a folder of its own
 (`EGD-0001/1_T1/NIFTI/T1.nii.gz`), all labels in another (`images_segm/P1_segm.nii.gz`), several
@@ -108,7 +108,7 @@ def _short(place: str, patient: str) -> str:
 
 
 def _clean(part: str) -> str:
-    """A part of a name without what is no name: `_nifti`, `_0000`, spaces, other signs."""
+    """A part of a name without `_nifti`, `_0000`, spaces and other signs."""
     bare = re.sub(r"[-_. ]+(?:nifti|nii|0000)$", "", part.strip(), flags=re.IGNORECASE)
     return re.sub(r"[^\w.+-]+", "_", bare or part).strip("_.") or "exam"
 
@@ -138,7 +138,7 @@ def _names_a_sequence(folder: Path, kind: Kind) -> bool:
 
 
 def _split(paths: Sequence[Path], kind: Kind) -> dict[str, list[Path]]:
-    """The exams in one folder by what their files' names begin with; mostly one."""
+    """The exams in one folder by the beginnings of their files' names; mostly one."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         groups[beginning(path, kind)].append(path)
@@ -150,7 +150,7 @@ def _split(paths: Sequence[Path], kind: Kind) -> dict[str, list[Path]]:
 
 
 def beginning(path: Path, kind: Kind) -> str:
-    """What stands before the first word of a file's name that says what it shows."""
+    """The part of a file's name before its first word for a modality or a label."""
     stem = NIFTI.sub("", path.name)
     for match in re.finditer(r"[A-Za-z0-9]+", stem):
         if match.start() and kind(path.with_name(f"{match.group()}.nii")) is not None:

@@ -20,7 +20,7 @@ from datamodules.patients.grouping import grouped
 from errors import InputError
 
 EXAM = "exam"
-# Drawn labels whose values nobody stated: 1 necrosis, 2 oedema, 3 enhancing; others whole tumour.
+# Drawn labels without a stated meaning: 1 necrosis, 2 oedema, 3 enhancing; others whole tumour.
 UNSTATED = replace(CANONICAL, name="unstated")
 
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -38,7 +38,7 @@ _LABEL |= {"segmentations", "masks", "annotations", "glistrboost"}
 _OTHER = {"adc", "dwi", "dti", "swi", "star", "t2star", "gre", "perf", "perfusion", "dsc", "dce"}
 _OTHER |= {"asl", "bold", "map", "mra", "tof", "localizer", "localiser", "scout", "brainmask"}
 _OTHER |= {"hardi", "noddi", "cbv", "rcbv", "cbf", "mtt", "ttp", "swan", "qsm", "trace", "eddy"}
-# Masks of these show no tumour, unless they say so.
+# Masks of these show no tumour, unless their names hold a word for it.
 _ANATOMY = {"brain", "bet", "hdbet", "skull", "head", "parenchyma", "csf", "wm", "gm", "ventricles"}
 _TUMOUR = {"tumor", "tumour", "lesion", "gtv", "tumormask", "tumourmask"}
 _BY_HAND = {"manual", "manually", "manuallycorrected", "expert"}
@@ -47,7 +47,7 @@ _WORDS = _T1 | _T2 | _FLAIR | _T1CE
 
 
 def find_exams(root: str | Path, labels: str | None = None) -> list[CaseFiles]:
-    """Every exam below `root`, as `sort_exams`, but nothing wrong with any of them.
+    """Find exams as `sort_exams` does, and raise if any of them has a problem.
 
     Raises:
         InputError: As `sort_exams`, and for every exam that cannot be used, all at once.
@@ -150,7 +150,7 @@ def label_convention(name: str | None) -> LabelConvention:
 
 
 def named_modality(label: Path) -> str | None:
-    """The modality that a label's file name says it was drawn on; None when it says nothing."""
+    """The modality that a label was drawn on, by its file name; None where that holds none."""
     found = modalities_of(_telling([label])[label])
     return found[0] if len(found) == 1 else None
 
@@ -177,7 +177,7 @@ def modalities_of(words: Sequence[str]) -> list[str]:
 
 
 def _with_agent(words: Sequence[str], place: int) -> bool:
-    """Whether words beside the T1 at `place` say that contrast agent was given."""
+    """Whether words beside the T1 at `place` mean that contrast agent was given."""
     before, after = words[max(0, place - 2) : place], words[place + 1 :]
     if before and before[-1] in _AGENT - {"c"} and before[0] not in _PLAIN:
         return True
@@ -191,7 +191,7 @@ def _with_agent(words: Sequence[str], place: int) -> bool:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file's own name claims that it is: a modality, "label", or None."""
+    """Return what a file's own name states: a modality, "label", or None."""
     words = tokens(path)
     return _kind(words, modalities_of(words))
 
@@ -251,7 +251,7 @@ def _exam(case_id: str, found: ExamFiles, convention: LabelConvention) -> CaseFi
 
 
 def _by_folder(path: Path, exam: Path) -> tuple[list[str], str | None]:
-    """What the folders between an exam and its file say that the file is."""
+    """Return the modalities and the kind that the folders between an exam and a file state."""
     for folder in path.parents:
         if folder == exam or exam not in folder.parents:
             break
@@ -263,14 +263,14 @@ def _by_folder(path: Path, exam: Path) -> tuple[list[str], str | None]:
 
 
 def _corrected(paths: Sequence[Path], words: Mapping[Path, Sequence[str]]) -> Path | None:
-    """The bias-corrected one of two files that are named alike otherwise; None: others differ."""
+    """The bias-corrected one of two files with otherwise equal names; None for other files."""
     corrected = [path for path in paths if _BIAS & set(words[path])]
     bare = {tuple(word for word in words[path] if word not in _BIAS) for path in paths}
     return corrected[0] if len(corrected) == 1 and len(bare) == 1 else None
 
 
 def _kind(words: Sequence[str], claimed: Sequence[str]) -> str | None:
-    """What a file is: a modality, "label", or None."""
+    """Return the kind of a file: a modality, "label", or None."""
     if _is_other(words):
         return None
     if set(words) & _LABEL:
@@ -286,7 +286,7 @@ def _is_other(words: Sequence[str]) -> bool:
 
 
 def _telling(paths: Sequence[Path]) -> dict[Path, list[str]]:
-    """Tokens of every file without those that tell nothing.
+    """Return the tokens of every file, without those that do not distinguish it.
 
     The folder's own name in front of a file's, and words that all files share, belong to the
     patient: `tumor_012_t1.nii.gz` is no label when its neighbours are called `tumor_012` too.

@@ -1,1 +1,1 @@
-"""Naming of patients' files and meaning of their labels, in every layout that is read."""
+"""Layouts: how patients' files are named, and what their label values mean."""

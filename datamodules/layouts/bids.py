@@ -58,7 +58,7 @@ def is_bids(files: Iterable[Path]) -> bool:
 def find_bids(
     root: Path, files: Iterable[Path], convention: LabelConvention | None
 ) -> list[CaseFiles]:
-    """As `sort_bids`, but nothing wrong with any exam.
+    """Find exams as `sort_bids` does, and raise if any of them has a problem.
 
     Raises:
         InputError: As `sort_bids`, and for every exam whose files are ambiguous, all at once.
@@ -72,7 +72,7 @@ def find_bids(
 def sort_bids(
     root: Path, files: Iterable[Path], convention: LabelConvention | None
 ) -> tuple[list[CaseFiles], dict[str, str]]:
-    """Every exam of a BIDS data set, sorted by case id, and what is wrong with others.
+    """Return every exam of a BIDS data set, sorted by case id, and the problems of the others.
 
     Args:
         root: The data set, or a folder in it.
@@ -197,7 +197,7 @@ def read_participants(root: Path) -> dict[str, str]:
     plain = [re.sub(r"[-_ ]", "", name.lower()) for name in header]  # PatientID is patient_id
     person = next((header[plain.index(name)] for name in _PERSON if name in plain), None)
     people: dict[str, str] = {}
-    if person is None:  # what other columns hold, whole or not, says nothing of patients
+    if person is None:  # other columns, complete or not, name no patients
         return people
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
@@ -225,7 +225,7 @@ def _modality(suffix: str, entities: Mapping[str, str]) -> str:
 
 
 def _data_set(parts: tuple[str, ...], subject: str) -> str:
-    """Folders above the subject's, which tell data sets below one root apart."""
+    """Folders above the subject's, which distinguish data sets below one root."""
     above = parts[: parts.index(subject)] if subject in parts else ()
     return "/".join(above[: above.index("derivatives")] if "derivatives" in above else above)
 

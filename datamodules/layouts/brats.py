@@ -58,8 +58,8 @@ LAYOUTS: dict[str, _Years] = {
     "brats2023-ped": _Years(_PED, _TIMED, _NEW, "-", CONVENTIONS["brats2023-ped"]),
     "brats2024-ped": _Years(_PED, _TIMED, _NEW, "-", PEDIATRIC),
 }
-# One collection may hold several: their labels mean the same, their patients are others. Those of
-# GoAT are the same patients under new names.
+# These may lie in one folder: their labels mean the same, and their patients differ. GoAT is not
+# among them, because it holds the same patients under new names.
 _COMPATIBLE = {"brats2023", "brats2024", "brats-men", "brats-met"}
 _RADIOTHERAPY = re.compile(r"brats-men-rt-", re.IGNORECASE)  # T1c and a target volume, no more
 
@@ -73,7 +73,7 @@ def patient_of(case_id: str) -> str:
 
 
 def layouts_of(case_id: str) -> list[str]:
-    """The layouts that name examinations so, the one that is taken first."""
+    """Return the layouts that such a name fits, the preferred one first."""
     return [name for name, y in LAYOUTS.items() if re.match(y.prefix, case_id, re.IGNORECASE)]
 
 
@@ -145,10 +145,10 @@ def _brats_name(path: Path, given: str | None) -> tuple[str, str, str] | None:
 
 
 def refuse_other_layout(case_id: str, given: str | None, named: Sequence[str]) -> None:
-    """A layout that is given, and contradicts the names, is a mistake: they are of one challenge.
+    """Refuse a given layout that contradicts the names, which belong to one challenge.
 
     Raises:
-        InputError: They do, and their labels or patients need not agree.
+        InputError: The layout is another challenge's, with other labels or patients.
     """
     if given is None or not named or given in named or {given, named[0]} <= _COMPATIBLE:
         return

@@ -29,8 +29,8 @@ class ImageFile:
 class CaseFiles:
     """The files of one examination; `images` lacks the modalities that were not found.
 
-    `place` is where it stands below the root, by which patients are read from names; empty where
-    its patient is stated.
+    `place` is its path below the root, from which the patient is read; empty where the patient is
+    stated otherwise.
     """
 
     case_id: str
@@ -53,7 +53,7 @@ def nifti_files(root: Path) -> Iterator[Path]:
     """Every NIfTI file below `root`, links followed once, hidden files left out.
 
     Raises:
-        InputError: A folder cannot be read: what it holds would be missing without a word.
+        InputError: A folder cannot be read, so its files would be left out silently.
     """
 
     def refuse(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""What the values of a label map mean: the conventions of the challenges, and a user's own."""
+"""Meanings of label values: the conventions of the challenges, and a user's own."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ Values = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class LabelConvention:
-    """What the values of a label map mean.
+    """The meaning of a label map's values.
 
     A class may be the union of several values; label maps are written with the first of them.
     A convention without necrosis and enhancing tumour describes masks of the whole tumour alone,
@@ -48,7 +48,7 @@ class LabelConvention:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions that a label map of this convention tells apart."""
+        """The regions that a label map of this convention distinguishes."""
         return REGIONS if self.of("necrosis") or self.of("enhancing") else REGIONS[:1]
 
     @property
@@ -68,7 +68,7 @@ class LabelConvention:
     def to_regions(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Overlapping regions WT, TC, ET of a label map: (*S) to bool (3, *S).
 
-        TC and ET are empty where the convention does not tell them: see `regions`.
+        TC and ET are empty where the convention does not distinguish them: see `regions`.
         """
         enhancing = _holds(labels, self.of("enhancing"))
         core = enhancing | _holds(labels, self.of("necrosis"))
@@ -126,7 +126,7 @@ BRATS_3 = LabelConvention("brats2023", necrosis=1, oedema=2, enhancing=3, backgr
 PEDIATRIC = LabelConvention("brats2024-ped", necrosis=(2, 3), oedema=4, enhancing=1)
 MSD = LabelConvention("msd", necrosis=2, oedema=1, enhancing=3)
 CANONICAL = LabelConvention("canonical", necrosis=1, oedema=2, enhancing=3)
-BY_NAME_PEDIATRIC = "brats-ped"  # which of the two meanings was not stated
+BY_NAME_PEDIATRIC = "brats-ped"  # its names do not state which of the two meanings holds
 
 CONVENTIONS: Mapping[str, LabelConvention] = {
     **{f"brats{year}": BRATS_4 for year in range(2017, 2022)},

@@ -43,7 +43,7 @@ def find_collection(root: Path, folder: Path | None, layout: str | None) -> list
         layout: `msd`, `nnunet`, or None to go by the names of the files.
 
     Raises:
-        InputError: Channels or label values whose meaning `dataset.json` does not tell.
+        InputError: `dataset.json` does not state what the channels or label values mean.
     """
     if folder is None:
         folder = next((root / n for n in ("imagesTr", "imagesTs") if (root / n).is_dir()), root)
@@ -188,9 +188,7 @@ def _convention(labels: Mapping[str, list[int]], name: str, where: Path) -> Labe
         found[_class_of(text)] |= set(values)
     classes = {kind: values for kind, values in found.items() if kind}
     background = tuple(sorted(classes.pop("cavity", ())))
-    if (
-        set(classes) == {"WT"} and 0 not in classes["WT"]
-    ):  # masks of the whole tumour and nothing else
+    if set(classes) == {"WT"} and 0 not in classes["WT"]:  # masks of the whole tumour alone
         whole: LabelConvention = LabelConvention.whole_tumour(
             name, *sorted(classes["WT"]), background=background
         )
@@ -227,7 +225,7 @@ def _without_regions(classes: Mapping[str, set[int]]) -> dict[str, set[int]]:
 
 
 def _class_of(text: str) -> str:
-    """Which class or region an English label name means; empty for the background."""
+    """Return the class or region that an English label name means; empty for the background."""
     words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
     compact = words.replace(" ", "")
     if compact in ("background", "ignore", ""):

@@ -13,7 +13,7 @@ prediction: "{case}_mask.nii.gz"                      # optional
 
 With sessions, {patient} and {session} stand for {case}, which is then <patient>_<session>:
   t1: "sub-{patient}/ses-{session}/anat/*_T1w.nii.gz"
-  t1ce: "sub-{patient}/ses-{session}/anat/*_ce-*_T1w.nii.gz"  # says more than t1, so it goes first
+  t1ce: "sub-{patient}/ses-{session}/anat/*_ce-*_T1w.nii.gz"  # more specific than t1: tried first
 """
 
 import re

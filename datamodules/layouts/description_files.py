@@ -1,4 +1,4 @@
-"""Files in which people describe their data: read, and checked whole by one schema each.
+"""Files in which users describe their data, each read and checked by one schema.
 
 Every fault of such a file becomes one sentence with the file, the key, what was found and what was
 expected. A new kind of file is a model here and one call of `validated`.
@@ -102,13 +102,13 @@ Number = Annotated[str, AfterValidator(_channel_number)]
 
 
 class _Strict(BaseModel):
-    """Values are what they are written as; unknown keys are refused."""
+    """A model that converts no types and refuses unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class _Loose(BaseModel):
-    """Values are what they are written as; a tool's other keys are left alone."""
+    """A model that converts no types and ignores unknown keys, such as a tool's own."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -179,7 +179,7 @@ Image = Annotated[Channel, BeforeValidator(_as_channel)]
 
 
 class Images(_Strict):
-    """Where each modality lies."""
+    """The file pattern of each modality."""
 
     t1: Image
     t1ce: Image
@@ -206,7 +206,7 @@ class LayoutFile(_Strict):
     label: FilePattern | None = None
     labels: Labels
     patient: Expression | None = None
-    prediction: Any = DEFAULT  # text, as `pattern_fault` says together with all else
+    prediction: Any = DEFAULT  # text; `pattern_fault` checks it together with the other patterns
 
     @model_validator(mode="after")
     def _files_are_different(self) -> Self:
@@ -298,8 +298,8 @@ def validated(
         model: What the file has to hold.
         content: What JSON or YAML hold.
         path: The file, for messages.
-        needs: What belongs into the file; or under each key at its top, said where that is wrong,
-            with "" for the file.
+        needs: What belongs into the file, for messages; or one text for each of its top keys, with
+            "" for the file.
 
     Raises:
         InputError: One sentence: the file, the key, what it is, what was expected.
@@ -319,7 +319,7 @@ def validated(
 
 
 def _fault(fault: Any, model: type[BaseModel]) -> str:
-    """What is wrong at one place."""
+    """Return one fault as a clause."""
     kind, place = fault["type"], _place(fault["loc"])
     if kind == "missing":
         return f"there is no key {place!r}"
@@ -382,10 +382,10 @@ def read_yaml(path: Path, option: str) -> Any:
 
     Args:
         path: The file.
-        option: What gave it, for messages.
+        option: The option that gave it, for messages.
 
     Raises:
-        InputError: It is none, or a key stands twice.
+        InputError: It is not YAML, or a key stands twice.
     """
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")

@@ -23,7 +23,7 @@ def named_convention(words: str, option: str) -> LabelConvention:
         option: as it was given, ``data.labels`` or ``--labels``, for messages.
 
     Raises:
-        InputError: if there is no such name or file, or the file does not tell.
+        InputError: if there is no such name or file, or the file does not state a meaning.
     """
     if words in CONVENTIONS:
         return CONVENTIONS[words]
@@ -37,7 +37,7 @@ def named_convention(words: str, option: str) -> LabelConvention:
 
 
 def read_labels(path: Path) -> LabelConvention:
-    """The meaning of label values that a YAML file gives, a layout's or one of these alone.
+    """Return the meaning of label values from a YAML file, a layout's or one of labels alone.
 
     Raises:
         InputError: As `read_convention`, or the file is no YAML.
@@ -46,7 +46,7 @@ def read_labels(path: Path) -> LabelConvention:
 
 
 def read_convention(described: Any, description: Path) -> LabelConvention:
-    """The meaning of label values that a description gives, under its key ``labels`` or alone.
+    """Return the meaning of label values from a file's content, under ``labels`` or alone.
 
     Raises:
         InputError: A class has no value, or two have the same, background among them.

@@ -1,7 +1,7 @@
-"""Whether label values fit what they are read as: of one label map, and of a whole cohort.
+"""Checks that label values fit their convention, in one label map and in a whole cohort.
 
-A single map seldom tells a wrong meaning. All of a cohort do: no hospital has only masks with 0
-and 1 among its labels of three classes.
+A single map seldom shows that a convention is wrong, a whole cohort does: no hospital's labels of
+three classes hold only 0 and 1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from datamodules.layouts.conventions import BY_NAME_PEDIATRIC, CLASSES, CONVENTIONS, LabelConvention
 
 Labels = Mapping[str, tuple[LabelConvention, Iterable[int]]]
-SEVERAL = 3  # label maps that hold one and the same value by no accident
+SEVERAL = 3  # label maps with the same single value; as many are no coincidence
 
 
 def contradicts(convention: LabelConvention, values: set[int], option: str = "data.labels") -> str:
-    """What is wrong with the non-zero `values` of a label under `convention`; empty if nothing.
+    """Return why the non-zero `values` of a label do not fit `convention`; empty if they do.
 
     Args:
         convention: What they are read as.
         values: Whole numbers other than 0.
-        option: That states another meaning, for the advice.
+        option: The option that states another meaning, for the advice.
     """
     unknown = sorted(values - convention.values)
     if unknown:
@@ -43,7 +43,7 @@ def contradicts(convention: LabelConvention, values: set[int], option: str = "da
 
 
 def remarks(labels: Labels) -> dict[str, str]:
-    """What a person should know about single labels of a cohort, by case id."""
+    """Return notices about single labels of a cohort, by case id."""
     found = {}
     for case_id, (convention, held) in labels.items():
         values = set(held) - {0}

@@ -14,7 +14,7 @@ _PLACEHOLDER = re.compile(r"\\\{(case|patient|session)\\\}")
 
 
 def names_a_case(pattern: str) -> bool:
-    """Whether a pattern tells exams apart: by ``{case}``, or by ``{patient}``, but not by both."""
+    """Whether a pattern distinguishes exams: by ``{case}``, or by ``{patient}``, but not both."""
     case, patient, session = (f"{{{name}}}" in pattern for name in ("case", "patient", "session"))
     return case != patient and not (case and session)
 
@@ -47,13 +47,13 @@ def matching(
 ) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
     """The files that fit each of several patterns.
 
-    A file that fits two is of the pattern that says more: `*_T1w.nii.gz` leaves
+    A file that fits two belongs to the more specific pattern: `*_T1w.nii.gz` leaves
     `sub-01_ce-gd_T1w.nii.gz` to `*_ce-*_T1w.nii.gz`.
 
     Args:
         patterns: Name of a pattern, such as a modality, to the pattern.
         relative: Path below the root to file.
-        description: The file that the patterns stand in, for sentences.
+        description: The file that the patterns stand in, for messages.
 
     Returns:
         Name of a pattern to exam to file, and exam to patient where patterns state it.

@@ -1,4 +1,4 @@
-"""Names of predictions: what a layout may call the masks that are written."""
+"""Checks of the file names that a layout gives to predicted masks."""
 
 import re
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from errors import InputError
 CASE = "{case}"
 DEFAULT = "{case}_seg.nii.gz"
 EXAMPLE = '"{case}_seg.nii.gz"'
-_FORBIDDEN = re.compile(r"[\x00-\x1f*?<>|\"\\]")  # of file systems, or of a pattern
+_FORBIDDEN = re.compile(r"[\x00-\x1f*?<>|\"\\]")  # by file systems, or part of a pattern
 
 
 def pattern_fault(pattern: Any, images: Iterable[str]) -> str:
     """Return why a pattern does not give each case one NIfTI file of its own; empty if it does.
 
     Args:
-        pattern: of the names of masks.
+        pattern: the pattern of the masks' names.
         images: the patterns of the images.
     """
     wrong = _wrong(pattern) if isinstance(pattern, str) else "is no text"
@@ -47,7 +47,7 @@ def check_name(name: str, case_id: str, layout: str) -> str:
 
 
 def _wrong(name: str) -> str:
-    """Return what keeps a name, or the pattern of one, from being that of a mask."""
+    """Return why a mask cannot have this name, or a name of this pattern; empty if it can."""
     parts = PurePosixPath(name).parts
     if not name.strip():
         return "is empty"

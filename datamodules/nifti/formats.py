@@ -1,4 +1,4 @@
-"""Files that are no NIfTI image: what they are by their first bytes, and how to convert them."""
+"""Files in other formats than NIfTI, recognised by their first bytes, and how to convert them."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _MAGIC = (
 
 
 def foreign_format(raw: bytes, path: Path) -> str:
-    """What a file without a NIfTI header is, and what to do about it; empty when unknown.
+    """Return the format of a file without a NIfTI header, and what to do; empty when unknown.
 
     Args:
         raw: Its content, decompressed where it was gzip.
@@ -50,7 +50,7 @@ def _target(path: Path) -> Path:
 
 
 def foreign_images(root: Path) -> str:
-    """What a folder without NIfTI files holds instead, and how to convert it; empty for nothing."""
+    """Return the other images of a folder without NIfTI files, and how to convert them; or ""."""
     foreign = images_of_other_formats(root)
     if not foreign:
         return ""
@@ -66,7 +66,7 @@ def foreign_images(root: Path) -> str:
 
 
 def images_of_other_formats(root: Path) -> list[Path]:
-    """Images in other formats; of DICOM files, those whose names say so or lie without suffix."""
+    """Images in other formats; a DICOM file counts by its suffix, or where it has none."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

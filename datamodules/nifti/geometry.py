@@ -1,4 +1,4 @@
-"""Between the grid of a file and the prepared grid: reorient, crop to the brain box, resample.
+"""From a file's grid to the prepared grid and back: reorient, crop to the brain box, resample.
 
 Every step is separable, so resampling is one small matrix an axis, and the way back is exact in
 position: voxel centres of either grid are interpolated at their true place in mm.
@@ -19,7 +19,7 @@ SAME_SPACING = 1e-3  # relative; a file's float32 header does not hold spacing m
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a prepared case lies on the grid of its files.
+    """The place of a prepared case on the grid of its files.
 
     Args:
         native_shape: Grid of the files.
@@ -39,7 +39,7 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Geometry":
-        """Inverse of `dataclasses.asdict` after a way through JSON, which knows only lists."""
+        """Inverse of `dataclasses.asdict`, also after JSON has turned tuples into lists."""
         values: dict[str, Any] = {key: tuple(value) for key, value in plain.items()}
         values["orientation"] = tuple(tuple(row) for row in values["orientation"])
         return cls(**values)

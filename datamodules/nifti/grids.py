@@ -68,19 +68,19 @@ def aligned(volume: Volume, reference: Volume) -> Volume | None:
 
 
 def axes_of(affine: Array) -> str:
-    """Where the axes of an array point to, such as LPS."""
+    """Directions of an array's axes, such as LPS."""
     return "".join(str(code) for code in nib.aff2axcodes(affine))
 
 
 def difference(name: str, volume: Volume, anchor: str, reference: Volume, advice: str) -> str:
-    """How the grids of two volumes differ, when one cannot be turned onto the other.
+    """Return how the grids of two volumes differ that no reordering of axes makes equal.
 
     Args:
-        name: Of the volume.
-        volume: What lies elsewhere.
+        name: Name of the volume.
+        volume: The volume whose grid differs.
         anchor: Name of the reference.
-        reference: What it should fit.
-        advice: What to do about grids that differ in truth.
+        reference: The volume whose grid it should have.
+        advice: What to do if the grids truly differ.
     """
     shapes = volume.array.shape[:3], reference.array.shape[:3]
     if shapes[0] != shapes[1]:
@@ -96,7 +96,7 @@ def difference(name: str, volume: Volume, anchor: str, reference: Volume, advice
 
 
 def grid_problem(volume: Volume) -> tuple[str, str]:
-    """Why a grid cannot be worked on, and what to know about one that can; either may be empty."""
+    """Return why a grid is unusable, and a notice about a usable one; either may be empty."""
     affine, shape = volume.affine, volume.array.shape[:3]
     edges = np.sqrt((affine[:3, :3] ** 2).sum(0))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12 or not edges.all():

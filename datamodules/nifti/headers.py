@@ -1,4 +1,4 @@
-"""The header of a NIfTI file without what it says about a person.
+"""NIfTI headers without text that may name a person.
 
 Scanners and converters leave names, birth dates and comments in the free-text fields and in header
 extensions. Whatever this program writes keeps the grid of its source, never its text.
@@ -17,18 +17,19 @@ import numpy.typing as npt
 from datamodules.nifti.volume import inflate
 
 SYNTHETIC = b"SYNTHETIC"  # stands in the header of every file of a phantom
-MARK = b"SYNTHETIC: simulated, no patient"  # of what is made of one
+MARK = b"SYNTHETIC: simulated, no patient"  # in files that are made from a phantom
 
-_NOTE = re.compile(rb"SYNTHETIC gliofuse phantom v\d+ seed \d+ patient \d+")  # of our own phantom
+_NOTE = re.compile(rb"SYNTHETIC gliofuse phantom v\d+ seed \d+ patient \d+")  # in a phantom's own
 _TEXT = ("data_type", "db_name", "descrip", "aux_file", "intent_name", "unused_str")
-_NUMBERS = (  # that say nothing about the grid
+# Numeric fields that do not describe the grid.
+_NUMBERS = (
     *("intent_code", "intent_p1", "intent_p2", "intent_p3"),
     *("extents", "session_error", "glmax", "glmin", "cal_max", "cal_min", "toffset"),
 )
 
 
 def is_synthetic(header: bytes) -> bool:
-    """Whether a header says that there is no patient behind its file."""
+    """Whether a header marks its file as simulated."""
     return SYNTHETIC in header
 
 
@@ -37,7 +38,7 @@ def blank(header: Any, *, synthetic: bool) -> Any:
 
     Args:
         header: of NIfTI-1 or NIfTI-2, changed in place.
-        synthetic: whether it is of a phantom, which it then goes on to say in fixed words.
+        synthetic: whether to mark it, in fixed words, as a phantom's.
     """
     known, note = header.template_dtype.names, header["descrip"].tobytes().rstrip(b"\0")
     for field in _TEXT:
@@ -70,7 +71,7 @@ def image_like(
         header: 348 bytes; empty: of NIfTI-2, whose affine is taken.
         affine: (4, 4) voxel index to mm.
         values: 3-D, or 4-D with the grid first.
-        synthetic: whether the file says that it shows a phantom.
+        synthetic: whether to mark the file as a phantom's.
     """
     if header:
         found = blank(nib.Nifti1Header(header, check=False), synthetic=synthetic)
@@ -89,7 +90,7 @@ def image_like(
 def without_text(path: Path) -> bytes:
     """Return a NIfTI file, gzipped, with its voxels untouched and its header without text.
 
-    One that is gzip and has no such text is returned as it is.
+    A gzip file without such text is returned unchanged.
 
     Raises:
         InputError: the file cannot be read, or is damaged.

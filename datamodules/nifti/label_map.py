@@ -1,4 +1,4 @@
-"""Label maps as whole numbers, whatever type and scaling a tool stored them in."""
+"""Label maps as whole numbers, read from any stored type and scaling."""
 
 from typing import Any
 

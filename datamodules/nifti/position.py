@@ -1,4 +1,4 @@
-"""Where the voxels of a NIfTI file lie, by a header whose fields may be unset or broken."""
+"""The position of a NIfTI file's voxels, from a header whose fields may be unset or broken."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Affine = npt.NDArray[np.float64]
 
 
 def position_of(header: Any) -> tuple[Affine, Any, tuple[str, ...]]:
-    """The affine that a header means, the header that states it, and what is odd about it.
+    """Return a header's affine, the header that states it, and notices on its faults.
 
     The sform counts where it is set and describes a grid, else the qform, else the voxel size
     alone. The header comes back as it is unless another reader would take another position.
@@ -83,7 +83,7 @@ def _qform(header: Any) -> tuple[Any, Affine | None]:
 
 
 def _in_mm(affine: Affine, header: Any, notices: list[str]) -> tuple[Affine, Any, tuple[str, ...]]:
-    """In mm also where the header's unit is another and makes the better sense."""
+    """Convert to mm where the header states another unit that gives plausible voxel edges."""
     unit, factor = _UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
     edges = np.sqrt((affine[:3, :3] ** 2).sum(0))
     if factor != 1 and not _plausible(edges) and _plausible(edges * factor):

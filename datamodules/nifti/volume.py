@@ -21,7 +21,7 @@ from datamodules.nifti.formats import conversion, foreign_format
 from datamodules.nifti.position import position_of
 from errors import InputError
 
-# What nibabel raises of a header that is cut off or makes no sense.
+# Errors that nibabel raises for a truncated or invalid header.
 _BROKEN = (HeaderDataError, WrapStructError, nib.spatialimages.ImageDataError)
 _MOST_VOXELS = 2**36  # more is a damaged header: a head at 0.1 mm has 2**33
 _HEADER_BYTES = 540  # of NIfTI-2; version 1 has 348
@@ -34,7 +34,7 @@ class Volume:
         array: Voxels in file order, scaled where the header says so; read-only.
         affine: (4, 4) voxel index to mm.
         header: The header's bytes, for writing on the same grid; empty for NIfTI-2.
-        notices: What is odd about the header, and how it was read.
+        notices: Faults of the header, and how it was read despite them.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Volume:
 
 
 class Header:
-    """What a NIfTI file states about its voxels.
+    """Shape and geometry of a NIfTI file's voxels, from its header.
 
     Attributes:
         stated: nibabel's header.
         shape: Axes of the array, last axes of length 1 left out beyond the third.
         affine: (4, 4) voxel index to mm.
-        notices: What is odd about it, and how it was read.
+        notices: Faults of the header, and how it was read despite them.
     """
 
     def __init__(self, stated: Any) -> None:
@@ -103,7 +103,7 @@ def read_volume(path: Path) -> Volume:
     )
     slope, intercept = stated.get_slope_inter()
     if (slope, intercept) not in ((None, None), (1.0, 0.0)):
-        with np.errstate(over="ignore"):  # what becomes infinite is reported as such
+        with np.errstate(over="ignore"):  # infinite voxels are reported later
             array = array * np.float32(slope) + np.float32(intercept or 0.0)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

@@ -1,1 +1,1 @@
-"""Which examinations lie below a folder, and which patient each of them is of."""
+"""The examinations below a folder, and the patient of each."""

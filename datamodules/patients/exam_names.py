@@ -1,13 +1,13 @@
-"""Which exams are of one patient, read from the names of all exams of a cohort at once.
+"""Grouping of exams by patient, read from the names of all exams of a cohort at once.
 
 A patient in training and in test makes every score too good, while two patients taken for one
-cost nothing but a little freedom of the split. So what cannot be known is read as fewer, larger
-patients, and shown. These are the rules; the first that applies decides:
+cost nothing but a little freedom of the split. So unclear names are read as fewer patients with
+more exams, and shown. These are the rules; the first that applies decides:
 
 1. A name whose publisher states what it means is read so: BIDS `sub-03`, every BraTS year,
    `TCGA-02-0006` (three parts, the second is a hospital), `UPENN-GBM-00001_11`, CPTAC, IXI, ADNI.
-2. A date or a word such as `baseline`, `ses-01`, `Timepoint_1`, `week-000-1`, `fu_12m` says when,
-   not who. Wherever it stands, as a folder above or below or in a name, the rest is the patient.
+2. A date or a word such as `baseline`, `ses-01`, `Timepoint_1`, `week-000-1`, `fu_12m` is a time
+   point. Wherever it stands, as a folder above or below or in a name, the rest is the patient.
    `scan_001` alone names a patient, because nothing else is there that could.
 3. Of folders within folders the patient is the upper one where the names below recur under
    several (`RHUH-0001/0`, `RHUH-0002/0`), or where many folders hold few each. Few folders with
@@ -30,7 +30,7 @@ from datamodules.layouts.brats import patient_of
 from datamodules.patients.patient_names import MOST_EXAMS, has_digit, within_names
 from datamodules.patients.visits import ANY, PARTS, PLACES, STORAGE, STRONG
 
-# What the publishers of collections say of their names; the group is the patient.
+# Names of published collections, by their publishers' rules; the group is the patient.
 _OFFICIAL = re.compile(
     r"(?:^|[-_. ])(?:"
     r"(?P<a>TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"
@@ -50,11 +50,11 @@ _SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(?:_.*)?")
 
 @dataclass(frozen=True)
 class Grouping:
-    """The patient of every exam, and what could not be known for sure.
+    """The patient of every exam, and the readings that are unclear.
 
     Args:
         patients: Place of an exam, as it was given, to the patient's name.
-        doubts: One clause for each reading that another person might not share.
+        doubts: One clause for each unclear reading.
     """
 
     patients: dict[str, str]
@@ -96,7 +96,7 @@ def official(part: str) -> str | None:
 
 
 def _persons(others: Mapping[str, Sequence[str]], doubts: list[str]) -> dict[str, tuple[str, str]]:
-    """Scope and folder name of the patient of each place; the scope tells namesakes apart."""
+    """Scope and folder name of the patient of each place; the scope distinguishes namesakes."""
     cores = {place: _without_visits(parts) for place, parts in others.items()}
     found: dict[str, tuple[tuple[str, ...], str]] = {}
     waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -126,7 +126,7 @@ def _persons(others: Mapping[str, Sequence[str]], doubts: list[str]) -> dict[str
 
 
 def _without_visits(parts: Sequence[str]) -> tuple[str, ...]:
-    """The folders that may name a patient or what patients are sorted by."""
+    """The folders of a place that may name a patient, or a group of patients."""
     core: list[str] = []
     for part in parts:
         weak = bool(core) and (ANY.fullmatch(part) or STRONG.match(part))
@@ -185,7 +185,7 @@ def _uppers(
 
 
 def _sorts(folder: str, recurring: Iterable[str], children: Iterable[str]) -> bool:
-    """Whether a folder's name says that it sorts patients: by part, place, year or time point."""
+    """Whether a folder sorts patients by part, place, year or time point, by its name."""
     if PARTS.fullmatch(folder) or PLACES.fullmatch(folder):
         return True
     if re.fullmatch(r"(?:19|20)\d\d", folder):
@@ -196,7 +196,7 @@ def _sorts(folder: str, recurring: Iterable[str], children: Iterable[str]) -> bo
 
 
 def _same_subjects(stated: Mapping[str, str]) -> list[str]:
-    """BIDS subjects of one name in several data sets, who may be different people."""
+    """BIDS subjects of one name in several data sets, which may be different people."""
     above: dict[str, set[str]] = defaultdict(set)
     for place, patient in stated.items():
         before = place.split(patient)[0].strip("/")

@@ -46,7 +46,7 @@ def find_cases(
 def _find_named(
     root: Path, layout: str | Path | None, stated: LabelConvention | None
 ) -> list[CaseFiles]:
-    """Every examination below `root` in a layout, its labels meant as the layout says.
+    """Every examination below `root` in a layout, with the layout's meaning of labels.
 
     BIDS says nothing of them: its labels mean what is `stated`.
     """

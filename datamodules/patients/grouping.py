@@ -1,4 +1,4 @@
-"""The exams of a cohort grouped by patient, and how that is shown and given otherwise."""
+"""The exams of a cohort grouped by patient: by names, `data.patient` or equal images."""
 
 import re
 from collections import defaultdict
@@ -21,7 +21,7 @@ def grouped(cases: Sequence[CaseFiles]) -> list[CaseFiles]:
 def regroup(
     cases: Sequence[CaseFiles], pattern: str | None = None
 ) -> tuple[list[CaseFiles], list[str]]:
-    """The cases with their patients, and what a person should know about the grouping.
+    """Return the cases with their patients, and notices about the grouping.
 
     Args:
         cases: What was found.
@@ -29,7 +29,7 @@ def regroup(
             each case's place below the root; None: by the names.
 
     Raises:
-        InputError: The pattern is none, or finds no patient in some case.
+        InputError: The pattern is invalid, or finds no patient in some case.
     """
     if pattern is None:
         found = grouped(cases)
@@ -73,7 +73,7 @@ def check_pattern(pattern: str) -> re.Pattern[str]:
 def one_person(
     patients: Mapping[str, str], digests: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, str], list[str]]:
-    """Patients taken for one because an image of theirs is the same to the last voxel.
+    """Join patients that share an image, equal to the last voxel.
 
     Args:
         patients: Case id to patient.
@@ -98,7 +98,7 @@ def one_person(
                 f"{case_ids[0]} and {case_id} have the same {modality}, so that {one} and {other} "
                 "are taken as one patient: mend the files if they are two"
             )
-            joined = {case: one if who == other else who for case, who in joined.items()}
+            joined = {case: one if name == other else name for case, name in joined.items()}
     return joined, notices
 
 
@@ -107,7 +107,7 @@ def _patient(match: re.Match[str] | None) -> str:
 
 
 def _notice(cases: Sequence[CaseFiles], doubts: Iterable[str], *, given: bool = False) -> list[str]:
-    """How many patients the exams are, with an example, where exams are grouped or it is unsure."""
+    """Return how many patients the exams have, with an example; none if all are clearly single."""
     exams: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         exams[case.patient_id].append(case.case_id)
@@ -115,20 +115,20 @@ def _notice(cases: Sequence[CaseFiles], doubts: Iterable[str], *, given: bool = 
     if len(exams) == len(cases) and not doubtful:
         return []
     count = f"{len(exams)} patient{'' if len(exams) == 1 else 's'}"
-    said = f"{len(cases)} exams are taken as {count}"
+    sentence = f"{len(cases)} exams are taken as {count}"
     several = {patient: held for patient, held in exams.items() if len(held) > 1}
     if several:
         patient = min(several, key=lambda name: (-len(several[name]), name))
         held = several[patient]
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
-        said += f", such as {patient} with {', '.join(held[:3])}{more}"
+        sentence += f", such as {patient} with {', '.join(held[:3])}{more}"
     if given:
-        return [f"{said}, by data.patient"]
+        return [f"{sentence}, by data.patient"]
     if doubtful:
         more = f" and {len(doubtful) - 1} more like it" if len(doubtful) > 1 else ""
-        said += f"; unsure: {doubtful[0]}{more}"
+        sentence += f"; unsure: {doubtful[0]}{more}"
     example = next((case.place or case.case_id for case in cases), "")
     return [
-        f"{said}; if that is wrong give --data.patient REGEX with one group that finds the patient "
-        f"in {example!r} and the like"
+        f"{sentence}; if that is wrong give --data.patient REGEX with one group that finds the "
+        f"patient in {example!r} and the like"
     ]

@@ -53,7 +53,7 @@ def left_out(root: str | Path, cases: Sequence[CaseFiles]) -> list[str]:
 
 
 def _folders(root: Path, cases: Sequence[CaseFiles]) -> list[Path]:
-    """Where the images of the cases are looked for: of a collection, the folders in use."""
+    """Folders that are searched for unused images; in a collection, those in use."""
     if not cases or cases[0].layout not in OTHER_LAYOUTS or cases[0].layout == BIDS:
         return [root]
     images = {image.path.parent for case in cases for image in case.images.values()}

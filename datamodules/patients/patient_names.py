@@ -19,7 +19,7 @@ def within_names(names: set[str], doubts: list[str]) -> dict[str, str]:
 
     Args:
         names: Names of exams, or of folders that hold the exams of one patient.
-        doubts: A clause is added for each reading that another person might not share.
+        doubts: A clause is added for each unclear reading.
     """
     shared = _shared_beginning(names)
     rests = {name: name[len(shared) :] for name in names}
@@ -48,24 +48,24 @@ def within_names(names: set[str], doubts: list[str]) -> dict[str, str]:
 
 
 def _by_words(name: str, leading: Mapping[str, set[str]]) -> str | None:
-    """The patient in a name that says when: what stands before the visit, or else around it."""
+    """The patient in a name with a visit: the part before the visit, or else around it."""
     for visit in ANY.finditer(name):
         head = name[: visit.start()].rstrip(_SEPARATORS)
         if has_digit(head) and not PLACES.fullmatch(head) and not PARTS.fullmatch(head):
             return head
-    said = STRONG.search(name) or ANY.match(name)
-    if said is None:
+    found = STRONG.search(name) or ANY.match(name)
+    if found is None:
         return None
-    head = name[: said.start()].rstrip(_SEPARATORS)
-    tail = name[said.end() :].lstrip(_SEPARATORS)
-    sure = STRONG.match(name, said.start()) or len(leading.get(tail, ())) > 1
+    head = name[: found.start()].rstrip(_SEPARATORS)
+    tail = name[found.end() :].lstrip(_SEPARATORS)
+    sure = STRONG.match(name, found.start()) or len(leading.get(tail, ())) > 1
     if has_digit(tail) and sure and not ANY.fullmatch(tail):
         return "_".join(filter(None, (head, tail)))
     return head or None if STRONG.search(name) else None
 
 
 def _drop_crowds(found: dict[str, str], shared: str, names: set[str], doubts: list[str]) -> None:
-    """Take back heads that are no patients: too many share them, or they name a kind."""
+    """Remove beginnings that name no patient: too many exams share them, or they name a kind."""
     members: dict[str, list[str]] = defaultdict(list)
     for name, head in found.items():
         members[head].append(name)
@@ -85,7 +85,7 @@ def _drop_crowds(found: dict[str, str], shared: str, names: set[str], doubts: li
 
 
 def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
-    """The patient in names that hold no word of time, by what some of them share."""
+    """The patient in names without a visit, by the beginnings that some of them share."""
     found: dict[str, str] = {}
     shapes: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -98,8 +98,8 @@ def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
             verdict = _verdict(heads, names)
             shown = max(heads.values(), key=lambda group_of: (len(group_of), group_of))[:2]
             if verdict == "patients":
-                # Behind an id, one or two digits count exams even of a patient who has one; of
-                # longer ends only those that are shared show where the patient's name ends.
+                # After an id, one or two digits count exams, even where a patient has one only.
+                # A longer ending is cut off only where several exams share the beginning.
                 found |= {
                     name: head
                     for head, same in heads.items()
@@ -124,7 +124,7 @@ def _by_numbers(names: set[str], doubts: list[str]) -> dict[str, str]:
 
 
 def _verdict(heads: Mapping[str, Sequence[str]], names: set[str]) -> str:
-    """What the beginnings of names are: patients, places that patients come from, or neither."""
+    """Whether the beginnings of names are patients, places that patients come from, or neither."""
     largest = max(map(len, heads.values()))
     rests = [name[len(head) + 1 :] for head, same in heads.items() for name in same]
     if not any(map(has_digit, heads)):
@@ -149,7 +149,7 @@ def _verdict(heads: Mapping[str, Sequence[str]], names: set[str]) -> str:
 
 
 def _of_words(heads: Mapping[str, Sequence[str]], rests: Sequence[str]) -> str:
-    """As `_verdict`, of beginnings without a number: initials, family names, or kinds of patients.
+    """Do as `_verdict` for beginnings without a number: initials, family names, or kinds.
 
     Many with few exams each are people, few with many each are kinds, and in a small cohort
     neither is sure.
@@ -164,7 +164,7 @@ def _of_words(heads: Mapping[str, Sequence[str]], rests: Sequence[str]) -> str:
 
 
 def _ends(name: str) -> list[int]:
-    """Where a name may be cut: before separators, but not within a date."""
+    """Positions at which a name may be cut: before separators, but not within a date."""
     dates = [match.span() for match in DATE.finditer(name)]
     return [
         place
@@ -174,7 +174,7 @@ def _ends(name: str) -> list[int]:
 
 
 def _glued(name: str) -> list[int]:
-    """Where a visit begins that no separator parts from the patient: at most one place."""
+    """Position of a visit that no separator parts from the patient: at most one."""
     visit = GLUED.search(name)
     if visit:
         return [visit.start()]
@@ -182,13 +182,13 @@ def _glued(name: str) -> list[int]:
 
 
 def _shape(name: str) -> str:
-    """What names must have in common to be cut at one place: letters, digits, separators."""
+    """The form of a name as letters, digits and separators; equal forms are cut at one place."""
     plain = DATE.sub("D", name)
     return re.sub(r"[A-Za-z]+", "a", re.sub(r"\d+", "0", plain))
 
 
 def _shared_beginning(names: set[str]) -> str:
-    """What all names begin with, up to a separator, so that it tells none of them apart."""
+    """The beginning, up to a separator, that all names share, which so names no patient."""
     if len(names) < 2:
         return ""
     first = min(names)

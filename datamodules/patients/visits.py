@@ -1,6 +1,6 @@
-"""The words and dates by which names say when an exam was made, and no name of a patient.
+"""The words and dates in names that state when an exam was made, apart from patients' names.
 
-Some words say it wherever they stand (`baseline`, `ses-01`, a date); weak ones (`scan_2`, `T0`,
+Some words count wherever they stand (`baseline`, `ses-01`, a date); weak ones (`scan_2`, `T0`,
 `mr1`) only behind a patient's id, because `scan_001` is also what a cohort calls its patients.
 """
 
@@ -43,7 +43,7 @@ GLUED = re.compile(  # P01v2, P01pre
 )
 # P01a beside P01b; 0A1B beside 0A1C are codes.
 LETTERED = re.compile(r"[a-z]*[-_. ]?\d+[a-h]", re.IGNORECASE)
-# Folders that sort files, and say neither who nor when.
+# Folders that sort files, and name neither a patient nor a time point.
 STORAGE = re.compile(
     r"anat|nifti|niftis|nii|images?|dicoms?|dcm|mri?|raw|data|struct|structural|preprocessed|"
     r"processed|registered|coregistered|skull[-_]?stripped|native|output|results?",
@@ -56,7 +56,7 @@ PARTS = re.compile(
     r"|unlabeled)[-_ ]?(?:set|data|\d+)?|.*(?:training|validation|test)[-_ ]?(?:data|set))",
     re.IGNORECASE,
 )
-# Folders that hold patients of one kind or from one place, who may be numbered alike elsewhere.
+# Folders that hold patients of one kind or from one place; other folders may use the same numbers.
 PLACES = re.compile(
     r"(?:hgg|lgg|hg|lg|gbm|gliomas?|glioblastoma|controls?|healthy|(?:site|cent(?:er|re)|hospital"
     r"|clinic|institution|inst|scanner|hosp)[-_ ]?[a-z0-9]*)",

@@ -47,7 +47,7 @@ class Anatomy:
     white: Field
     grey: Field
     fluid: Field
-    mask: np.ndarray  # bool: what skull-stripping left over
+    mask: np.ndarray  # bool: the brain after skull-stripping
     depth: Field  # mm below the brain's surface
     ventricle: Field  # mm outside the ventricles, negative inside
     mni: tuple[Field, Field, Field]  # template coordinates of every voxel, mm
@@ -74,8 +74,8 @@ def load_template() -> Template:
     depth = (
         ndi.distance_transform_edt(inside, 2.0) - ndi.distance_transform_edt(~inside, 2.0)
     ).astype(np.float32)
-    # Ventricles: the fluid more than 24 mm below the surface that hangs together with the bodies
-    # of the lateral ventricles, found near MNI (+-8..16, 4, 18).
+    # Ventricles: the fluid more than 24 mm below the surface that is connected with the bodies of
+    # the lateral ventricles, found near MNI (+-8..16, 4, 18).
     deep = (fluid[::2, ::2, ::2] > 0.5) & (depth > 24)
     parts, _ = ndi.label(deep, np.ones((3, 3, 3)))
     origin = tuple(float(v) for v in image.affine[:3, 3])
@@ -125,7 +125,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def orbits(mni: tuple[Field, Field, Field]) -> Field:
-    """Where the orbits are, 0 to 1: in front of and below the frontal lobes, beside the nose."""
+    """Fraction of orbit, 0 to 1: in front of and below the frontal lobes, beside the nose."""
     x, y, z = mni
     return sigmoid((y - 28) / 5) * sigmoid((-10 - z) / 4) * sigmoid((np.abs(x) - 8) / 3)
 
@@ -176,7 +176,7 @@ def draw_anatomy(
         surface += np.float32(rng.uniform(5, 11)) * orbits(mni) * rest
     mask = surface > 0
     fluid += np.clip(1 - grey - white - fluid, 0, 1)  # outside the template's own mask
-    # From probability to tissue. The power separates what averaging blurred; the factor on fluid
+    # From probability to tissue. The power sharpens the averaged maps; the factor on fluid
     # is the width of the sulci, which grows with age; local noise makes folds individual.
     power = rng.uniform(1.6, 3.0)
     openness = np.exp(rng.uniform(np.log(0.9), np.log(4.5)))

@@ -1,4 +1,4 @@
-"""What a real scan shows beside brain and tumour, and no label mentions.
+"""Structures of real scans beside brain and tumour that are not in the label.
 
 White-matter spots and periventricular caps (FLAIR-bright without being tumour), vessels, sinus,
 falx and choroid plexus (bright on T1ce without being tumour), meninges and orbital fat that

@@ -25,7 +25,7 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one sequence is sliced; lengths in voxels of the simulation, or mm where larger."""
+    """The slicing of one sequence; lengths in voxels of the simulation, or mm where larger."""
 
     axes: str  # directions of the array's axes; the last is across the slices
     in_plane: float

@@ -1,6 +1,6 @@
-"""Writing a phantom patient in the naming and label values of a BraTS year.
+"""Files of phantom patients, in the naming and label values of a BraTS year.
 
-Every file says SYNTHETIC: the NIfTI header's description, and the note beside the patients.
+Every file is marked SYNTHETIC: in the NIfTI header's description, and by a note beside them.
 """
 
 import gzip
@@ -120,7 +120,7 @@ def write_cohort_note(out: Path, settings: Mapping[str, object]) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Move a finished patient into place; one that is there already is as good."""
+    """Move a finished patient into place, unless another process has put it there already."""
     try:
         temporary.replace(final)
     except OSError:

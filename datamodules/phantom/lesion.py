@@ -36,7 +36,7 @@ class Focus:
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """What is decided about a lesion before the brain around it is deformed."""
+    """Properties of a lesion that are drawn before the brain around it is deformed."""
 
     whole_ml: float
     core_ml: float
@@ -132,7 +132,7 @@ def mass_effect(plan: LesionPlan, grid: Grid) -> tuple[Field, Field, Field]:
 
 def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid: Grid) -> Lesion:
     """Grow the planned lesion in a patient's brain."""
-    # The mass effect opens what lies inside the main focus; a ventricle there is filled, as a mass
+    # The mass effect pushes tissue out of the main focus; a ventricle there is filled, as a mass
     # closes it, and stays a ventricle elsewhere.
     filled = _radius(plan.foci[0], grid) < 0.85 * plan.radius
     room = brain.mask & ((brain.ventricle > 0.5) | filled)
@@ -204,7 +204,7 @@ def _core_level(
 def _rim(
     rng: np.random.Generator, plan: LesionPlan, grid: Grid, core: np.ndarray, depth: Field
 ) -> np.ndarray:
-    """Where the core enhances: an uneven shell with gaps, sometimes nodules and septa."""
+    """The enhancing part of the core: an uneven shell with gaps, sometimes nodules and septa."""
     if not plan.enhancing:
         return np.zeros(grid.shape, bool)
     texture = layered_noise(rng, grid, (20.0, 9.0))

@@ -1,4 +1,4 @@
-"""From signal to image: what the scanner and the processing do to each modality by itself."""
+"""From signal to image: effects of the scanner and the processing on each modality."""
 
 import numpy as np
 import scipy.ndimage as ndi

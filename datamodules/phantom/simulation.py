@@ -48,7 +48,7 @@ class PhantomPatient:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker process needs to make and write one patient."""
+    """The arguments with which a worker process makes and writes one patient."""
 
     out: str
     index: int
@@ -133,7 +133,7 @@ def _write_patient(job: _Job) -> None:
 def _check(
     out: Path, patients: int, seed: int, layout: str, spacing: float, workers: int | None
 ) -> None:
-    """Refuse what cannot be generated, and a folder that holds anything else."""
+    """Refuse settings out of range, and a folder with other content."""
     if layout not in (*LAYOUTS, EXAM):
         names = ", ".join((*LAYOUTS, EXAM))
         raise InputError(f"Unknown phantom layout '{layout}': choose one of {names}.")
@@ -246,7 +246,7 @@ def generate_cohort(
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `lightning phantom`; returns the exit status."""
+    """Write the cohort that `lightning phantom` describes; return the exit status."""
     parser = CommandParser(
         prog="lightning phantom",
         description="Write a cohort of simulated (SYNTHETIC) glioma patients.",

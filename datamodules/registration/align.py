@@ -22,12 +22,11 @@ REGISTRATION_VERSION = 2  # part of the fingerprint of finished work: raise it w
 REFERENCE = "t2"
 MAX_DEGREES, MAX_MM = 30.0, 40.0  # a head in one examination moves less: more is a failure
 LEAST_OVERLAP = 0.6  # of T2's brain or head that the other sequence must show
-WORSE = (
-    0.9  # of the similarity at the start; grids that coincide already are measured a little higher
-)
+# Share of the similarity at the start; grids that coincide already measure a little higher.
+WORSE = 0.9
 LEAST_DISTINCTNESS = 1.12  # the same brain reaches 1.3 to 4, another real one 1.0 to 1.05
 _AWAY_DEGREES, _INSIDE_MM = 10.0, 6.0
-RIM_MM = 8.0  # around the brain: its outline counts, what lies farther out does not
+RIM_MM = 8.0  # around the brain, so that its outline counts, but not more distant tissue
 _SEED = 20200
 _BINS = 32
 _START_DEGREES = 12.0
@@ -43,7 +42,7 @@ class _Level:
     step: float  # mm, the first; it shrinks to `stop`
     stop: float
     iterations: int
-    kept: int  # starts that go on
+    kept: int  # starts that are refined at the next level
 
 
 _LEVELS = (
@@ -67,7 +66,7 @@ class Alignment:
         shift: Displacement of the centre of T2's brain or head, LPS mm.
         overlap: Share of T2's brain or head that this sequence shows.
         distinctness: Similarity inside the brain over that with the head turned by 10 degrees.
-        flags: Why the result must not be trusted unseen; empty when it may.
+        flags: Why the result must be looked at before use; empty when it need not.
     """
 
     transform: Any
@@ -93,8 +92,8 @@ def align(fixed: Scan, moving: Scan) -> Alignment:
     """
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
-    # The order of a sum is part of its result. A registration cannot be told alone: the metric
-    # asks the process, and processes side by side do not crowd one another this way.
+    # The order of a sum changes its result. The metric takes its threads from this setting of the
+    # whole process, and one thread each lets processes run side by side.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     centre = fixed.centre
     candidates = _starts(moving.centre - centre)
@@ -112,7 +111,7 @@ def align(fixed: Scan, moving: Scan) -> Alignment:
             method.SetOptimizerScales([_LEVER_MM**2] * 3 + [1.0] * 3)
             try:
                 method.Execute(fixed.level(level.spacing), moving.level(level.spacing))
-            except RuntimeError:  # this start left the moving image: others may not
+            except RuntimeError:  # this start left the moving image; others may succeed
                 continue
             reached = (float(method.GetMetricValue()), tuple(transform.GetParameters()))
             if np.isfinite([reached[0], *reached[1]]).all():
@@ -129,7 +128,7 @@ def align(fixed: Scan, moving: Scan) -> Alignment:
 
 
 def _starts(offset: npt.NDArray[Any]) -> list[tuple[float, ...]]:
-    """Parameters to start from: the files' positions and the centres laid on one another.
+    """Parameters to start from: the files' positions, and the centres of both heads aligned.
 
     Each with the head straight and turned either way about every axis.
     """
@@ -151,7 +150,7 @@ def _euler(centre: Sequence[float] | npt.NDArray[Any], parameters: tuple[float, 
 
 
 def _mask(fixed: Scan, level: _Level, rim: float) -> Any:
-    """Where the similarity is measured: brain or head, and a rim of so many mm around it."""
+    """Mask in which the similarity is measured: brain or head, and a rim of `rim` mm."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     near = sitk.SignedMaurerDistanceMap(
@@ -163,7 +162,7 @@ def _mask(fixed: Scan, level: _Level, rim: float) -> Any:
 
 
 def _method(level: _Level, mask: Any) -> Any:
-    """The similarity at one level, with nothing left to chance."""
+    """The registration method at one level, with fixed seeds."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     inside = max(1, int(np.count_nonzero(sitk.GetArrayViewFromImage(mask))))
@@ -196,9 +195,9 @@ def _similarity(
 
 
 def _distinctness(fixed: Scan, moving: Scan, transform: Any) -> float:
-    """How much better the insides fit than with the head turned away, outlines left aside.
+    """Ratio of the similarity inside the brain to that with the head turned away.
 
-    Any two brains can be laid on one another by their outlines; only the same one fits inside.
+    The outlines of any two brains can be aligned; only the same brain also fits inside.
     """
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
@@ -215,7 +214,7 @@ def _distinctness(fixed: Scan, moving: Scan, transform: Any) -> float:
 
 
 def _judge(fixed: Scan, moving: Scan, transform: Any, after: float) -> Alignment:
-    """Measure a result and flag what cannot be right."""
+    """Measure a result and flag implausible values."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     before = _similarity(fixed, moving, [sitk.Euler3DTransform()], _LEVELS[-1], RIM_MM)[0]

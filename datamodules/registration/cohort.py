@@ -15,7 +15,7 @@ from errors import InputError
 from files import cores, shared_lock
 from progress import make_bar
 
-_PAIRS = 3  # sequences registered to T2: more threads a patient have nothing to do
+_PAIRS = 3  # sequences registered to T2; more threads for one patient would be idle
 
 
 def register_cohort(
@@ -27,10 +27,10 @@ def register_cohort(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[list[CaseFiles], dict[str, str]]:
-    """Register every exam to its T2, those already done by a look at their files only.
+    """Register every exam to its T2; of finished ones only file sizes and times are read.
 
     Args:
-        exams: What `find_exams` or `single_exam` found.
+        exams: The result of `find_exams` or `single_exam`.
         out: Folder to write; one folder a patient in it.
         missing: Whether an exam without one of the modalities besides T2 is a problem.
         accept_flagged: Use registrations that are flagged too; a person has seen their sheets.
@@ -98,7 +98,7 @@ def _check(exams: Sequence[CaseFiles], out: Path, missing: str, workers: int | N
 
 
 def _take(exam: CaseFiles, folder: Path, missing: Missing, accept_flagged: bool) -> CaseFiles | str:
-    """A finished patient's files, or why they must not be used."""
+    """Return a finished patient's files, or why they must not be used."""
     try:
         report = finished(folder, sources_of(exam, missing))
     except InputError as error:
@@ -144,7 +144,7 @@ def _register(
 
 
 def _attempt(exam: CaseFiles, out: Path, missing: Missing, threads: int) -> str:
-    """Register one exam unless another process just did; its problem, or ""."""
+    """Register one exam unless another process just did; return its problem, or ""."""
     folder = out / exam.case_id
     try:
         with shared_lock(out / ".locks" / f"{exam.case_id}.lock"):
@@ -152,6 +152,6 @@ def _attempt(exam: CaseFiles, out: Path, missing: Missing, threads: int) -> str:
                 register_patient(exam, folder, missing, threads)
     except InputError as error:
         return str(error).rstrip(".")
-    except Exception as error:  # one patient must not cost the others; the sentence names it
+    except Exception as error:  # the other patients go on; the sentence names the error
         return f"registration failed ({type(error).__name__}: {error}): report this with the exam"
     return ""

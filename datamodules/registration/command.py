@@ -1,4 +1,4 @@
-"""The `lightning prepare` command: a hospital's exams to registered patients, with a verdict."""
+"""The `lightning prepare` command: register a hospital's exams, and judge each result."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ from outputs import refuse_among_inputs
 
 
 def main(argv: Sequence[str]) -> int:
-    """The `lightning prepare` command: all exams registered, one table, 1 when any is bad."""
+    """Register all exams and print one table; return 1 if any exam is bad."""
     from rich.console import Console
 
     options = _parse(argv)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     refuse_among_inputs(options.out, "--out", root, [root])
     exams, ambiguous = sort_exams(options.root, options.labels)
     exams, grouping = regroup(exams, options.patient)
-    if options.patient is not None:  # stated, so that no later reading of the names changes it
+    if options.patient is not None:  # an empty place keeps the patient from being read again
         exams = [replace(exam, place="") for exam in exams]
     waiting = sum(_is_waiting(exam, options.out, options.missing) for exam in exams)
     cases, problems = register_cohort(
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     )
     problems |= ambiguous
     total = len(exams) + len(ambiguous)
-    # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
+    # In a file or a pipe every case stays on one line; a terminal wraps long lines.
     console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
     console.print(_table(exams, problems, options.out))
     for notice in grouping:
@@ -111,16 +111,14 @@ def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -
     rows: list[tuple[int, tuple[str, ...]]] = [
         (0, (case_id, "[red]failed[/red]", "", "", "", what))
         for case_id, what in problems.items()
-        if case_id not in known  # its files could not be told apart
+        if case_id not in known  # its files were ambiguous
     ]
     for exam in exams:
         path = out / exam.case_id / REPORT
         report = read_json(path) if path.is_file() else None
         problem = problems.get(exam.case_id)
         stands = report is not None and any(flag in (problem or "") for flag in report["flags"])
-        if (
-            problem is not None and not stands
-        ):  # an earlier verdict says nothing about today's files
+        if problem is not None and not stands:  # an earlier verdict does not hold for changed files
             rows.append((0, (exam.case_id, "[red]failed[/red]", "", "", "", problem)))
             continue
         assert report is not None  # a patient without a problem is registered
@@ -141,7 +139,7 @@ def _table(exams: Sequence[CaseFiles], problems: Mapping[str, str], out: Path) -
 
 
 def _moved(figures: Mapping[str, Any] | None) -> str:
-    """How far a sequence had moved."""
+    """Return how far a sequence had moved, as text."""
     if figures is None:
         return "-"
     return f"{figures['rotation_degrees']:.1f}°, {figures['shift_mm']:.1f} mm"

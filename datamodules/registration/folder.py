@@ -1,4 +1,4 @@
-"""What `lightning prepare` wrote: a folder a patient, found again and read."""
+"""Finding and reading the folders that `lightning prepare` wrote, one a patient."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ def find_registered(root: str | Path) -> list[CaseFiles]:
     """Every registered patient below `root`, sorted by case id.
 
     Raises:
-        InputError: None found, a file of one is missing, or one is flagged and nobody accepted it.
+        InputError: None found, a file of one is missing, or one is flagged and not accepted.
     """
     cases, problems = sort_registered(root)
     if problems:
@@ -43,7 +43,7 @@ def find_registered(root: str | Path) -> list[CaseFiles]:
 
 
 def sort_registered(root: str | Path) -> tuple[list[CaseFiles], dict[str, str]]:
-    """Registered patients below `root`, sorted by case id, and what is wrong with the others.
+    """Return registered patients below `root`, sorted by case id, and the others' problems.
 
     Raises:
         InputError: None found.
@@ -92,7 +92,7 @@ def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
         layout=REGISTERED,
         prediction_name=f"{case_id}_seg.nii.gz",
         notices=(*report["notices"], *report["flags"]),
-        # Reports of before named every session a patient: its name says more than that.
+        # Older reports took every session for a patient; the case's name is more reliable.
         place=str(report.get("place", case_id)),
     )
 
@@ -101,7 +101,7 @@ def finished(folder: Path, sources: Mapping[str, Any]) -> dict[str, Any] | None:
     """The report of a patient whose work is done for exactly these `sources`, else None."""
     try:
         report = json.loads((folder / REPORT).read_text())
-        # Who the patient is changes no image: `rename` follows it.
+        # The patient's id changes no image; `rename` updates it.
         done = {**report["sources"], "patient_id": ""} == {**sources, "patient_id": ""}
         registered_case(folder, report)
     except (OSError, ValueError, KeyError):  # absent, or of an older version; InputError too
@@ -141,7 +141,7 @@ def labels_on_modality(label_file: Path, registered_folder: Path, modality: str,
     values = to_sitk(label.array.astype(np.uint8), np.asarray(grids["t2"]["affine"]))
     back = sitk.Transform(3, sitk.sitkIdentity)
     if modality != "t2":
-        # From the modality's point to T2's: the inverse of what registration found.
+        # From the modality's point to T2's: the inverse of the registration.
         found = registered_folder / f"{modality}_to_t2.tfm"
         back = sitk.ReadTransform(str(found)).GetInverse()
     on_grid = sitk.Resample(values, empty, back, sitk.sitkNearestNeighbor, 0)
@@ -169,7 +169,7 @@ def accept(folder: Path, report: dict[str, Any]) -> None:
 
 
 def rename(folder: Path, report: dict[str, Any], exam: CaseFiles) -> dict[str, Any]:
-    """Record whose exam it is by today's reading; returns the report as it then is."""
+    """Record the exam's patient as its names are read now; return the updated report."""
     stated = {"patient_id": exam.patient_id, "place": exam.place}
     if any(report.get(key) != value for key, value in stated.items()):
         report = {**report, **stated}

@@ -24,11 +24,10 @@ Array = npt.NDArray[Any]
 def label_drawn_on(exam: CaseFiles) -> str:
     """The modality whose position a drawn label shares: by its name, else by its grid.
 
-    Four images on the label's grid are registered to each other already, so the reference stands
-    for all of them.
+    Four images on the label's grid are registered to each other already; then it is the reference.
 
     Raises:
-        InputError: Neither tells, or the named modality is not there.
+        InputError: Neither decides it, or the named modality is missing.
     """
     assert exam.label is not None
     named = named_modality(exam.label)

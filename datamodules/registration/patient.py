@@ -1,4 +1,4 @@
-"""One patient's exam registered to T2 and written, whole or not at all."""
+"""One patient's exam registered to T2; its folder appears complete or not at all."""
 
 import json
 import os
@@ -30,7 +30,7 @@ REPLACED = ".replaced"  # folder of earlier results that the user had changed
 
 
 def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
-    """What names and headers already show to be wrong with an exam, without reading voxels."""
+    """Return the problems of an exam that show in names and headers, without reading voxels."""
     absent = [m for m in MODALITIES if m not in exam.images]
     if not exam.images:
         return [f"no modality recognised: {'; '.join(exam.notices) or 'no NIfTI file'}"]
@@ -56,7 +56,7 @@ def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
 
 
 def sources_of(exam: CaseFiles, missing: str) -> dict[str, Any]:
-    """What the result depends on: files by place, size and time, settings, version.
+    """Return the inputs of a result: files by place, size and time, settings, version.
 
     Raises:
         InputError: A file vanished.
@@ -68,7 +68,7 @@ def sources_of(exam: CaseFiles, missing: str) -> dict[str, Any]:
     for kind, path in files.items():
         try:
             stat = path.stat()
-        except OSError as error:  # it was there a moment ago
+        except OSError as error:  # removed since it was found
             raise InputError(
                 f"{kind} {path} cannot be read ({error.strerror}): restore it and run again"
             ) from error
@@ -100,7 +100,7 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
         raise InputError(
             f"{out} exists and was not written by lightning prepare: give another folder as --out"
         )
-    # The caller holds the patient's lock: what lies here was left by a run that was killed.
+    # The caller holds the patient's lock, so this folder was left by a run that was killed.
     temporary = out.parent / f".{exam.case_id}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -115,7 +115,7 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote of a patient; keep it where anything was changed since."""
+    """Remove a patient's earlier results; set them aside where any file was changed since."""
     outputs = Outputs(out, "--out")
     names = [str(file.relative_to(out)) for file in out.rglob("*") if not file.is_dir()]
     if all(outputs.is_own(name) for name in names if name != LEDGER):
@@ -127,7 +127,7 @@ def _clear(out: Path) -> None:
 
 
 def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: int) -> None:
-    """Everything that belongs into a patient's folder."""
+    """Write every file of a patient's folder."""
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     present = [m for m in MODALITIES if m in exam.images]
@@ -136,7 +136,7 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
         def read(modality: str) -> Scan:
             return read_scan(modality, exam.images[modality].path)
 
-        # All are read before one is registered: a bad file shows itself before the work.
+        # All are read before one is registered, so that a bad file is found first.
         scans = dict(zip(present, pool.map(read, present), strict=True))
         _refuse_repeated({m: scan.volume for m, scan in scans.items()})
         fixed = scans[REFERENCE]
@@ -221,7 +221,7 @@ def on_reference(scan: Scan, reference: Volume, transform: Any) -> Array:
     dtype = volume.array.dtype
     if dtype.kind == "f":
         return np.asfortranarray(array, np.float32)
-    if dtype.itemsize == 8:  # a NIfTI reader elsewhere need not know 64 bits
+    if dtype.itemsize == 8:  # not every NIfTI reader knows 64 bits
         dtype = np.dtype(np.int32)
     limits = np.iinfo(dtype)
     return np.asfortranarray(np.clip(np.rint(array), limits.min, limits.max).astype(dtype))

@@ -15,7 +15,7 @@ FEWEST_SLICES = 4  # fewer do not show how a head is turned
 SHEAR = 2e-3  # radians that a grid's axes may miss a right angle by; headers are rounded
 HEAD_MM = 180.0  # below that from the crown lie jaw and neck, which do not move with the head
 BRAIN_MM = 60.0  # the smallest edge of a box around a brain
-SMOOTHING = 0.5  # sigma over a level's spacing; evens out what interpolation does to the measure
+SMOOTHING = 0.5  # sigma over a level's spacing; reduces the metric's interpolation artefacts
 _FINEST, _COARSE = 1.0, 4.0  # mm; of the image that is registered, of its foreground mask
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -73,7 +73,7 @@ class Scan:
 
 
 def header_problem(name: str, path: Path) -> str:
-    """What a file's header already shows to be wrong; empty when nothing."""
+    """Return a problem that shows in a file's header; empty when there is none."""
     if not path.exists():
         return f"{name} {path} does not exist: give the folder again or restore the file"
     try:
@@ -84,7 +84,7 @@ def header_problem(name: str, path: Path) -> str:
 
 
 def shape_problem(name: str, shape: Sequence[int]) -> str:
-    """What is wrong with the shape of a sequence; empty when nothing."""
+    """Return why a sequence's shape is unusable; empty when it is usable."""
     shape = tuple(shape)
     if len(shape) == 2:
         return f"{name} is a 2-D image {shape}: expected a 3-D sequence of the whole brain"
@@ -120,7 +120,7 @@ def read_scan(name: str, path: Path) -> Scan:
         raise InputError(f"{name} is empty (all voxels {array.min():g}): export it again")
     try:
         scan = Scan(name, volume)
-    except InputError as error:  # its grid; `to_sitk` does not know the name
+    except InputError as error:  # of its grid; `to_sitk` does not know the name
         raise InputError(f"{name}: {error}") from error
     points = scan.points
     extent = np.ptp(points, axis=0) if len(points) else np.zeros(3)
@@ -207,7 +207,7 @@ def _foreground(image: Any) -> Any:
     inside = smooth > max(low, 0) + 0.1 * (high - max(low, 0))  # the threshold of FSL's BET
     exact = sitk.GetArrayFromImage(shrink(sitk.Cast(image != 0, sitk.sitkFloat32), _COARSE))
     stripped = exact >= 0.5
-    # A stripped brain is what is not 0; around a head there is noise, which is not 0 either.
+    # Outside a stripped brain all is 0; around a head there is noise.
     if np.count_nonzero(stripped & inside) > 0.6 * np.count_nonzero(stripped):
         inside = stripped
     mask = sitk.GetImageFromArray(inside.astype(np.uint8))

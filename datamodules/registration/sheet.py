@@ -90,7 +90,7 @@ def draw_sheet(
 
 
 def _caption(panel: Any, modality: str, alignment: Alignment) -> None:
-    """One line over a row: what moved, by how much, and whether to trust it."""
+    """One line over a row: the sequence, its motion, and the verdict."""
     good = not alignment.flags
     text = (
         f"{TITLES[modality]}: turned {alignment.degrees:.1f} degrees, brain's centre shifted "

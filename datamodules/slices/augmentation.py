@@ -1,4 +1,4 @@
-"""Augmentation of a slice: rotation, flips, intensity; its random numbers apart from its doing."""
+"""Augmentation of a slice: rotation, flips, intensity. Drawing is separate from applying."""
 
 from dataclasses import dataclass
 

@@ -40,7 +40,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         layout: Name of a BraTS layout or a YAML file that describes one; unset: by the file names.
         labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
             unset: as the layout says, and of exams 1 necrosis, 2 oedema, 3 enhancing.
-        missing: Refuse a patient who lacks a modality, or fill it with the background.
+        missing: Refuse a patient that lacks a modality, or fill it with the background.
         whole_head: Accept heads with skull and skin.
         accept_flagged: Use patients whose registration is flagged as failed.
         spacing: Pixel edge in mm; the distance of slices stays as it is.
@@ -102,7 +102,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
 
     @property
     def patch_size(self) -> list[int]:
-        """Pixels of a slice, for whoever shows a network what it will see."""
+        """Pixels of a slice, rows and columns: the input size of a network."""
         return [self.slice_size, self.slice_size]
 
     def case_hashes(self) -> dict[str, str]:
@@ -148,7 +148,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return select(self.cases[case_id].tumour_area, self.selection, self.slices_per_patient)
 
     def training_slices(self) -> list[tuple[str, int]]:
-        """What an epoch goes through, as (case id, slice): with tumour, and tumour-free beside.
+        """Return an epoch's slices as (case id, slice): those with tumour, and tumour-free ones.
 
         Raises:
             InputError: No training patient has a tumour.
@@ -174,7 +174,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return sorted(tumour + empty)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Single slices in one global order, whatever the number of ranks and workers."""
+        """Single slices in one global order, the same for any number of ranks and workers."""
         share = self._share()
         places = self.training_slices()
         slices = SliceDataset(
@@ -186,11 +186,11 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return self._loader(slices, self._global_order(slices), share)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """All slices of a validation patient after another."""
+        """All slices of each validation patient, one patient a batch."""
         return self._patients(self.split.val)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """All slices of a test patient after another."""
+        """All slices of each test patient, one patient a batch."""
         return self._patients(self.split.test)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -202,7 +202,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return is_by_slice(self.split.test, self.split.hashes)
 
     def _chosen(self, part: Sequence[str]) -> dict[str, list[int]]:
-        """Slices of each case of a part that are scored as selected ones."""
+        """Slices of each case of a part that count as selected in the scores."""
         if self._by_slice():
             return by_case(part)
         return {case_id: self.selected(case_id) for case_id in part}
@@ -229,7 +229,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return [case for case in cases if case.case_id not in unfit], problems | bad | unfit
 
     def _find(self, progress: bool) -> tuple[list[CaseFiles], dict[str, str]]:
-        """Patients on one grid each, and what is wrong with others, by case id."""
+        """Return patients on one grid each, and the problems of the others by case id."""
         sources = SliceSources(
             self.cache_dir / "registered",
             source=self.source,
@@ -283,7 +283,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return super()._evaluation_split(as_cases(stored), identities, stage)
 
     def _report(self, stage: str) -> None:
-        """How many patients and slices fell on each side; the leak of a split by slice."""
+        """Note how many patients and slices each part has, and the leak of a split by slice."""
         if stage == "predict":
             return
         split = self.split

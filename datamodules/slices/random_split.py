@@ -1,4 +1,4 @@
-"""The paper's random draw of single slices, which puts one patient on both sides.
+"""The paper's random draw of single slices, which puts one patient into training and test.
 
 Shi et al. draw 729 slices to train and 245 to test. A unit of such a split is one slice, named
 ``<case id>#<slice>``; validation is an eighth of the slices that are not tested.
@@ -70,7 +70,7 @@ def draw_slices(
     split_file: str | None,
     seed: int,
 ) -> Split:
-    """Split the selected slices, whoever they belong to.
+    """Split the selected slices without regard to their patients.
 
     Args:
         cases: Labelled cases.
@@ -83,14 +83,14 @@ def draw_slices(
     """
     names = {unit(case.case_id, index): case for case in cases for index in selected[case.case_id]}
     made = make_split(
-        {name: name for name in names},  # a slice is nobody's neighbour here: that is the leak
+        {name: name for name in names},  # each slice counts as a patient, which is the leak
         protocol=protocol,
         n_folds=n_folds,
         fold=fold,
         split_file=split_file,
         seed=seed,
         test_share=PAPER_TEST_SHARE,
-        of="slices",
+        noun="slices",
     )
     if split_file is None and n_folds is None:
         made = replace(made, source=f"single slices drawn 729:245 to train and test, seed {seed}")
@@ -162,7 +162,7 @@ def stored_slices(
 
 
 def as_cases(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A split by slice as one of whole cases, for a cohort that holds others: seen is seen."""
+    """Turn a split by slice into one of whole cases: each counts as seen if a slice of it was."""
     parts = {key: {case_of(name) for name in stored[key]} for key in ("train", "val", "test")}
     return {
         **stored,

@@ -1,4 +1,4 @@
-"""Which slices of a patient count: rules that go by the reference, and tumour-free ones beside."""
+"""Selection of a patient's slices by the reference label, and of tumour-free ones beside them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ Areas = Sequence[int]  # pixels a slice
 
 
 def check_selection(slices_per_patient: int, empty_fraction: float) -> None:
-    """Refuse numbers without sense.
+    """Refuse numbers out of range.
 
     Raises:
         InputError: No slice a patient, or a fraction outside 0 to 0.9.
@@ -49,7 +49,7 @@ def draw_empty(
     """Tumour-free slices that make up `fraction` of a training set together with `beside` others.
 
     Drawn from all tumour-free slices that show brain, by digest, so that the draw depends neither
-    on the order of patients nor on who else is there.
+    on the order of patients nor on the other patients.
 
     Args:
         tumour: Area of the tumour in every slice, by case id.

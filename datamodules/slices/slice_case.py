@@ -1,4 +1,4 @@
-"""One prepared patient as axial slices, and the way back to the grid of his files."""
+"""One prepared patient as axial slices, and the way back to the grid of its files."""
 
 import hashlib
 import json
@@ -78,16 +78,16 @@ class SliceCase(PreparedCase):
         )
 
     def slice_hash(self, index: int) -> str:
-        """Name of the pixels of a slice as the files hold them: equal only where they are."""
+        """Digest of a slice's pixels as the files hold them: equal only for equal pixels."""
         return f"{self._pixels[:32]}-{index}"
 
     def slice_key(self, index: int) -> str:
-        """Name of the pixels of an unaugmented slice as it is shown, without what is dropped."""
+        """Digest of an unaugmented slice's pixels, with dropped modalities blanked."""
         return "-".join([self.slice_hash(index), *self.dropped])
 
     @property
     def image(self) -> npt.NDArray[np.float16]:
-        """Memory map (4, R, A, S) of z-scores; what is written to it stays in memory."""
+        """Memory map (4, R, A, S) of z-scores; changes to it stay in memory."""
         return from_slices(super().image)
 
     @property
@@ -117,7 +117,7 @@ class SliceCase(PreparedCase):
         return padded
 
     def _opened(self, name: str) -> torch.Tensor:
-        """A stored array, mapped once: opening it takes longer than reading a slice of it."""
+        """A stored array, mapped once, because opening it takes longer than reading a slice."""
         if name not in self._maps:
             stored = np.load(self.folder / f"{name}.npy", mmap_mode="c")
             if name == "image":
@@ -126,7 +126,7 @@ class SliceCase(PreparedCase):
         return self._maps[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}  # a loader process maps the files itself
+        return {**self.__dict__, "_maps": {}}  # each loader process maps the files itself
 
     def from_slices(self, values: Any) -> Array:
         """Slices (S, R, H, W), a tensor on the CPU or an array, to the prepared grid (R, *RAS)."""
@@ -152,16 +152,16 @@ class SliceCase(PreparedCase):
         return super().native_regions()[:1]
 
     def native_slices(self, volume: Array) -> Array:
-        """Slices of a volume (*native_shape) that belong to the prepared ones: (S, rows, columns).
+        """Slices of a volume (*native_shape) that match the prepared ones: (S, rows, columns).
 
-        Whole and in the file's own pixels, seen as the prepared ones are.
+        They are uncropped, in the file's own pixels, and oriented as the prepared ones.
         """
         first = self.geometry.start[2]
         shown = to_slices(canonical_view(volume, self.geometry.orientation))
         return shown[first : first + self.slices]
 
     def names_on_modalities(self, label_name: str) -> dict[str, str]:
-        """Names of a label map on the other modalities' own grids; none where these never differed.
+        """Names of a label map on the other modalities' own grids; none where all grids are equal.
 
         Args:
             label_name: Of the label map on T2's grid; ends in ``.nii`` or ``.nii.gz``.
@@ -186,7 +186,7 @@ class SliceCase(PreparedCase):
             label_file: Ends in ``.nii`` or ``.nii.gz``.
 
         Returns:
-            The files written; none for images that were never apart.
+            The files written; none where all grids are equal.
         """
         written = []
         for modality, name in self.names_on_modalities(label_file.name).items():
@@ -195,7 +195,7 @@ class SliceCase(PreparedCase):
         return written
 
     def _inside(self) -> tuple[Any, ...]:
-        """Where the brain box lies in padded slices (..., H, W)."""
+        """Index of the brain box in padded slices (..., H, W)."""
         across, along, _ = self.shape
         top, left = self._place
         return (..., slice(top, top + along), slice(left, left + across))

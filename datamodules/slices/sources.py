@@ -1,4 +1,4 @@
-"""Where the patients of the 2-D study come from: a registered folder, BraTS, or raw exams."""
+"""Sources of the 2-D study's patients: a registered folder, a BraTS cohort, or raw exams."""
 
 import hashlib
 import re
@@ -23,16 +23,16 @@ Found = tuple[list[CaseFiles], dict[str, str]]
 
 @dataclass(frozen=True)
 class SliceSources:
-    """Finds patients whose modalities lie on one grid, registering those whose do not.
+    """Finder of patients whose modalities lie on one grid; others are registered first.
 
-    Every way in returns the patients, T2 in front because its grid stands for the case, and what
-    is wrong with others by case id.
+    Every method returns the patients, with T2 first because its grid is the case's, and the
+    problems of the others by case id.
 
     Args:
         registered: Folder of the cache for exams that are registered on the fly.
         source: What a root holds; auto: by its names.
         layout: Name or description of a BraTS-like layout.
-        labels: What label values mean, where the source does not say it or is wrong.
+        labels: What label values mean, where the source does not state it or is wrong.
         missing: Whether a missing modality is refused.
         accept_flagged: Whether registrations flagged as failed are used.
         progress: Show progress bars.
@@ -70,8 +70,8 @@ class SliceSources:
         from datamodules.exams.sequence_names import sort_exams
 
         exams, ambiguous = sort_exams(root, self.labels)
-        # Nothing tells which of them a label was drawn on where all share its grid, and nothing
-        # needs to: collections are published registered.
+        # Where all images share the label's grid, it does not matter which one it was drawn on:
+        # published collections are registered.
         together = [exam for exam in exams if exam.label is not None and _lies_together(exam)]
         others = [exam for exam in exams if exam not in together]
         found, problems = self._register(others, _digest(str(root.resolve())))
@@ -79,7 +79,7 @@ class SliceSources:
         return sorted(found, key=lambda case: case.case_id), {**problems, **ambiguous}
 
     def of_images(self, images: Mapping[str, str]) -> Found:
-        """One patient: as the files lie where they share a grid, registered otherwise."""
+        """Return one patient, registered unless its files share a grid."""
         together = self.source in ("brats", "registered")
         if together or (self.source == "auto" and on_one_grid(images)):
             return [on_t2(single_case(images, self.layout, self.labels))], {}
@@ -96,7 +96,7 @@ class SliceSources:
         return [named_phantom(case, seed) for case in found], problems
 
     def _register(self, exams: list[CaseFiles], name: str) -> Found:
-        """Exams on T2's grid, below the cache; those done before are not done again."""
+        """Register exams to T2 below the cache; finished ones are reused."""
         from datamodules.registration.cohort import register_cohort
 
         folder = self.registered / name
@@ -112,7 +112,7 @@ class SliceSources:
 
 
 def recognise(root: Path, layout: str | None) -> Source:
-    """What a folder holds, by its names.
+    """Return the kind of source that a folder is, by its names.
 
     Args:
         root: Folder of the cohort.
@@ -152,7 +152,7 @@ def on_one_grid(images: Mapping[str, str]) -> bool:
     try:
         return all(same_grid(other, first) for other in others)
     except InputError:
-        return False  # a later reading of the whole files says what is wrong
+        return False  # reported when the whole files are read
 
 
 def _lies_together(exam: CaseFiles) -> bool:
@@ -162,7 +162,7 @@ def _lies_together(exam: CaseFiles) -> bool:
 
 
 def on_t2(case: CaseFiles) -> CaseFiles:
-    """The case with T2 in front, whose grid and header then stand for it."""
+    """Return the case with T2 first, whose grid and header are then the case's."""
     first = [modality for modality in ("t2", *MODALITIES) if modality in case.images]
     return replace(case, images={modality: case.images[modality] for modality in first})
 

@@ -1,4 +1,4 @@
-"""Augmentation of a patch: rotation, flips, intensity; its random numbers apart from its doing.
+"""Augmentation of a patch: rotation, flips, intensity. Drawing is separate from applying.
 
 `draw` takes the random numbers, `augmented_patch` applies them: the same numbers replay the same
 patch. Rotation turns about one anatomical axis at a time and reads a larger region of the memory
@@ -61,7 +61,7 @@ def draw(rng: np.random.Generator) -> Augmentation:
 def plain_patch(
     image: Array, label: Array, start: tuple[int, ...], size: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A patch as it lies: image (4, *size) float32, label (*size) uint8.
+    """A patch without augmentation: image (4, *size) float32, label (*size) uint8.
 
     Args:
         image: (4, d, h, w) float16, possibly a memory map.
@@ -89,7 +89,7 @@ def augmented_patch(
     if augmentation.axis is not None:
         return _turned(image, label, start, size, augmentation)
     mirror = _mirror(augmentation.flips)
-    # Everything that only moves voxels is done in float16, half the memory.
+    # Steps that only move voxels run in float16, with half the memory.
     patch = _contiguous(_read(image, start, size, BACKGROUND)[(slice(None), *mirror)])
     labels = _contiguous(_read(label, start, size, 0)[mirror])
     brain = _brain(torch.from_numpy(patch))
@@ -103,7 +103,7 @@ def _mirror(flips: Sequence[bool]) -> tuple[slice, ...]:
 def _overlap(
     start: Sequence[int], size: Sequence[int], shape: Sequence[int]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], bool]:
-    """Where a region lies in a volume (..., d, h, w) and in itself; whether it lies in it whole."""
+    """Return a region's overlap with a volume, in both indices, and whether it lies inside."""
     source: list[Any] = [...]
     target: list[Any] = [...]
     for first, n, extent in zip(start, size, shape[-3:], strict=True):
@@ -165,7 +165,7 @@ def _turned(
 
     The image is interpolated linearly, the label takes its nearest voxel.
     """
-    assert augmentation.axis is not None  # the caller has looked
+    assert augmentation.axis is not None  # checked by the caller
     axis, angle, flips = augmentation.axis, augmentation.angle, augmentation.flips
     first, second = (a for a in range(3) if a != axis)
     plane = (size[first], size[second])

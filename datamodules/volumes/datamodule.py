@@ -82,7 +82,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Random patches in one global order, whatever the number of ranks and workers."""
+        """Random patches in one global order, the same for any number of ranks and workers."""
         share = self._share()
         wanted = self.patches_per_epoch or len(self.split.train)
         patches = PatchDataset(
@@ -128,7 +128,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         return labelled
 
     def _report(self, stage: str) -> None:
-        """The label values of masks, where nothing but names tells them."""
+        """Note the label values of predicted masks."""
         if stage == "predict":
             meanings = sorted({case.convention.describe() for case in self.cases.values()})
             self._note(f"masks are written as {' or '.join(meanings)}")
@@ -150,7 +150,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         if self.root is not None:
             return find_cases(self.root, self.layout, self.labels)
         refuse_labels_of_phantoms(self.labels)
-        # Phantoms of another seed are other patients, so their names say the seed.
+        # Phantoms of another seed are other patients, so their names hold the seed.
         return [
             replace(case, case_id=name, patient_id=name, place="")
             for case in find_cases(self._phantoms("brats2021"), "brats2021")

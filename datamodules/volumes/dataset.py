@@ -55,7 +55,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng((self.seed, epoch, 0, index))
         start = patch_start(draw_centre(case.samples, rng), self.patch_size, case.shape)
         label = case.label
-        assert label is not None  # the data module gives labelled cases only
+        assert label is not None  # the data module passes labelled cases only
         if self.augmentation:
             image, labels = augmented_patch(case.image, label, start, self.patch_size, draw(rng))
         else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, float]]
 
-# Okabe and Ito's, told apart with any colour vision; on white, because these go into papers.
+# Okabe and Ito's, distinct with any colour vision; on white, because these go into papers.
 SYSTEM_COLOURS = (
     *("#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#7a5c00"),
     *("#6a3d9a", "#444444", "#882255", "#999933", "#332288"),
@@ -46,8 +46,8 @@ def comparison_png(
         reference: name of the system the others are paired with.
         path: the file, written under a temporary name and renamed.
         title: above the panels.
-        family: scores that are tested together, where the picture shows some of them; none: those
-            it shows.
+        family: scores that are corrected together, where the picture shows only some of them;
+            unset: those it shows.
     """
     from matplotlib.figure import Figure
 
@@ -94,7 +94,7 @@ def comparison_png(
 def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> None:
     values = [v for found in scores.values() for v in found.values() if math.isfinite(v)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    # not less than a thousandth: what differs by rounding alone is drawn as equal
+    # At least a thousandth, so that values that differ by rounding alone look equal.
     margin = max(0.06 * (high - low), 0.001 * abs(high)) or 0.05
     if not column.measure.unit:
         edge = 0.03 * (high - low + 2 * margin)
@@ -115,7 +115,7 @@ def _style(axes: "Axes", column: ScoreColumn, scores: Scores, title: str) -> Non
 
 
 def plain_axes(axes: "Axes") -> None:
-    """Leave of the frame what carries numbers: ticks, horizontal lines, the left edge."""
+    """Reduce the frame to ticks, horizontal lines and the left edge."""
     axes.set_facecolor(PAPER)
     axes.tick_params(colors=FAINT, labelsize=8, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -232,7 +232,7 @@ def _legend(figure: "Figure", *, paired: bool) -> None:
     labels = ((BETTER, "better"), (WORSE, "worse"), (EQUAL, "equal")) if paired else ()
     handles = [Line2D([], [], color=colour, linewidth=2, label=label) for colour, label in labels]
     meaning = (
-        "a line joins his two scores;\n"
+        "a line joins its two scores;\n"
         "p after Holm over these systems and all compared regions of the metric, bold below 0.05"
     )
     mean = Line2D([], [], color=PAPER, marker="D", markeredgecolor=INK, linestyle="", label="mean")

@@ -125,7 +125,7 @@ def _curve(
 
 
 def darken(axes: "Axes") -> None:
-    """Give axes the look of the house: light on dark, a faint grid, no box."""
+    """Give axes the common look: light on dark, a faint grid, no box."""
     axes.set_facecolor(PAPER)
     axes.tick_params(colors=FAINT)
     axes.grid(color="#2a2e34", linewidth=0.6)

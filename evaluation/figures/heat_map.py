@@ -1,4 +1,4 @@
-"""Ways of testing as a picture: a row each, a system a column, the mean's colour in between."""
+"""Heat map of ways of testing: a way of testing a row, a system a column, coloured by mean."""
 
 import math
 from pathlib import Path
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROW_INCHES, COLUMN_INCHES, PANEL_GAP = 0.27, 0.62, 0.35
-LIGHT, DARK = 0.12, 0.75  # of the colour map that is used: ink must be read on all of it
+LIGHT, DARK = 0.12, 0.75  # part of the colour map on which numbers are readable
 WHITE_INK_FROM = 0.65  # share of the colour map from which the number in it is white
 
 
 def variants_png(table: BenchmarkTable, path: Path) -> None:
     """Write a table of ways of testing as coloured cells, a panel a group of columns.
 
-    Colours run over the numbers of a panel: dark is the larger one, whatever is better. A cell
-    without a number is left white.
+    Colours run over the numbers of a panel: darker is larger, whether or not that is better. A
+    cell without a number is left white.
 
     Args:
         table: a way of testing a row; its columns are grouped by score, a system each.

@@ -1,4 +1,4 @@
-"""Pictures for people: a patient's contours over the four modalities, the curves of a training."""
+"""Pictures of a patient: contours of the regions over the four modalities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MODALITY_NAMES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
 REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
-# Told apart with any colour vision, and against grey. Core and enhancing tumour often share a
-# border, so one line is thinner: both are seen.
+# Distinct with any colour vision, and against grey. Core and enhancing tumour often share a
+# border, so one line is thinner and both are seen.
 COLOURS = {"WT": "#4cc9f0", "TC": "#ffd166", "ET": "#ff5d73"}
 WIDTHS = {"WT": 2.0, "TC": 2.2, "ET": 1.0}
 INK, FAINT, PAPER, WARNING = "#f2f2f2", "#9a9a9a", "#0d0f12", "#ffb000"
@@ -52,7 +52,7 @@ class Plane:
         return picture.T[:, ::-1] if self.flip_columns else picture.T
 
 
-# By the axis across the slice. The patient's right is on the left; in profile he looks left.
+# By the axis across the slice. The patient's right is on the left; in profile the face is left.
 PLANES = (
     Plane("sagittal", columns=1, flip_columns=True, rows=2, left="A", right="P"),
     Plane("coronal", columns=0, flip_columns=True, rows=2, left="R", right="L"),
@@ -81,8 +81,8 @@ def overlay_png(
         path: the file, written under a temporary name and renamed.
         title: above the picture, the patient.
         spacing: voxel size in mm along every axis of S.
-        orientation: where the axes of S point to, as nibabel's ``aff2axcodes`` says it.
-        synthetic: mark the picture: this is no patient.
+        orientation: where the axes of S point to, as nibabel's ``aff2axcodes`` returns it.
+        synthetic: mark the picture as a phantom's.
     """
     figure = _overlay(images, prediction, reference, title, spacing, orientation, synthetic)
     save_png(figure, path)
@@ -136,7 +136,7 @@ def _overlay(
 
     height, width = size[plane.rows], size[plane.columns]  # mm of a picture element
     slices = {name: cut(volume) for name, volume in volumes.items()}
-    # After the z-score 0 is the brain's mean too: background is what is 0 in every modality.
+    # After the z-score 0 is also the brain's mean, so background is 0 in every modality at once.
     inside = np.logical_or.reduce([picture != 0 for picture in slices.values()])
     box = filled_box(inside, (height, width))
     rows_mm = (box[0].stop - box[0].start) * height
@@ -201,7 +201,7 @@ def busiest_slice(masks: Sequence[np.ndarray], across: int) -> int:
 
 
 def filled_box(inside: np.ndarray, spacing: tuple[float, float]) -> tuple[slice, slice]:
-    """Return the part of the picture that holds something, with a margin; all if nothing does."""
+    """Return the box around a picture's true part, with a margin; the whole picture if empty."""
     box = []
     for axis in (0, 1):
         places = np.flatnonzero(inside.any(axis=1 - axis))
@@ -237,7 +237,7 @@ def show_slice(
     Args:
         axes: where.
         picture: intensities (rows, columns), first row lowest.
-        inside: where there is something, of the same shape; black elsewhere.
+        inside: the foreground, of the same shape; black elsewhere.
         window: intensities shown black and white.
         extent: left, right, bottom and top in mm.
     """

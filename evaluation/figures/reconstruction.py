@@ -1,4 +1,4 @@
-"""The picture of a masked-image reconstruction: slice, what was hidden, what came back."""
+"""The picture of a masked-image reconstruction: slice, visible part, reconstructed part."""
 
 from pathlib import Path
 

@@ -83,7 +83,7 @@ def _count_ticks(most: int) -> list[int]:
 def write_calibration(
     patients: Mapping[str, Mapping[str, Reliability]], outputs: Outputs, title: str
 ) -> list[str]:
-    """Write ``calibration.csv`` and ``reliability.png``; return what they show as lines.
+    """Write ``calibration.csv`` and ``reliability.png``; return a summary as lines.
 
     The table has a row a patient, region and bin: counts, so that any selection of patients adds
     up (``Reliability.from_rows``).

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Oedema is seen in the one, core and enhancing tumour in the other.
+# Oedema shows in FLAIR, core and enhancing tumour in T1ce.
 SHOWN = ("flair", "t1ce")
 ACROSS = 5  # panels beside each other
 PANEL_INCHES, CAPTION_INCHES = 2.1, 0.52
@@ -95,8 +95,8 @@ def systems_png(case: ViewedCase, path: Path) -> None:
                 axes.set_ylabel(MODALITY_NAMES[modality], color=INK, fontsize=10)
         scores = case.scores.get(name, {})
         if scores:
-            said = "  ".join(f"{region} {value:.3f}" for region, value in scores.items())
-            axes.set_xlabel(f"Dice  {said}", color=FAINT, fontsize=8, labelpad=3)
+            dice = "  ".join(f"{region} {value:.3f}" for region, value in scores.items())
+            axes.set_xlabel(f"Dice  {dice}", color=FAINT, fontsize=8, labelpad=3)
     handles = [
         Line2D([], [], color=COLOURS[region], linewidth=3, label=REGION_NAMES[region])
         for region in REGIONS[: len(case.reference)]

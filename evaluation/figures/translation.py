@@ -1,4 +1,4 @@
-"""The picture of a modality translation: what was there, and what came of the other modalities."""
+"""The picture of a modality translation: measured modalities above translated ones."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ def translation_png(
 
     Args:
         true: modality to slice (R, A) of z-scores, 0 outside the brain.
-        translated: modality to the slice (R, A) that was made of the other pair.
+        translated: modality to the slice (R, A) translated from the other pair.
         path: the file.
         synthetic: whether the slice shows a phantom.
     """

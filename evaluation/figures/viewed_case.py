@@ -1,4 +1,4 @@
-"""A patient to be looked at: images, reference and every system's prediction on one grid."""
+"""A patient for viewing: images, reference and every system's prediction on one grid."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from evaluation.figures.overlay import to_ras
 
 @dataclass(frozen=True)
 class ViewedCase:
-    """One patient on his original grid.
+    """One patient on its original grid.
 
     Args:
-        case_id: his name.
-        place: why he is shown: worst, median or best.
+        case_id: name of the examination.
+        place: why it is shown: worst, median or best.
         images: modality to volume (*S), 0 outside the brain.
         reference: regions WT, TC, ET, bool (R, *S).
         predictions: system to regions, bool (R, *S).
         spacing: voxel size in mm along every axis of S.
-        orientation: where the axes of S point to, as nibabel's ``aff2axcodes`` says it.
-        synthetic: whether this is no patient.
+        orientation: where the axes of S point to, as nibabel's ``aff2axcodes`` returns it.
+        synthetic: whether it is a phantom.
         scores: system to region to Dice, as in ``per_case.csv``.
     """
 

@@ -1,10 +1,10 @@
-"""Whether a probability means what it says: reliability bins and expected calibration error.
+"""Calibration of probabilities: reliability bins and expected calibration error.
 
 The domain is every voxel that got a probability of at least 1 %. Background that a network is sure
 of is more than 95 % of a brain and rightly near 0, and with it every calibration error looks like
-0; and the domain depends on the probabilities alone, neither on the reference, which would bias
-the bins, nor on an image, so masks of any tool can be measured. What lies below 1 % has a bin of
-its own outside the domain: how much of the region was overlooked there stands beside the error.
+0. The domain depends on the probabilities alone: not on the reference, which would bias the bins,
+nor on an image, so masks of any tool can be measured. Voxels below 1 % have a bin outside the
+domain; the share of the region that lies there is reported beside the error, as overlooked.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 BINS = 10
-ROUNDING = 1e-4  # what interpolation in float32 may add
+ROUNDING = 1e-4  # error of interpolation in float32
 DOMAIN_FROM = 0.01
-# the first bin is what lies outside the domain
+# The first bin lies outside the domain.
 EDGES = np.array([0.0, DOMAIN_FROM, *(np.arange(1, BINS + 1) / BINS)])
 
 

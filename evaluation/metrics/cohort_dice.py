@@ -1,4 +1,4 @@
-"""Mean Dice over patients while a network trains, each counted once in however many processes."""
+"""Mean Dice over patients during training, each counted once over all processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +19,12 @@ ID_BYTES = 256
 
 
 class RegionDice(Metric):
-    """Mean Dice of every region over patients, each counted once however many processes share them.
+    """Mean Dice of every region over patients, each counted once over all processes.
 
     A distributed sampler repeats patients until every process has the same number, and a mean over
-    its samples would select another checkpoint. So the state keeps a row a patient: the bytes of
-    the id and the scores, flat, in one list: it is gathered at once, also from a process that has
-    seen nobody.
+    its samples would select another checkpoint. So the state keeps a row a patient, the bytes of
+    the id and the scores, flat, in one list: it is gathered at once, also from a process without
+    patients.
 
     Args:
         regions: names of the R regions.
@@ -102,7 +102,7 @@ class RegionDice(Metric):
 
 
 class SliceDice(RegionDice):
-    """Mean Dice of every region over patients, of a patient over his slices first.
+    """Mean Dice of every region over patients, where each patient's is the mean over its slices.
 
     Args:
         regions: names of the R regions.
@@ -115,9 +115,9 @@ class SliceDice(RegionDice):
         """Score one patient.
 
         Args:
-            prediction: (N, R, H, W), bool, his slices.
+            prediction: (N, R, H, W), bool, its slices.
             reference: (N, R, H, W), bool.
-            case_id: his id.
+            case_id: its id.
 
         Raises:
             ValueError: if shapes differ, there is no slice or not R regions, or the id is too long.

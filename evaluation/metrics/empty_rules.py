@@ -1,18 +1,18 @@
-"""What a metric is worth where a region is empty: the rules of BraTS, MONAI and nnU-Net, by name.
+"""Scores of empty regions: the rules of BraTS, MONAI and nnU-Net, by name.
 
-Every tool has a rule, few say so, and it moves the mean: a patient without enhancing tumour is
-worth Dice 1, 0 or nothing. Lesion-wise scores know a missed lesion (0, 374 mm) and an invented one
-(0, 374 mm) by their own definition; a rule only says what they are where there is no lesion at all.
+Every tool has a rule, few state it, and it moves the mean: a patient without enhancing tumour
+scores Dice 1, 0 or nothing. Lesion-wise scores define a missed lesion (0, 374 mm) and an invented
+one (0, 374 mm) themselves; a rule only sets them where there is no lesion at all.
 
 ========  ====================================================================================
 brats     the challenge: empty in both is perfect, empty in one is the worst (Dice, surface Dice,
           sensitivity and precision 0, HD95 373.13 mm); so every patient counts in every mean.
-nan       what the formula gives, 0 where it is 0, and no value (NaN) where it is 0/0 or infinite.
+nan       the formula's value, 0 where it is 0, and no value (NaN) where it is 0/0 or infinite.
 monai     MONAI's metric classes as they are by default: as ``nan``, and Dice has no value either
           where the reference is empty, whatever was predicted (``ignore_empty``).
 nnunet    nnU-Net: Dice without a value only where both are empty (version 2), sensitivity,
-          precision and HD95 without one where they do not exist (version 1); what it does not
-          measure is as in ``nan``, so the two agree.
+          precision and HD95 without one where they are undefined (version 1); the other metrics
+          are as in ``nan``, so the two agree.
 ========  ====================================================================================
 """
 
@@ -32,8 +32,8 @@ class Absent(NamedTuple):
 
     Args:
         both: where both are.
-        reference: where the reference alone is: all that was predicted is invented.
-        prediction: where the prediction alone is: all of the region was missed.
+        reference: where the reference alone is: every predicted voxel is wrong.
+        prediction: where the prediction alone is: the whole region was missed.
     """
 
     both: float
@@ -49,7 +49,7 @@ class Absent(NamedTuple):
 
 @dataclass(frozen=True)
 class EmptyRule:
-    """What a region scores when prediction, reference or both hold none of it.
+    """Scores of a region that is absent from the prediction, the reference or both.
 
     Args:
         name: how files, tables and manifests call the rule.

@@ -1,4 +1,4 @@
-"""Masks as the metrics take them: boolean pairs of one shape, cut to where something is."""
+"""Checks and crops of the masks that metrics take: boolean pairs of one shape."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Mask = np.ndarray | Tensor
 
 
 def check_pair(prediction: Mask, reference: Mask, spacing: Sequence[float] | None = None) -> None:
-    """Refuse what would broadcast or count probabilities in silence.
+    """Refuse masks that numpy would broadcast, or whose probabilities it would count, silently.
 
     Args:
         prediction: (*S), bool.
@@ -41,7 +41,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     box: list[slice] = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
-        within = mask[tuple(box)]  # what earlier axes left: only the first pass sees all
+        within = mask[tuple(box)]  # cropped along the earlier axes, so later passes are cheaper
         filled = np.flatnonzero(within.any(axis=others))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1))
     return tuple(box)

@@ -1,4 +1,4 @@
-"""Means over patients that leave out who has no value, and say how many were counted."""
+"""Means over the patients that have a value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,5 +18,5 @@ def nan_mean(values: Sequence[float]) -> float:
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return a column of ``per_case.csv`` without the patients who have no value in it."""
+    """Return a column of ``per_case.csv`` without the patients that have no value in it."""
     return counted([float(row[name]) for row in rows if name in row])

@@ -26,7 +26,7 @@ def dice(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
 
 
 def sensitivity(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
-    """Return |P and R| / |R| of one region: how much of it was found.
+    """Return |P and R| / |R| of one region: the share of the reference that was found.
 
     Args:
         prediction: (*S), bool.
@@ -43,7 +43,7 @@ def sensitivity(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> f
 
 
 def precision(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> float:
-    """Return |P and R| / |P| of one region: how much of what was predicted is there.
+    """Return |P and R| / |P| of one region: the share of the prediction that is right.
 
     Args:
         prediction: (*S), bool.
@@ -60,7 +60,7 @@ def precision(prediction: Mask, reference: Mask, rule: EmptyRule = BRATS) -> flo
 
 
 def volume_error_ml(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
-    """Return |P| - |R| in ml: what was predicted too much; it needs no rule.
+    """Return |P| - |R| in ml, the excess of the prediction; it needs no rule.
 
     Args:
         prediction: (*S), bool.

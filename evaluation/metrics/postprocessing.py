@@ -20,7 +20,7 @@ class Postprocessing:
     Args:
         component_share: a component of the whole tumour smaller than this share of the largest is
             dropped; 0 keeps all.
-        least_core: a core below this many mm3 is doubted: the oedema becomes necrosis; 0 never.
+        least_core: where the core is below this many mm3, oedema becomes necrosis; 0 never.
         least_enhancing: enhancing tumour below this many mm3 becomes oedema (the authors: 200 to
             500); 0 never.
     """
@@ -30,7 +30,7 @@ class Postprocessing:
     least_enhancing: float = 200.0
 
     def __post_init__(self) -> None:
-        """Refuse rules that would empty every mask, or mean nothing."""
+        """Refuse rules out of range."""
         if not 0 <= self.component_share <= 1:
             raise InputError(
                 f"postprocessing.component_share is {self.component_share}: expected a share of "
@@ -46,7 +46,8 @@ class Postprocessing:
         """Return the regions after the rules, a new array.
 
         Args:
-            regions: nested WT, TC, ET, or WT alone: bool (R, *S); R = 1 knows the first rule only.
+            regions: nested WT, TC, ET, or WT alone: bool (R, *S); for R = 1 only the first rule
+                applies.
             spacing: voxel size in mm along every axis of S.
         """
         whole = self._large_components(regions[0])
@@ -79,7 +80,7 @@ class Postprocessing:
 
 
 def effect_lines(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
-    """Return what post-processing did to the mean of every score, a line a score.
+    """Return the change of every mean score by post-processing, a line a score.
 
     Args:
         rows: one a patient, with every score twice: as it is, and under ``prefix`` before it.

@@ -1,4 +1,4 @@
-"""What the numbers mean: all metrics of a patient, by the names that files and tables use.
+"""All metrics of a patient, by the names that files and tables use.
 
 ============== ====== ===========================================================================
 dice                  overlap of the voxels
@@ -128,7 +128,7 @@ def _score(
 def _score_plane(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], rule: EmptyRule
 ) -> dict[str, float]:
-    """Return what is defined in two dimensions as in three."""
+    """Return the metrics that are defined in two dimensions as in three."""
     return {
         "dice": dice(prediction, reference, rule),
         "hd95": hd95(prediction, reference, spacing, rule),

@@ -1,7 +1,7 @@
 """Metrics of surfaces: HD95 as MONAI defines it, surface Dice as surface-distance does.
 
-The two mean another surface: MONAI's HD95 that of the border voxels' centres, surface-distance's
-one of elements between voxels, each with its area (Nikolov et al. 2018, arXiv:1809.04430).
+They differ in the surface: MONAI's HD95 takes the border voxels' centres, surface-distance takes
+elements between voxels, each with its area (Nikolov et al. 2018, arXiv:1809.04430).
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def robust_hausdorff(
 
 
 def _cut(prediction: Mask, reference: Mask) -> tuple[np.ndarray, np.ndarray]:
-    """Return both masks inside the box that holds them; of empty masks, nothing."""
+    """Return both masks cut to the box around them; empty arrays for empty masks."""
     predicted, present = as_numpy(prediction), as_numpy(reference)
     union = predicted | present
     box = bounding_box(union) if union.any() else (slice(0, 0),)

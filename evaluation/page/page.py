@@ -28,7 +28,7 @@ class Picture:
         source: the file as a ``data:`` address.
         width: in pixels of the page.
         height: likewise.
-        text: what it shows, for the caption and for those who do not see it.
+        text: what it shows, for the caption and for screen readers.
     """
 
     source: str
@@ -46,14 +46,14 @@ class Picture:
             density: its pixels for one of the page, so that it is sharp.
         """
         content = file.read_bytes()
-        width, height = struct.unpack(">II", content[16:24])  # of the first chunk, always IHDR
+        width, height = struct.unpack(">II", content[16:24])  # in the first chunk, always IHDR
         source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
         return cls(source, round(width / density), round(height / density), text)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """The content of the page.
 
     Args:
         title: above everything.
@@ -62,7 +62,7 @@ class Report:
         tables: of means.
         further: of means of further measures.
         statistics: medians, intervals and tests.
-        ways: the same of ways of testing.
+        ways: the same for ways of testing.
         distributions: box plots and paired plots.
         curves: of the trainings.
         calibration_table: of every system; None where nothing was measured.
@@ -70,7 +70,7 @@ class Report:
         columns: of the table of patients.
         rows: system to the rows of ``per_case.csv``; of several runs each with its ``run``.
         cases: worst, median and best with their pictures.
-        ranking: by what they were chosen.
+        ranking: the score by which they were chosen.
         viewed: the same patients as ``viewer_volumes.packed`` gives them.
         remarks: what is missing or doubtful, a sentence each.
         made: when and with what the page was made.
@@ -96,18 +96,18 @@ class Report:
     made: str = ""
 
 
-def told_once(
-    tables: Sequence[BenchmarkTable], said: Sequence[str] = ()
+def shared_footnotes(
+    tables: Sequence[BenchmarkTable], stated: Sequence[str] = ()
 ) -> tuple[list[str], list[BenchmarkTable]]:
-    """Return the footnotes that all tables share, and the tables with none but their own.
+    """Return the footnotes that all tables share, and the tables with their remaining ones.
 
-    A table without rows says why it has none, and has no part in what is shared.
+    A table without rows states why it has none, and takes no part in this.
 
     Args:
         tables: that stand below each other.
-        said: sentences that stand above them already.
+        stated: sentences that stand above them already.
     """
-    kept = [[note for note in table.footnotes if note not in said] for table in tables]
+    kept = [[note for note in table.footnotes if note not in stated] for table in tables]
     whole = [own for table, own in zip(tables, kept, strict=True) if table.rows]
     several = whole if len(whole) > 1 else []
     shared = [note for note in next(iter(several), []) if all(note in own for own in several)]
@@ -123,7 +123,7 @@ def to_page(report: Report) -> str:
     from markupsafe import Markup
 
     def group(tables: Sequence[BenchmarkTable]) -> dict[str, Any]:
-        shared, own = told_once(tables, report.provenance)
+        shared, own = shared_footnotes(tables, report.provenance)
         return {"notes": shared, "tables": [Markup(to_html(table)) for table in own]}
 
     def asset(name: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Patients packed for the report's viewer: bytes that a page carries and a browser unpacks."""
+"""Volumes of patients, packed into the report for its viewer in the browser."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""How a score column reads: its measure, unit and direction, its region, slices or volumes."""
+"""Score columns: their measure, unit and direction, region, and slices or volumes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ class ScoreColumn:
 
     @property
     def family(self) -> str:
-        """What its comparisons are corrected together with: one measure, all regions."""
+        """Name of the family whose comparisons are corrected together: one measure, all regions."""
         return self.key.rpartition("/")[0]
 
 

@@ -1,4 +1,4 @@
-"""What scores of patients allow to say: means with intervals, and differences between systems.
+"""Statistics of patients' scores: means with intervals, and differences between systems.
 
 The unit is the patient. Everything of one patient (slices, seeds, time points) is averaged before
 patients are averaged or compared.
@@ -69,9 +69,9 @@ class Comparison:
     """A system against its reference in one column, patient by patient.
 
     Args:
-        system: that is compared.
-        reference: with this one.
-        column: in which score.
+        system: name of the compared system.
+        reference: name of the system it is compared with.
+        column: the score.
         n: pairs that count.
         dropped: patients without a score on one side or the other.
         equal: pairs without a difference, among n.
@@ -95,7 +95,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference stands after correction."""
+        """Whether the difference is significant after correction."""
         return self.p_holm < ALPHA
 
 
@@ -105,7 +105,7 @@ def patients_of(rows: Sequence[Row]) -> set[str]:
 
 
 def patient_scores(rows: Sequence[Row], column: ScoreColumn) -> dict[str, float]:
-    """Return one score a patient: the mean over his rows (seeds, runs, time points) that have one.
+    """Return one score a patient: the mean over its rows (seeds, runs, time points) that have one.
 
     Args:
         rows: of one system, with ``case_id`` and maybe ``patient``.
@@ -144,10 +144,10 @@ def summarise(scores: Mapping[str, float]) -> Summary:
 
 
 def ranking_means(systems: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the means by which systems are ranked: of the patients whom all have a score for.
+    """Return the means that rank systems: over the patients for which every system has a score.
 
-    A system that has none for the hard patients must not win by that. One without any score is not
-    ranked, and where no patient is left nobody is.
+    So a system does not win by lacking scores for hard patients. A system without any score is not
+    ranked, and where no patient is left none is.
 
     Args:
         systems: name to the scores of patients, as :func:`patient_scores` gives them.
@@ -177,7 +177,7 @@ def _interval(values: tuple[float, ...]) -> tuple[float, float]:
         return min(values), max(values)
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # an undefined interval is looked at below
+            warnings.simplefilter("ignore")  # an undefined interval is handled below
             found = stats.bootstrap(
                 (np.array(values),),
                 np.mean,
@@ -215,7 +215,7 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
         return float(found.pvalue), effect
     doubled = np.rint(2 * ranks).astype(int)  # ranks of ties are halves
     kept, positive = doubled[values != 0], int(doubled[values > 0].sum())
-    chances = np.ones(1)  # of every sum of positive ranks, signs being fair coins
+    chances = np.ones(1)  # probability of every sum of positive ranks, if signs are random
     for rank in kept:
         chances = np.pad(chances, (0, rank)) / 2 + np.pad(chances, (rank, 0)) / 2
     tail = min(chances[: positive + 1].sum(), chances[positive:].sum())
@@ -300,7 +300,7 @@ def compare(
 
     Args:
         systems: name to rows, of the same patients.
-        columns: what is compared.
+        columns: the scores.
         reference: name of a system, or column key to name where every column has its own.
 
     Returns:
@@ -336,14 +336,14 @@ def compare_pair(
     theirs: Mapping[str, float],
     column: ScoreColumn,
 ) -> Comparison:
-    """Compare two patient by patient, not corrected yet.
+    """Compare two systems patient by patient, without correction.
 
     Args:
-        system: name of what is compared.
+        system: name of the compared system.
         ours: its patients' scores.
-        reference: name of what it is compared with.
+        reference: name of the system it is compared with.
         theirs: scores of at least the same patients.
-        column: in which score.
+        column: the score.
     """
     pairs = [(ours[patient], theirs[patient]) for patient in ours]
     kept = [pair for pair in pairs if not any(map(math.isnan, pair))]

@@ -47,7 +47,7 @@ _LATEX = {
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Return what a cell shows, without emphasis: value, spread, marks of its tests."""
+    """Return a cell's text without emphasis: value, spread, marks of its tests."""
     if cell.text is not None:
         return cell.text
     if cell.value is None:
@@ -147,7 +147,7 @@ def to_html(table: BenchmarkTable) -> str:
     heads = "".join(f'<th scope="col">{escape(column.header)}</th>' for column in table.columns)
     lines, section = [], None
     for name, cells in table.rows:
-        begins = _told_apart(table) and section not in (None, cells[0].text)
+        begins = _has_lead(table) and section not in (None, cells[0].text)
         section = cells[0].text if cells else None
         texts = []
         for column, cell in zip(table.columns, cells, strict=True):
@@ -187,8 +187,8 @@ def to_terminal(table: BenchmarkTable, width: int = 100) -> Group:
 def _blocks(table: BenchmarkTable, width: int) -> list[list[int]]:
     """Return the columns of each block: whole groups where they fit, single columns elsewhere."""
     names = max(len(name) for name in (table.corner, *(row[0] for row in table.rows)))
-    # what tells lines of one name apart is repeated in every block
-    lead = [0] if _told_apart(table) else []
+    # the column that distinguishes rows of one name is repeated in every block
+    lead = [0] if _has_lead(table) else []
     start = names + 2 + sum(_width(table, index) + 3 for index in lead)
     units: list[list[int]] = []
     for _, members in groupby(range(len(lead), len(table.columns)), lambda i: _group(table, i)):
@@ -211,7 +211,7 @@ def _group(table: BenchmarkTable, index: int) -> str:
     return table.columns[index].group
 
 
-def _told_apart(table: BenchmarkTable) -> bool:
+def _has_lead(table: BenchmarkTable) -> bool:
     return any(cells and cells[0].text is not None for _, cells in table.rows)
 
 
@@ -229,7 +229,7 @@ def _terminal_block(table: BenchmarkTable, indices: Sequence[int]) -> Table:
             width=_width(table, index),
         )
         previous = column.group
-    sections = [cells[0].text for _, cells in table.rows] if _told_apart(table) else []
+    sections = [cells[0].text for _, cells in table.rows] if _has_lead(table) else []
     for position, (name, cells) in enumerate(table.rows):
         texts = [
             Text(cell_text(cells[i], table.columns[i]), style="bold" if cells[i].best else "")

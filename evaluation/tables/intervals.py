@@ -66,7 +66,7 @@ def statistics_tables(
 
 
 def statistics_columns(measure: Measure) -> list[Column]:
-    """Return the columns of a table of statistics: what describes a system, then its tests."""
+    """Return the columns of a table of statistics: those of one system, then those of its tests."""
     places = measure.decimals
     return [
         Column("region", "Region"),

@@ -21,7 +21,7 @@ from files import write_atomically
 Row = Mapping[str, Any]
 
 HEADERS = ("Region", "Dice mean ± sd", "Dice median", "HD95 mean (mm)", "HD95 median (mm)")
-# means of what only a test measures: header and decimals
+# Means of measures that only a test takes: header and decimals.
 FURTHER = {
     "nsd": ("NSD", 3),
     "sensitivity": ("Sens.", 3),
@@ -75,12 +75,12 @@ def read_csv(
 def score_table(rows: Sequence[Row], title: str = "", note: str | None = None) -> RenderableType:
     """Return the scores of patients, a line a region, for the terminal.
 
-    What only a test measures stands in a second part, so that both fit 80 columns.
+    Measures that only a test takes stand in a second part, so that both fit 80 columns.
 
     Args:
         rows: one a patient, ``dice/WT`` or ``WT`` alone, and what else was measured.
         title: above the table.
-        note: below it, what a reader has to know: "selected on these patients".
+        note: below it, such as "selected on these patients".
     """
     headers, lines = _lines(rows)
     first = min(len(HEADERS), len(headers))
@@ -115,7 +115,7 @@ def slice_table(rows: Sequence[Row], title: str = "") -> Table:
 
     Args:
         rows: one a patient: ``slices/dice/WT`` and ``slices/hd95/WT`` are means over the patient's
-            selected slices, ``dice/WT`` and ``hd95/WT`` those of his volume; either may be absent.
+            selected slices, ``dice/WT`` and ``hd95/WT`` those of its volume; either may be absent.
         title: above the table.
     """
     rule = rule_of(rows)
@@ -147,13 +147,13 @@ def slice_table(rows: Sequence[Row], title: str = "") -> Table:
 
 
 def mean_scores(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the mean of every metric over the patients who have a value, NaN where none has."""
+    """Return the mean of every metric over the patients that have a value, NaN where none has."""
     names = dict.fromkeys(name for row in rows for name in row if is_metric(name))
     return {name: nan_mean(column(rows, name)) for name in names}
 
 
 def rule_of(rows: Sequence[Row]) -> EmptyRule:
-    """Return the rule by which rows were scored; before there was a choice, it was ``brats``."""
+    """Return the rule by which rows were scored; ``brats`` in older files, which name none."""
     return EMPTY_RULES[next((row["empty_rule"] for row in rows if "empty_rule" in row), BRATS.name)]
 
 
@@ -231,7 +231,7 @@ def _regions(rows: Sequence[Row]) -> list[str]:
 
 
 def _values(rows: Sequence[Row], metric: str, region: str) -> list[float]:
-    """Return the values of the patients who have one; of ``mean``, each one's over his regions."""
+    """Return the values of the patients that have one; ``mean`` is their mean over regions."""
     if region == "mean":
         regions = _regions(rows)
         own = [
@@ -261,7 +261,7 @@ def _footnotes(rows: Sequence[Row], note: str | None) -> list[str]:
 
 
 def _uncounted(rows: Sequence[Row]) -> list[str]:
-    """Return, where the rule gives some patients no score, how many each mean counts."""
+    """Return how many patients each mean counts, where the rule leaves some without a score."""
     short: dict[str, list[str]] = {}
     for name in _names(rows):
         if is_metric(name) and len(column(rows, name)) < sum(name in row for row in rows):

@@ -1,4 +1,4 @@
-"""Where the numbers of a table come from, as sentences for its footnotes."""
+"""The origin of a table's numbers, as sentences for its footnotes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from evaluation.statistics.columns import ScoreColumn
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a reader must know of where the numbers come from.
+    """The origin of a table's numbers, which its footnotes state.
 
     Args:
         cohort: name of the data, and its fingerprint.
         split: how patients were divided, and the protocol.
         seeds: of the trainings.
         versions: package to version.
-        empty_rule: what empty regions of volumes score.
-        slice_rule: what empty regions of slices score; empty where no slice was scored.
+        empty_rule: scores of empty regions in volumes.
+        slice_rule: scores of empty regions in slices; empty where no slice was scored.
         selected: whether the tested patients also selected the checkpoints.
         synthetic: whether the patients are phantoms.
         remarks: anything else, a sentence each.
@@ -56,7 +56,7 @@ class Provenance:
         return [*notes, *self.remarks]
 
     def empty_rules(self, columns: Sequence[ScoreColumn] = ()) -> list[str]:
-        """Return what empty regions score in these columns: a slice ends nearer than a volume."""
+        """Return the scores of empty regions in these columns; they differ for slices."""
         volumes = self.empty_rule or "rule not recorded"
         if not self.slice_rule:
             return [volumes]

@@ -1,4 +1,4 @@
-"""The scores that papers published for these systems: on other data, so never like for like."""
+"""The scores that papers published for these systems, on other data and so not comparable."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ PRIVATE = "245 slices of 489 private patients, drawn by slice; unit of HD95 not 
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper printed for one system.
+    """The published scores of one system.
 
     Args:
-        experiment: that corresponds to the system here.
+        experiment: the experiment that trains this system here.
         system: the paper's name for it.
         scores: column of ``per_case.csv`` to the mean, Dice between 0 and 1.
         paper: authors and title.
-        data: it was scored on.
+        data: the data it was scored on.
         table: number of the table in the paper, None where it is not known here.
         parameters: (all, trained); None where the paper gives none.
     """

@@ -32,9 +32,9 @@ class Column:
     Args:
         key: unique in the table; names it in CSV.
         header: what readers see.
-        group: what it stands under, empty for none: a region, parameters, the published.
-        decimals: that are printed; None prints whole numbers with separators.
-        ranked: whether best and tied are meant to be compared within it.
+        group: the heading above it, empty for none: a region, parameters, published.
+        decimals: those printed; None prints whole numbers with separators.
+        ranked: whether its best and tied cells are marked.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value with what belongs to it; an empty one prints as a dash.
+    """One value with its spread, interval and marks; an empty one prints as a dash.
 
     Args:
         value: unrounded.
@@ -56,9 +56,9 @@ class Cell:
         text: printed instead of the value.
         best: whether it is the best of its column, at the printed precision.
         tied: whether it is not significantly worse than the best.
-        unlike: whether it differs significantly from what its row's table compares it with; None
-            where the table compares so nowhere.
-        summary: what the value is the mean of, for CSV.
+        unlike: whether it differs significantly from the value it is compared with; None where the
+            table makes no such comparison.
+        summary: the scores behind a mean, for CSV.
     """
 
     value: float | None = None
@@ -74,7 +74,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class BenchmarkTable:
-    """A table in no format yet.
+    """A table as data, before any format is chosen.
 
     Args:
         title: above it.
@@ -116,7 +116,7 @@ def benchmark_table(
 ) -> BenchmarkTable:
     """Return systems side by side: mean and spread over patients, a group of columns a region.
 
-    The best of a column is bold, and so is whatever prints like it; a system is marked as tied
+    The best of a column is bold, and so are cells that print alike; a system is marked as tied
     where it is not significantly worse than the best, after Holm.
 
     Args:

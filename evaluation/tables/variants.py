@@ -36,9 +36,9 @@ def compare_variants(variants: Mapping[str, Systems], columns: Sequence[ScoreCol
     systems and ways.
 
     Args:
-        variants: way of testing to systems to rows; the first way is what others are compared with.
+        variants: way of testing to systems to rows; the others are compared with the first way.
             Rows of several runs name theirs as ``trained``.
-        columns: what is compared.
+        columns: the scores.
 
     Returns:
         Way, system and key of the column to the comparison, where there is something to compare.
@@ -65,13 +65,13 @@ def runs_of(rows: Sequence[Row]) -> set[str]:
 
 
 def unpaired_runs(variants: Mapping[str, Systems]) -> list[str]:
-    """Say which runs no comparison counts, as they were not tested both ways; nothing for none.
+    """Return a sentence on the runs that were not tested both ways, which no comparison counts.
 
     Args:
         variants: of :func:`compare_variants`.
     """
     first, *others = variants
-    said = []
+    excluded = []
     for way in others:
         for system in [name for name in variants[way] if name in variants[first]]:
             tested, trained = runs_of(variants[way][system]), runs_of(variants[first][system])
@@ -79,12 +79,13 @@ def unpaired_runs(variants: Mapping[str, Systems]) -> list[str]:
             for name, runs in lacks:
                 named = sorted(runs) if len(runs) <= NAMED_AT_MOST else [f"{len(runs)} runs"]
                 if runs:
-                    said.append(f"{system} {', '.join(named)} (not tested {name})")
-    said = list(dict.fromkeys(said))
-    if not said:
+                    excluded.append(f"{system} {', '.join(named)} (not tested {name})")
+    excluded = list(dict.fromkeys(excluded))
+    if not excluded:
         return []
-    told = "; ".join(said[:NAMED_AT_MOST]) + (" and others" if len(said) > NAMED_AT_MOST else "")
-    return [f"differences from {first} are over the runs tested both ways; without {told}"]
+    more = " and others" if len(excluded) > NAMED_AT_MOST else ""
+    without = "; ".join(excluded[:NAMED_AT_MOST]) + more
+    return [f"differences from {first} are over the runs tested both ways; without {without}"]
 
 
 def variant_table(
@@ -107,7 +108,7 @@ def variant_table(
         columns: the scores shown.
         compared: of :func:`compare_variants`.
         title: above the table.
-        notes: below it, before how it is read.
+        notes: below it, before the explanation of its marks.
     """
     shown = [
         Column(
@@ -198,7 +199,7 @@ def _score_cells(
     column: ScoreColumn,
     tests: Mapping[str, Comparison | None],
 ) -> dict[str, Cell]:
-    """Return the cell of every system in one score; the best, and what prints like it, is bold."""
+    """Return the cell of every system in one score; the best, and cells printed alike, are bold."""
     patients = {name: patient_scores(found, column) for name, found in systems.items()}
     ranked = ranking_means(patients)
     pick: Any = max if column.measure.higher else min

@@ -12,7 +12,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.heat_map import variants_png
-from evaluation.page.page import told_once
+from evaluation.page.page import shared_footnotes
 from evaluation.statistics.columns import SLICES, ScoreColumn
 from evaluation.statistics.comparison import Row, common_patients, patients_of
 from evaluation.tables.formats import to_csv, to_latex, to_markdown, to_terminal
@@ -213,7 +213,7 @@ def show_tables(tables: Sequence[BenchmarkTable]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=110)
     shown = [table for table in tables if re.fullmatch(r"table-\d+", table.key)]
-    shared, own = told_once(shown)
+    shared, own = shared_footnotes(shown)
     for table in own:
         console.print(to_terminal(table, console.width))
         console.print()

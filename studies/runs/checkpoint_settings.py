@@ -16,10 +16,8 @@ from studies.runs.run import Run, finished_runs
 from studies.runs.unused_options import check_together
 from studies.settings.command_line import CommandLine
 
-PREPARATION = (
-    "spacing",
-    "normalisation",
-)  # what a network's input must have in common with training
+# Data settings that must be those of the training.
+PREPARATION = ("spacing", "normalisation")
 RULES = "model.postprocessing="  # how a changed one begins in `Recall.model_words`
 # What ``fit`` would make of a command line, laid over a configuration where one is given.
 Resolve = Callable[[CommandLine, Mapping[str, Any] | None], dict[str, Any]]

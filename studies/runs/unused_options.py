@@ -71,13 +71,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "n_folds": ("split_file",),
 }
 SHORT = {"t1", "t1ce", "t2", "flair"}
-VALUED = {
-    "config",
-    "c",
-    "ckpt_path",
-    "runs_dir",
-    *SHORT,
-}  # read before the parser, which would ask for a value
+# Options read before the parser, which would ask for their missing value.
+VALUED = {"config", "c", "ckpt_path", "runs_dir", *SHORT}
 
 
 def plain_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the convolutional and transformer rivals of the 2D study promise alike."""
+"""Properties that TransUNet and Swin-Unet share."""
 
 import copy
 import re

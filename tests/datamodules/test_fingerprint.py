@@ -55,7 +55,7 @@ def test_a_mended_header_is_another_cohort_of_the_same_patients(cohort_of):
     wrong, mended = cohort_of("wrong"), cohort_of("mended", affine=scaled(2.0))
     assert wrong.fingerprint() != mended.fingerprint()
     assert wrong.voxel_fingerprint() == mended.voxel_fingerprint()
-    assert wrong.case_hashes() == mended.case_hashes()  # who they are does not change
+    assert wrong.case_hashes() == mended.case_hashes()  # the patients stay the same
     assert cohort_of("again").fingerprint() == wrong.fingerprint()
 
 

@@ -58,9 +58,9 @@ def test_channels_last_maps_give_the_same():
 
 def test_pooled_averages_cells_of_keys_and_values():
     query, key, value = inputs = maps(8, 8, 8)
-    cells = [
+    cells = [  # (2, 16, 2, 2, 2)
         one.reshape(2, 16, 2, 4, 2, 4, 2, 4).mean(dim=(3, 5, 7)) for one in (key, value)
-    ]  # (2, 16, 2, 2, 2)
+    ]
     found = GlobalFusionAttention("pooled", kv_grid=2, exact_below=511)(*inputs)
     assert_agrees(found, explicit(query, key, value, *cells), inputs)
 

@@ -1,4 +1,4 @@
-"""What each fusion head computes, against formulas written out here."""
+"""The output of each fusion head, against formulas written out here."""
 
 import pytest
 import torch

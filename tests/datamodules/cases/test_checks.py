@@ -170,21 +170,21 @@ def check(capsys, root, *words):
 
 def test_check_prints_what_pediatric_labels_are_read_as(tmp_path, capsys):
     write_new(tmp_path, "BraTS-PED", 2, [0, 2, 4, 1])
-    code, said = check(capsys, tmp_path)
+    code, printed = check(capsys, tmp_path)
     assert code == 0
-    assert "labels read as brats-ped (necrosis 2 3, oedema 4, enhancing 1)" in said
+    assert "labels read as brats-ped (necrosis 2 3, oedema 4, enhancing 1)" in printed
     with pytest.raises(InputError, match="is named as brats-ped"):
         main(["--data.root", str(tmp_path), "--data.layout", "brats2023"])
 
 
 def test_pediatric_labels_of_2023_are_asked_for_and_the_advice_works(tmp_path, capsys):
     write_new(tmp_path, "BraTS-PED", 2, [0, 1, 2, 3])
-    code, said = check(capsys, tmp_path)
+    code, printed = check(capsys, tmp_path)
     assert code == 1
-    assert "give data.labels as brats2023-ped (" in said
-    code, said = check(capsys, tmp_path, "--data.labels", "brats2023-ped")
+    assert "give data.labels as brats2023-ped (" in printed
+    code, printed = check(capsys, tmp_path, "--data.labels", "brats2023-ped")
     assert code == 0
-    assert "labels read as brats2023-ped (necrosis 1, oedema 2, enhancing 3)" in said
+    assert "labels read as brats2023-ped (necrosis 1, oedema 2, enhancing 3)" in printed
 
 
 def relabel(cohort, change):
@@ -194,13 +194,13 @@ def relabel(cohort, change):
 
 def test_a_copy_with_other_values_is_told_and_the_advice_works(cohort, capsys):
     relabel(cohort, lambda array: np.where(array == 4, 3, array).astype(np.uint8))
-    code, said = check(capsys, cohort)
+    code, printed = check(capsys, cohort)
     assert code == 1
-    assert "(they fit brats2023 (necrosis 1, oedema 2, enhancing 3, background 4)" in said
-    assert "data.labels says which" in said
+    assert "(they fit brats2023 (necrosis 1, oedema 2, enhancing 3, background 4)" in printed
+    assert "data.labels says which" in printed
     for name in ("brats2023", "msd"):
-        code, said = check(capsys, cohort, "--data.labels", name)
-        assert (code, f"labels read as {name} (" in said) == (0, True)
+        code, printed = check(capsys, cohort, "--data.labels", name)
+        assert (code, f"labels read as {name} (" in printed) == (0, True)
 
 
 @pytest.mark.parametrize("value", [1, 255])
@@ -208,20 +208,20 @@ def test_masks_of_the_whole_tumour_are_bad_until_they_are_called_so(
     cohort, tmp_path, capsys, value
 ):
     relabel(cohort, lambda array: ((array > 0) * value).astype(np.uint8))
-    code, said = check(capsys, cohort)
+    code, printed = check(capsys, cohort)
     assert code == 1
-    assert f"YAML file with whole: {value}" in said
-    assert "6 of them bad" in said
+    assert f"YAML file with whole: {value}" in printed
+    assert "6 of them bad" in printed
     (tmp_path / "whole.yaml").write_text(f"whole: {value}\n")
-    code, said = check(capsys, cohort, "--data.labels", tmp_path / "whole.yaml")
-    assert (code, f"labels read as whole (whole tumour {value})" in said) == (0, True)
+    code, printed = check(capsys, cohort, "--data.labels", tmp_path / "whole.yaml")
+    assert (code, f"labels read as whole (whole tumour {value})" in printed) == (0, True)
 
 
 def test_one_mask_of_the_whole_tumour_is_a_notice(cohort, capsys):
     rewrite(next(cohort.rglob("*00003_seg.nii.gz")), lambda array: (array > 0).astype(np.uint8))
-    code, said = check(capsys, cohort)
+    code, printed = check(capsys, cohort)
     assert code == 0
-    (line,) = [line for line in said.splitlines() if "BraTS2021_00003" in line]
+    (line,) = [line for line in printed.splitlines() if "BraTS2021_00003" in line]
     assert "notice" in line
     assert "only 1 (necrosis)" in line
 

@@ -1,4 +1,4 @@
-"""Patients as strangers store them: read as they are meant, or refused with advice that works."""
+"""Patients stored in unusual ways: read correctly, or refused with advice that works."""
 
 import shutil
 from dataclasses import replace
@@ -250,11 +250,11 @@ def test_check_names_the_images_of_no_case_and_takes_any_name(tmp_path, capsys):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "t2.nrrd").touch()
     assert main(["--data.root", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "7 NIfTI files belong to no case and are left out: Patient 0/T1.nii.gz" in said
-    assert "and 2 more" in said
-    assert "1 image is no NIfTI and is left out" in said
-    assert "more/t2.nrrd" in said
+    printed = capsys.readouterr().out
+    assert "7 NIfTI files belong to no case and are left out: Patient 0/T1.nii.gz" in printed
+    assert "and 2 more" in printed
+    assert "1 image is no NIfTI and is left out" in printed
+    assert "more/t2.nrrd" in printed
     shutil.rmtree(tmp_path / "more")
     for number in range(7):
         shutil.rmtree(tmp_path / f"Patient {number}")

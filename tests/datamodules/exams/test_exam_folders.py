@@ -189,8 +189,8 @@ def test_public_collections(tmp_path, exams, others):
     touch(tmp_path, *taken, *others)
     cases = find_exams(tmp_path)
     assert {(case.case_id, case.patient_id): found(case, tmp_path) for case in cases} == exams
-    said = " ".join(notice for case in cases for notice in case.notices)
-    assert not others or any(word in said for word in ("left out", "taken"))
+    notices = " ".join(notice for case in cases for notice in case.notices)
+    assert not others or any(word in notices for word in ("left out", "taken"))
 
 
 # A few lines of YAML for the same collections, in both studies: patterns of the four and the label.

@@ -1,4 +1,4 @@
-"""Which file of a patient's folder is which sequence, told by names alone."""
+"""The sequence of each file in a patient's folder, by names alone."""
 
 from pathlib import Path
 

@@ -13,12 +13,12 @@ LABELS = {"background": 0, "necrosis": 1, "edema": 2, "enhancing": 3}
 def sentence(call, *words):
     with pytest.raises(InputError) as caught:
         call()
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
     for word in words:
-        assert word in said
-    return said
+        assert word in message
+    return message
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a layout may call the masks that are written."""
+"""The file names that a layout may give to predicted masks."""
 
 import pytest
 import yaml

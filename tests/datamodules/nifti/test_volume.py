@@ -1,4 +1,4 @@
-"""Headers of every kind: where the voxels lie, and what is said of files that are no image."""
+"""Headers of every kind: the place of the voxels, and the messages on files that are no image."""
 
 import gzip
 import subprocess

@@ -11,7 +11,7 @@ from datamodules.patients.exam_names import group, official
 
 
 def exams_of(places):
-    """The exams of each patient who has several."""
+    """The exams of each patient that has several."""
     found = defaultdict(set)
     for place, patient in group(places).patients.items():
         found[patient].add(place)
@@ -187,7 +187,7 @@ def test_a_further_exam_changes_the_name_of_no_other_patient(places, further):
     ],
 )
 def test_what_cannot_be_known_is_said(places, doubt):
-    assert any(said.startswith(doubt) for said in group(places).doubts)
+    assert any(clause.startswith(doubt) for clause in group(places).doubts)
 
 
 @pytest.mark.parametrize("name", ["LUMIERE", "RHUH", "dates", "BIDS", "UPENN-GBM", "follow-up"])

@@ -1,4 +1,4 @@
-"""Exams grouped by patient: what is said of it, how it is given, and that no split tears it."""
+"""Exams grouped by patient: notices, `data.patient`, and splits that keep patients whole."""
 
 import json
 from dataclasses import replace

@@ -83,7 +83,7 @@ def test_a_slice_keeps_its_place_and_its_distance(prepare, name):
 
 
 def test_slices_are_shown_as_in_radiology(prepare):
-    """A mark near the patient's right ear and one at his forehead, whatever the file's axes."""
+    """A mark near the patient's right ear and one at the forehead, whatever the file's axes."""
     for affine, shape in GRIDS.values():
         case = prepare(affine, shape)
         canonical = nib.as_closest_canonical(

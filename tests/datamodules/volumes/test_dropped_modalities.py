@@ -48,7 +48,7 @@ def test_identity_names_it_only_where_it_is_used(kind, module):
     whole, dropped = module(kind), module(kind, drop=["t2", "t1"])
     assert "drop" not in whole.identity()
     assert dropped.identity() == {**whole.identity(), "drop": ["t1", "t2"]}  # in their own order
-    assert whole.fingerprint() == dropped.fingerprint()  # the patients are who they were
+    assert whole.fingerprint() == dropped.fingerprint()  # the patients stay the same
     assert whole.case_hashes() == dropped.case_hashes()
     assert any("t1, t2" in notice and "background" in notice for notice in dropped.notices)
 

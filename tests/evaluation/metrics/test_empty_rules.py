@@ -49,7 +49,7 @@ def test_values_of_a_preset(rule, empty):
 
 
 def monai(pair):
-    """What MONAI's metric classes give with their defaults, one channel, HD95."""
+    """Scores of MONAI's metric classes with their defaults, one channel, HD95."""
     prediction, reference = (torch.from_numpy(mask)[None, None].float() for mask in pair)
     ratios = []
     for name in ("sensitivity", "precision"):

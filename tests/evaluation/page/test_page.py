@@ -13,7 +13,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from evaluation.figures.overlay import COLOURS, WARNING
 from evaluation.figures.side_by_side import systems_png
 from evaluation.figures.viewed_case import ViewedCase
-from evaluation.page.page import Picture, Report, _cell, to_page, told_once
+from evaluation.page.page import Picture, Report, _cell, shared_footnotes, to_page
 from evaluation.page.viewer_volumes import MOST_VOXELS, packed
 from evaluation.statistics.columns import ScoreColumn, score_columns
 from evaluation.tables.intervals import statistics_tables
@@ -86,22 +86,24 @@ def page(tmp_path):
     return file
 
 
-def test_what_all_tables_say_is_told_once_and_what_the_page_says_by_none():
+def test_what_all_tables_say_is_shared_footnotes_and_what_the_page_says_by_none():
     def tables(*footnotes):
         return [BenchmarkTable("t", [], [("a", [])], notes) for notes in footnotes]
 
-    shared, own = told_once(tables(["data", "Wilcoxon", "own"], ["data", "Wilcoxon"]), ["data"])
+    shared, own = shared_footnotes(
+        tables(["data", "Wilcoxon", "own"], ["data", "Wilcoxon"]), ["data"]
+    )
     assert shared == ["Wilcoxon"]
     assert [table.footnotes for table in own] == [["own"], []]
-    shared, own = told_once(tables(["data", "Wilcoxon"]), ["data"])
+    shared, own = shared_footnotes(tables(["data", "Wilcoxon"]), ["data"])
     assert (shared, own[0].footnotes) == ([], ["Wilcoxon"])
-    shared, own = told_once(
+    shared, own = shared_footnotes(
         tables(["data, 8 patients"], ["data, 6 patients"]), ["data, 8 patients"]
     )
     assert (shared, [table.footnotes for table in own]) == ([], [[], ["data, 6 patients"]])
-    assert told_once([]) == ([], [])
+    assert shared_footnotes([]) == ([], [])
     empty = BenchmarkTable("t", [], [], ["No patient was tested by all."])
-    shared, own = told_once([empty, *tables(["data"], ["data", "own"])])
+    shared, own = shared_footnotes([empty, *tables(["data"], ["data", "own"])])
     assert shared == ["data"]
     assert [one.footnotes for one in own] == [["No patient was tested by all."], [], ["own"]]
 
@@ -131,7 +133,7 @@ def test_the_table_of_patients_sorts_filters_and_shows_measures(page):
       found.rising = seen();
       heads[column].querySelector("button").click();
       found.falling = seen();
-      found.said = heads[column].getAttribute("aria-sort");
+      found.sorted = heads[column].getAttribute("aria-sort");
       heads[column + 1].querySelector("button").click();
       found.farthest = [...shown().at(-1).cells].map((cell) => cell.textContent)[column + 1];
       const box = document.getElementById("patients-filter");
@@ -151,7 +153,7 @@ def test_the_table_of_patients_sorts_filters_and_shows_measures(page):
     # of the two systems 0.3, 0.4, 0.5 and 0.1 more; what is no number stands last both ways
     assert found["rising"] == ["0.300", "0.400", "0.400", "0.500", "0.500", "0.600", "n/a", "n/a"]
     assert found["falling"] == ["0.600", "0.500", "0.500", "0.400", "0.400", "0.300", "n/a", "n/a"]
-    assert found["said"] == "descending"
+    assert found["sorted"] == "descending"
     assert found["farthest"] == "inf"
     assert found["filtered"] == ["p1"]
     assert found["count"] == "1 of 8 rows"

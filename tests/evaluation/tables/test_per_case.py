@@ -106,9 +106,9 @@ def test_who_has_no_score_is_not_counted_and_that_is_said():
     assert "patients counted: 1 in dice/ET" in text
     assert "(rule monai)" in text
     assert mean_scores(rows) == pytest.approx({"dice/WT": 0.6, "dice/ET": 0.9})
-    nobody = [{"case_id": "a", "empty_rule": "nan", "dice/ET": float("nan")}]
-    assert math.isnan(mean_scores(nobody)["dice/ET"])
-    assert "n/a" in render(score_table(nobody))
+    unscored = [{"case_id": "a", "empty_rule": "nan", "dice/ET": float("nan")}]
+    assert math.isnan(mean_scores(unscored)["dice/ET"])
+    assert "n/a" in render(score_table(unscored))
 
 
 SLICED = [

@@ -108,8 +108,8 @@ def test_runs_are_paired_too():
     tested = {"as trained": {"a": [*first, *second]}, "without-t1": {"a": first}}
     found = compare_variants(tested, COLUMNS)["without-t1", "a", "dice/WT"]
     assert (found.equal, found.n) == (12, 12)
-    (said,) = unpaired_runs(tested)
-    assert said.endswith("without a seed 1 (not tested without-t1)")
+    (sentence,) = unpaired_runs(tested)
+    assert sentence.endswith("without a seed 1 (not tested without-t1)")
     tested["as trained"] = {"a": second}
     assert compare_variants(tested, COLUMNS) == {}
     assert unpaired_runs(variants()) == []
@@ -118,9 +118,9 @@ def test_runs_are_paired_too():
 def test_of_many_unpaired_runs_the_number_is_told():
     many = [row for seed in range(9) for row in rows(0.0, 1, trained=f"seed {seed}")]
     ways = {f"without-{number}": {"a": many[:1]} for number in range(8)}
-    (said,) = unpaired_runs({"as trained": {"a": many}, **ways})
-    assert "without a 8 runs (not tested without-0); a 8 runs (not tested without-1);" in said
-    assert said.endswith("(not tested without-5) and others")
+    (sentence,) = unpaired_runs({"as trained": {"a": many}, **ways})
+    assert "without a 8 runs (not tested without-0); a 8 runs (not tested without-1);" in sentence
+    assert sentence.endswith("(not tested without-5) and others")
 
 
 def test_without_a_test_as_trained_nothing_is_compared():
@@ -133,9 +133,9 @@ def test_without_a_test_as_trained_nothing_is_compared():
 
 
 def test_statistics_hold_a_row_a_region_system_and_way():
-    told = Provenance(cohort="phantom")
+    provenance = Provenance(cohort="phantom")
     compared = compare_variants(variants(), COLUMNS)
-    (table,) = variant_statistics(variants(), ["a", "b"], COLUMNS, compared, provenance=told)
+    (table,) = variant_statistics(variants(), ["a", "b"], COLUMNS, compared, provenance=provenance)
     keys = [column.key for column in table.columns]
     named = [(name, cells[0].text, cells[1].text) for name, cells in table.rows]
     assert named[:5] == [
