@@ -51,7 +51,7 @@ class Outputs:
         """Refuse to overwrite the user's files, before the first file is written.
 
         Args:
-            names: of all files, relative to the folder.
+            names: names of all files, relative to the folder.
             inputs: files that the command reads.
             unlisted: the folder's files were written before there was a ledger.
 
@@ -106,7 +106,7 @@ class Outputs:
 
         Args:
             name: relative to the folder.
-            content: as of `files.write_atomically`.
+            content: as for `files.write_atomically`.
         """
         path = self.folder / name
         write_atomically(path, content, before=lambda file: self._list(name, file))
@@ -223,7 +223,7 @@ def refuse_among_inputs(
     """Refuse a folder of results that a later command would read as inputs.
 
     Args:
-        folder: of the results.
+        folder: folder of the results.
         option: the option that names it.
         root: folder of the cohort, in which no result may lie.
         inputs: files and folders that are read, none of which may lie in the folder.

@@ -24,7 +24,7 @@ class CrossModalityAdapter(nn.Module):
     from 2c to c channels, which on tokens is a linear layer.
 
     Args:
-        channels: of a token, c.
+        channels: channels of a token, c.
         init: `zero`, with which the streams start unchanged, or `default`, PyTorch's.
 
     Raises:

@@ -13,7 +13,7 @@ class ChannelNorm(nn.GroupNorm):
     of 1.05 (all channels-last) or 0.66 (all contiguous), 2 x 48^3 in bfloat16 on one core.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         affine: whether each has a learned scale and shift.
     """
 

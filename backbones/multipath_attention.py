@@ -31,7 +31,7 @@ class NormReluConv(nn.Sequential):
     Args:
         in_channels: channels and groups that enter.
         out_channels: channels that leave.
-        dilation: of the convolution, voxels.
+        dilation: dilation of the convolution, voxels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
@@ -46,7 +46,7 @@ class ResidualAttention(nn.Module):
     """One weight a voxel for a sum of two maps: s * sigmoid(NormReluConv(s)), s = x + path.
 
     Args:
-        channels: of each map.
+        channels: channels of each map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -63,7 +63,7 @@ class SkipAttention(nn.Module):
     """Attention on a skip connection: both maps by one 1x1x1 convolution, then weighted.
 
     Args:
-        channels: of each map.
+        channels: channels of each map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -80,7 +80,7 @@ class MultipathBlock(nn.Module):
     """Multipath residual attention: the sum of the map and two dilated paths, each attended.
 
     Args:
-        channels: of the map, unchanged.
+        channels: channels of the map, unchanged.
     """
 
     def __init__(self, channels: int) -> None:

@@ -38,8 +38,8 @@ class Bottleneck(nn.Module):
     Args:
         in_channels: channels in.
         out_channels: channels out, four times those of the 3x3 convolution.
-        stride: of the 3x3 convolution.
-        groups: of the normalisations.
+        stride: stride of the 3x3 convolution.
+        groups: groups of the normalisations.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int) -> None:

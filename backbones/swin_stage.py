@@ -15,8 +15,8 @@ class SwinStage(nn.Module):
 
     Args:
         dim: channels of a token.
-        heads: of the attention.
-        side: of the grid, tokens.
+        heads: heads of the attention.
+        side: side of the grid, tokens.
         window: side of a window, tokens; a grid no larger than it is one window.
         drop_path: for each block, the rate at which it is skipped in training.
     """

@@ -48,7 +48,7 @@ class EncoderLayer(nn.Module):
 
     Args:
         hidden: channels of a token.
-        heads: of the attention.
+        heads: heads of the attention.
     """
 
     def __init__(self, hidden: int, heads: int) -> None:

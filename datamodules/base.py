@@ -385,8 +385,8 @@ def refuse_labels_of_phantoms(labels: str | None) -> None:
     """
     if labels is not None:
         raise InputError(
-            f"data.labels {labels} states what patients' label values mean, but there are none: "
-            "give data.root, or leave data.labels unset for phantoms."
+            f"data.labels {labels} states what patients' label values mean, but there are no "
+            "patients: give data.root, or leave data.labels unset for phantoms."
         )
 
 

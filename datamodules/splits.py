@@ -85,7 +85,7 @@ def make_split(
         n_folds: The fold is the test set, validation is cut from the rest.
         fold: Which fold, from 0.
         split_file: JSON with train, val and test, nnU-Net's `splits_final.json`, or a MONAI list.
-        seed: Of the order of patients.
+        seed: Seed of the order of patients.
         test_share: Share of patients that are tested, without `n_folds`.
         noun: Plural of the units that are split, for messages.
 

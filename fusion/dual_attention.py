@@ -35,7 +35,7 @@ class EarlyFusionAttention(nn.Module):
     or activation, in which the paper is silent.
 
     Args:
-        channels: of each map.
+        channels: channels of each map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -58,7 +58,7 @@ class LocalAttention(nn.Module):
     """Convolutions 1, 3, GELU, 1 and one skip connection: (B, C, D, H, W) to the same.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
     """
 
     def __init__(self, channels: int) -> None:

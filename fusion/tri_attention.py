@@ -38,7 +38,7 @@ class DilatedResidualBlock(nn.Module):
     Args:
         in_channels: channels that enter.
         channels: channels that leave.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
@@ -91,7 +91,7 @@ class DualAttention(nn.Module):
     """Weights for the channels of all modalities and for every voxel, and the sum of both uses.
 
     Args:
-        channels: of all modalities together.
+        channels: channels of all modalities together.
     """
 
     def __init__(self, channels: int) -> None:
@@ -124,7 +124,7 @@ class CorrelationConstraint(nn.Module):
     averaged over voxels, over both directions and over the pairs.
 
     Args:
-        channels: of one modality's map.
+        channels: channels of one modality's map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -199,8 +199,8 @@ class TriAttentionFusion(nn.Module):
         size: `base` is the paper's (8 to 128 channels an encoder, sides of at least 32 voxels,
             multiples of 16); `tiny` has four levels of 4 to 32 channels, for a processor (sides
             of at least 16 voxels, multiples of 8).
-        correlation_weight: of the correlation constraint in the loss. 0 leaves the dual-attention
-            network, with no weight that nothing trains; equal seeds give it equal weights.
+        correlation_weight: weight of the correlation constraint in the loss. With 0 there is no
+            constraint, only the dual-attention network, which equal seeds give equal weights.
 
     Raises:
         InputError: unknown size, other than four modalities, a negative weight; an image of the

@@ -32,7 +32,7 @@ class SamAttention(nn.Module):
 
     Args:
         dim: channels of a token.
-        heads: of the attention.
+        heads: heads of the attention.
         window: tokens a side of a window, or of the grid for attention over all of it.
     """
 

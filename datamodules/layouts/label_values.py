@@ -62,7 +62,7 @@ def misread(labels: Labels, option: str = "data.labels", *, stated: bool = False
 
     Args:
         labels: Case id to the convention a label is read by, and its values.
-        option: That states another meaning, for the advice.
+        option: The option that states another meaning, for the advice.
         stated: Whether the masks of a tool are stated to mean this; a tool may find oedema alone.
     """
     cohorts: dict[LabelConvention, dict[str, set[int]]] = {}

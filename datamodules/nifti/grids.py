@@ -26,7 +26,7 @@ def onto_grid(array: Array, affine: Array, grid: Array, shape: tuple[int, ...]) 
         array: Voxels, (*S) or with more axes behind the first three.
         affine: (4, 4) of the array.
         grid: (4, 4) of the grid.
-        shape: Of the grid, three axes.
+        shape: Shape of the grid, three axes.
 
     Returns:
         The view, the array itself where nothing is to be done; None where the places differ.

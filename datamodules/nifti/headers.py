@@ -37,7 +37,7 @@ def blank(header: Any, *, synthetic: bool) -> Any:
     """Empty a nibabel header's free text and all that does not describe the grid; return it.
 
     Args:
-        header: of NIfTI-1 or NIfTI-2, changed in place.
+        header: a NIfTI-1 or NIfTI-2 header, changed in place.
         synthetic: whether to mark it, in fixed words, as a phantom's.
     """
     known, note = header.template_dtype.names, header["descrip"].tobytes().rstrip(b"\0")

@@ -18,7 +18,7 @@ def whole_numbers(array: Array, name: str) -> Array:
 
     Args:
         array: Voxels (*S).
-        name: Of the map, for messages.
+        name: Name of the map, for messages.
 
     Raises:
         InputError: It is not 3-D, or a voxel holds no whole number.

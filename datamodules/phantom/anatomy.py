@@ -156,7 +156,7 @@ def draw_anatomy(
 
     Args:
         rng: the patient's anatomy stream.
-        grid: where the brain is wanted.
+        grid: grid of the brain.
         pose: affine part of the map.
         push: mass effect of the tumour, mm by which tissue is pushed along each axis, or None.
     """

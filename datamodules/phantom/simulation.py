@@ -201,7 +201,7 @@ def generate_cohort(
 
     Args:
         out: folder to write, created if needed.
-        patients: how many.
+        patients: number of patients.
         seed: another seed, other patients; the same seed, the same bytes.
         layout: `brats2018`, `brats2021`, `brats2023` or `exam`.
         spacing: voxel size, mm.

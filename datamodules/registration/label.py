@@ -24,7 +24,8 @@ Array = npt.NDArray[Any]
 def label_drawn_on(exam: CaseFiles) -> str:
     """The modality whose position a drawn label shares: by its name, else by its grid.
 
-    Four images on the label's grid are registered to each other already; then it is the reference.
+    Four images on the label's grid are registered to each other already, so it counts as drawn on
+    the reference.
 
     Raises:
         InputError: Neither decides it, or the named modality is missing.

@@ -21,7 +21,7 @@ class SliceAugmentation:
     """The random numbers of one slice.
 
     Args:
-        angle: Of the rotation about the slice's centre, radians; 0 for none.
+        angle: Angle of the rotation about the slice's centre, radians; 0 for none.
         flips: Whether rows, and columns, are mirrored.
         scale: Factor a modality (4,).
         shift: Summand a modality (4,), in z-scores.

@@ -20,7 +20,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     Args:
         slices: Cases with the index of a slice.
         slices_per_epoch: `n`, at least the number of slices.
-        seed: Of all randomness, with the epoch and the number of the slice.
+        seed: Seed of all randomness, with the epoch and the number of the slice.
         augmentation: Whether slices are turned, mirrored and changed in intensity.
     """
 

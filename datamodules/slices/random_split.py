@@ -79,7 +79,7 @@ def draw_slices(
         n_folds: The fold is the test set, validation is cut from the rest.
         fold: Which fold, from 0.
         split_file: JSON with units under train, val and test.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
     names = {unit(case.case_id, index): case for case in cases for index in selected[case.case_id]}
     made = make_split(

@@ -56,7 +56,7 @@ def draw_empty(
         brain: Area of the brain in every slice, by case id.
         beside: Number of slices with tumour.
         fraction: Below 1.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         (case id, slice) in order; fewer than asked where there are not enough.

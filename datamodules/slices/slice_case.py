@@ -26,8 +26,8 @@ class SliceCase(PreparedCase):
     slice `s` of either grid shows the same place.
 
     Args:
-        files: Of the examination.
-        folder: Of the cache, prepared by slice.
+        files: Files of the examination.
+        folder: Its folder in the cache, prepared by slice.
         slice_size: Pixels along either side.
 
     Attributes:
@@ -164,7 +164,7 @@ class SliceCase(PreparedCase):
         """Names of a label map on the other modalities' own grids; none where all grids are equal.
 
         Args:
-            label_name: Of the label map on T2's grid; ends in ``.nii`` or ``.nii.gz``.
+            label_name: Name of the label map on T2's grid; ends in ``.nii`` or ``.nii.gz``.
         """
         if self.layout != REGISTERED:
             return {}

@@ -31,7 +31,7 @@ class Augmentation:
 
     Args:
         axis: Axis that the rotation turns about, or None for no rotation.
-        angle: Of the rotation, radians.
+        angle: Angle of the rotation, radians.
         flips: Axes to be mirrored.
         scale: Factor a modality (4,).
         shift: Summand a modality (4,), in z-scores.
@@ -67,7 +67,7 @@ def plain_patch(
         image: (4, d, h, w) float16, possibly a memory map.
         label: (d, h, w) uint8.
         start: First voxel; the patch may reach beyond the volume.
-        size: Of the patch in voxels.
+        size: Size of the patch in voxels.
     """
     # torch converts float16 an order of magnitude faster than numpy, and in the same pass.
     patch = torch.from_numpy(huge_pages.empty((len(image), *size), np.float32))

@@ -25,7 +25,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         cases: Labelled cases.
         patch_size: Voxels (d, h, w).
         patches_per_epoch: `n`.
-        seed: Of all randomness, with the epoch and the number of the patch.
+        seed: Seed of all randomness, with the epoch and the number of the patch.
         augmentation: Whether patches are turned, mirrored and changed in intensity.
     """
 

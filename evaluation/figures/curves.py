@@ -18,7 +18,7 @@ def training_curves_png(rows: Sequence[Mapping[str, Any]], path: Path, title: st
     """Write the training loss and the validation Dice of every region by epoch as a PNG.
 
     Args:
-        rows: of ``metrics.csv``, each with ``epoch``.
+        rows: rows of ``metrics.csv``, each with ``epoch``.
         path: the file, written under a temporary name and renamed.
         title: above the curves.
     """

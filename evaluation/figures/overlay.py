@@ -31,7 +31,7 @@ class Plane:
     """A way to cut a volume in RAS order: radiological, as if looking from the patient's feet.
 
     Args:
-        name: of the plane.
+        name: name of the plane.
         columns: axis of the volume that a picture's columns go along.
         flip_columns: whether they go against it.
         rows: axis that its rows go along, upwards.
@@ -52,7 +52,7 @@ class Plane:
         return picture.T[:, ::-1] if self.flip_columns else picture.T
 
 
-# By the axis across the slice. The patient's right is on the left; in profile the face is left.
+# By the axis across the slice. The patient's right is on the left; in profile the nose points left.
 PLANES = (
     Plane("sagittal", columns=1, flip_columns=True, rows=2, left="A", right="P"),
     Plane("coronal", columns=0, flip_columns=True, rows=2, left="R", right="L"),

@@ -90,7 +90,7 @@ def write_calibration(
 
     Args:
         patients: case id to region to counts; all have the same regions.
-        outputs: of the folder where the files go.
+        outputs: the folder where the files go.
         title: above the diagram.
     """
     rows = [
@@ -131,7 +131,7 @@ def calibration_table(
     Args:
         systems: name to region to counts, of all patients together.
         provenance: for the footnotes.
-        patients: how many, for the footnotes.
+        patients: number of patients, for the footnotes.
     """
     regions = list(dict.fromkeys(region for counts in systems.values() for region in counts))
     columns = [

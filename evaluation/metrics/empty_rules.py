@@ -31,9 +31,9 @@ class Absent(NamedTuple):
     """A metric's value where a mask is empty.
 
     Args:
-        both: where both are.
-        reference: where the reference alone is: every predicted voxel is wrong.
-        prediction: where the prediction alone is: the whole region was missed.
+        both: where both masks are empty.
+        reference: where only the reference is empty: every predicted voxel is wrong.
+        prediction: where only the prediction is empty: the whole region was missed.
     """
 
     both: float
@@ -52,7 +52,7 @@ class EmptyRule:
     """Scores of a region that is absent from the prediction, the reference or both.
 
     Args:
-        name: how files, tables and manifests call the rule.
+        name: its name in files, tables and manifests.
         dice: values of the Dice.
         hd95: values of the HD95 in mm.
         nsd: values of the surface Dice.

@@ -84,7 +84,7 @@ def effect_lines(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
 
     Args:
         rows: one a patient, with every score twice: as it is, and under ``prefix`` before it.
-        prefix: of the columns before post-processing.
+        prefix: prefix of the columns before post-processing.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     lines = []

@@ -96,7 +96,7 @@ def robust_hausdorff(
         prediction: (*S), bool.
         reference: (*S), bool.
         spacing: voxel size in mm along every axis of S.
-        percent: of the area.
+        percent: share of the area, in per cent.
     """
     if not prediction.any() or not reference.any():
         return float("inf")

@@ -57,17 +57,17 @@ class Report:
 
     Args:
         title: above everything.
-        provenance: where the numbers come from, a sentence each; no table repeats one.
+        provenance: origin of the numbers, a sentence each; no table repeats one.
         synthetic: whether the patients are phantoms.
-        tables: of means.
-        further: of means of further measures.
+        tables: tables of means.
+        further: tables of the means of further measures.
         statistics: medians, intervals and tests.
         ways: the same for ways of testing.
         distributions: box plots and paired plots.
-        curves: of the trainings.
-        calibration_table: of every system; None where nothing was measured.
+        curves: learning curves of the trainings.
+        calibration_table: errors of every system; None where nothing was measured.
         calibration: reliability diagrams.
-        columns: of the table of patients.
+        columns: columns of the table of patients.
         rows: system to the rows of ``per_case.csv``; of several runs each with its ``run``.
         cases: worst, median and best with their pictures.
         ranking: the score by which they were chosen.
@@ -104,7 +104,7 @@ def shared_footnotes(
     A table without rows states why it has none, and takes no part in this.
 
     Args:
-        tables: that stand below each other.
+        tables: the tables, shown below each other.
         stated: sentences that stand above them already.
     """
     kept = [[note for note in table.footnotes if note not in stated] for table in tables]

@@ -17,8 +17,8 @@ class Measure:
         name: as in the columns of ``per_case.csv``.
         label: as in tables and pictures.
         higher: whether a higher value is better.
-        decimals: that tables print.
-        unit: of the value; empty for a share.
+        decimals: number of decimals in tables.
+        unit: unit of the value; empty for a share.
         magnitude: whether its absolute value is scored.
     """
 
@@ -90,7 +90,7 @@ def score_columns(names: Iterable[str], metrics: Sequence[str] | None = None) ->
     """Return the score columns among names, slices first, then by metric and region.
 
     Args:
-        names: of columns.
+        names: names of columns.
         metrics: those wanted in their order: ``dice`` (slices and volumes), ``slices/dice`` or
             one region, ``dice/WT``; None takes Dice and HD95.
 

@@ -78,7 +78,7 @@ class Comparison:
         difference: median of system minus reference, in the unit of the score.
         effect: matched-pairs rank-biserial correlation, -1 to 1; positive where the system is
             better, whatever the direction of the measure; equal pairs count for neither side.
-        p: of the Wilcoxon signed-rank test.
+        p: p value of the Wilcoxon signed-rank test.
         p_holm: the same, corrected within its family; NaN where nothing could be tested.
     """
 
@@ -108,7 +108,7 @@ def patient_scores(rows: Sequence[Row], column: ScoreColumn) -> dict[str, float]
     """Return one score a patient: the mean over its rows (seeds, runs, time points) that have one.
 
     Args:
-        rows: of one system, with ``case_id`` and maybe ``patient``.
+        rows: rows of one system, with ``case_id`` and maybe ``patient``.
         column: which score; of a measure of magnitude, every row's absolute value counts.
 
     Returns:
@@ -226,7 +226,7 @@ def power_note(patients: int, tests: int) -> list[str]:
     """Return the sentence that so few patients need, none where there are enough.
 
     Args:
-        patients: that are paired.
+        patients: number of paired patients.
         tests: corrected together; after Holm the smallest p is that many times larger.
     """
     smallest = 2.0 ** (1 - patients)

@@ -92,7 +92,7 @@ def statistics_cells(
     """Return the cells of :func:`statistics_columns`.
 
     Args:
-        rows: of one system.
+        rows: rows of one system.
         column: the score.
         against: its comparison; None leaves the tests empty.
     """

@@ -13,7 +13,7 @@ class Provenance:
     Args:
         cohort: name of the data, and its fingerprint.
         split: how patients were divided, and the protocol.
-        seeds: of the trainings.
+        seeds: seeds of the trainings.
         versions: package to version.
         empty_rule: scores of empty regions in volumes.
         slice_rule: scores of empty regions in slices; empty where no slice was scored.
@@ -36,7 +36,7 @@ class Provenance:
         """Return the footnotes of a table of so many patients.
 
         Args:
-            patients: how many.
+            patients: number of patients.
             columns: the scores of the table; none where it may hold slices and volumes alike.
         """
         counted = f"{patients} patient{'' if patients == 1 else 's'}"

@@ -227,10 +227,10 @@ def _score_cell(
     """Return a mean with its marks.
 
     Args:
-        column: of the table.
-        summary: of all patients that have a score.
+        column: column of the table.
+        summary: statistics of all patients that have a score.
         ranked: mean by which the system is ranked; None where it is not.
-        top: that of the best system.
+        top: mean of the best system.
         against: comparison with the best system; None of that system itself.
     """
     if not summary.n:

@@ -68,7 +68,7 @@ def unpaired_runs(variants: Mapping[str, Systems]) -> list[str]:
     """Return a sentence on the runs that were not tested both ways, which no comparison counts.
 
     Args:
-        variants: of :func:`compare_variants`.
+        variants: as for :func:`compare_variants`.
     """
     first, *others = variants
     excluded = []
@@ -106,7 +106,7 @@ def variant_table(
         variants: way of testing to systems to rows, those of one way of the same patients.
         names: the systems, in the order of their columns; one may have rows nowhere.
         columns: the scores shown.
-        compared: of :func:`compare_variants`.
+        compared: result of :func:`compare_variants`.
         title: above the table.
         notes: below it, before the explanation of its marks.
     """
@@ -155,7 +155,7 @@ def variant_statistics(
         variants: way of testing to systems to rows.
         names: the systems in their order.
         columns: the scores.
-        compared: of :func:`compare_variants`; where nothing was, there is no table.
+        compared: result of :func:`compare_variants`; if empty, there is no table.
         provenance: for the footnotes.
     """
     if not compared:

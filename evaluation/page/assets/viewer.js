@@ -4,7 +4,7 @@
   const root = document.getElementById("viewer-box");
   if (!root) return;
   const {cases, regions} = JSON.parse(document.getElementById("viewer-cases").textContent);
-  // radiological, as in the pictures above: the patient's right is on the left, the face is left
+  // radiological, as in the pictures above: the patient's right is on the left, the nose points left
   const PLANES = [
     {name: "axial", across: 2, columns: 0, rows: 1, sides: ["R", "L"]},
     {name: "coronal", across: 1, columns: 0, rows: 2, sides: ["R", "L"]},
