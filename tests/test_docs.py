@@ -17,7 +17,12 @@ FOLDERS = (
     "adapters|backbones|datamodules|docs|evaluation|experiments|fusion|lightning_modules|speed|"
     "studies|tests"
 )
-INVENTED = {"my_head", "residual_unet"}  # files of the examples that a reader writes
+INVENTED = {
+    "gated",
+    "gated_fusion",
+    "my_head",
+    "residual_unet",
+}  # files of the examples that a reader writes
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
