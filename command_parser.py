@@ -7,18 +7,32 @@ from typing import Any
 from errors import InputError
 
 
+def with_examples(text: str, examples: Sequence[str]) -> str:
+    """Return the help of a command with example lines below it, never broken, to be copied."""
+    if not examples:
+        return text
+    title = "example:" if len(examples) == 1 else "examples:"
+    return "\n".join([text, title, *(f"  {line}" for line in examples), ""])
+
+
 class CommandParser(argparse.ArgumentParser):
     """argparse's parser without abbreviations, which refuses an option with two values.
 
     Args:
+        examples: command lines that the help ends with.
         **settings: as of `argparse.ArgumentParser`.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+        self.examples = examples
         self.given: dict[str, Any] = {}
         for name in (None, "store"):
             self.register("action", name, _StoreOnce)
+
+    def format_help(self) -> str:
+        """Return argparse's help, and the examples below it."""
+        return with_examples(super().format_help(), self.examples)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does.

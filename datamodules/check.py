@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     parser = CommandParser(
-        prog="lightning check", description="Check every case of a cohort before training on it."
+        prog="lightning check",
+        description="Check every case of a cohort before training on it.",
+        examples=["lightning check --data.root /data/BraTS2018"],
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
     parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")

@@ -1,4 +1,4 @@
-"""The README's picture of one phantom patient.
+"""The picture of one phantom patient in the documentation.
 
 Made by `python -m datamodules.phantom.picture docs/phantom.png`: four modalities at 1 mm, the
 slice with most tumour, contours of whole tumour, tumour core and enhancing tumour.

@@ -250,6 +250,7 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser(
         prog="lightning phantom",
         description="Write a cohort of simulated (SYNTHETIC) glioma patients.",
+        examples=["lightning phantom --out phantoms --patients 20 --layout brats2023"],
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--patients", type=int, default=40, help="how many (default 40)")

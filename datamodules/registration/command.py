@@ -61,6 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         prog="lightning prepare",
         description="Register every modality of hospital exams to T2, one folder a patient.",
+        examples=["lightning prepare --data.root EXAMS --out REGISTERED"],
     )
     parser.add_argument(
         "--data.root", dest="root", required=True, help="folder of exams, one folder a patient"

@@ -113,6 +113,10 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="lightning benchmark",
         description="Train and test every system of a benchmark file; what is finished is skipped.",
         epilog="--config OVERLAY, --data.*, --trainer.* and --model.size go to every experiment.",
+        examples=[
+            "lightning benchmark experiments/benchmarks/dual_fusion.yaml --dry-run",
+            "lightning benchmark experiments/benchmarks/dual_fusion.yaml",
+        ],
     )
     parser.add_argument("file", help="such as experiments/benchmarks/dual_fusion.yaml")
     parser.add_argument(

@@ -66,6 +66,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         prog="lightning compare",
         description="Compare tested systems over the same patients: table, paired statistics, "
         "picture.",
+        examples=["lightning compare fusion dynunet late_fusion --reference fusion"],
     )
     parser.add_argument(
         "runs",

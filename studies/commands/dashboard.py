@@ -246,6 +246,7 @@ def main(words: list[str]) -> int:
         description="Build the project's page on Weights & Biases: curves, Dice per region, "
         "patients, parameters, benchmarks. Without an account it is shown as a tree. Every call "
         "makes a new view of the project; the earlier ones stay.",
+        examples=["lightning dashboard --dry-run"],
     )
     add = parser.add_argument
     add("--entity", help="user or team on W&B (default: yours)")

@@ -61,6 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Score label maps of any tool against references: Dice, HD95, surface Dice, "
         "sensitivity, precision, volume, lesion by lesion; calibration where probabilities lie "
         "beside them.",
+        examples=["lightning evaluate --predictions DIR --references DIR"],
     )
     names = ", ".join(CONVENTIONS)
     parser.add_argument(

@@ -366,6 +366,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         prog="lightning report",
         description="Write one HTML page of tested runs or of a benchmark; it opens offline.",
+        examples=[
+            "lightning report fusion dynunet late_fusion --reference fusion --out report.html",
+            "lightning report benchmarks/dual_fusion",
+        ],
     )
     parser.add_argument(
         "runs",

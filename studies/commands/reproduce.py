@@ -218,6 +218,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="lightning reproduce",
         description="Train and test a run again from what it left, and compare the scores.",
         epilog="--data.root and other --data.*, --trainer.* say where data and devices are now.",
+        examples=["lightning reproduce fusion"],
     )
     parser.add_argument("run", help="folder of a run, experiment/id, or an experiment's newest run")
     parser.add_argument(

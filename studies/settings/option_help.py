@@ -2,6 +2,7 @@
 
 import warnings
 from argparse import Action
+from collections.abc import Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -11,6 +12,7 @@ from jsonargparse._util import JsonargparseWarning
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
+from command_parser import with_examples
 from lightning_modules.backbone import NetworkFactory
 from lightning_modules.base import OptimizerFactory, SchedulerFactory
 from lightning_modules.fusion import HeadFactory
@@ -112,8 +114,18 @@ class BriefHelp(DefaultHelpFormatter):
 
 
 class BriefParser(LightningArgumentParser):
-    """A parser with brief help, also in those that it makes for the help of one class."""
+    """A parser with brief help, also in those that it makes for the help of one class.
+
+    Attributes:
+        examples: command lines that the help ends with.
+    """
+
+    examples: Sequence[str] = ()
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         brief = {"prog": "lightning", "formatter_class": BriefHelp}
         super().__init__(*arguments, **{**brief, **settings})
+
+    def format_help(self) -> str:
+        """Return the help, and the examples below it."""
+        return with_examples(super().format_help(), self.examples)

@@ -25,6 +25,22 @@ from studies.training.applying import Application
 from studies.training.fitting import Training
 
 LARGEST_SEED = 2**32 - 1  # of NumPy
+EXAMPLES = {
+    "fit": (
+        "lightning fit --config experiments/fusion.yaml",
+        "lightning fit --config experiments/fusion.yaml --config experiments/scale/brats3d.yaml "
+        "--data.root /data/BraTS2018",
+    ),
+    "validate": ("lightning validate --config experiments/fusion.yaml",),
+    "test": (
+        "lightning test --config experiments/fusion.yaml",
+        "lightning test --config experiments/fusion.yaml --data.root /data/BraTS2018",
+    ),
+    "predict": (
+        "lightning predict --config experiments/fusion.yaml --data.root NEW_PATIENTS "
+        "--output predictions",
+    ),
+}
 
 
 class ExperimentCLI(LightningCLI):
@@ -64,6 +80,7 @@ class ExperimentCLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.examples = EXAMPLES[subcommand]
         for action in parser._actions:  # stored configurations hold them, so they stay known
             if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):
                 action.help = SUPPRESS
