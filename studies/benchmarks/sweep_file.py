@@ -1,19 +1,32 @@
 """A W&B sweep file, read so that its trials can be run without an account."""
 
-import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from errors import InputError
 from studies.benchmarks.benchmark_file import only_keys, option_text, read_mapping
+from studies.benchmarks.search_space import (
+    choices,
+    distribution,
+    make_study,
+    read_parameter,
+    value,
+)
 from studies.jobs.cost_table import Trial
+from studies.runs.run import identity_hash
 from studies.settings.command_line import CommandLine, find_config
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+METHODS = ("grid", "random", "bayes")
 KEYS = (
     "program",
     "command",
@@ -25,29 +38,29 @@ KEYS = (
     "project",
     "entity",
     "run_cap",
-)
-PARAMETER_KEYS = (
-    "value",
-    "values",
-    "probabilities",
-    "distribution",
-    "min",
-    "max",
-    "q",
-    "mu",
-    "sigma",
+    "early_terminate",
 )
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
+STARTUP = 10  # trials that TPE draws at random, before their scores decide
 
-Range = Mapping[str, Any]
-DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, Range], Any]] = {
-    "uniform": lambda rng, at: rng.uniform(at["min"], at["max"]),
-    "int_uniform": lambda rng, at: rng.integers(at["min"], at["max"], endpoint=True),
-    "log_uniform_values": lambda rng, at: _log_uniform(rng, at),
-    "q_uniform": lambda rng, at: _steps(rng.uniform(at["min"], at["max"]), at),
-    "q_log_uniform_values": lambda rng, at: _steps(_log_uniform(rng, at), at),
-    "normal": lambda rng, at: rng.normal(at.get("mu", 0.0), at.get("sigma", 1.0)),
-}
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """When the worse trials are stopped: after the first, first * eta, first * eta^2 ... scores.
+
+    W&B calls it hyperband. Of the trials that came as far, the best 1/eta go on.
+
+    Args:
+        first: number of scores of a trial, one a validation, before it may be stopped.
+        eta: as above.
+        last: number of scores after which no trial is stopped; None: none.
+        strict: whether the last score counts; else the best one so far.
+    """
+
+    first: int
+    eta: int
+    last: int | None
+    strict: bool
 
 
 @dataclass
@@ -58,11 +71,13 @@ class Sweep:
         name: of the sweep and its folder.
         file: where it was read.
         line: the command line of ``fit`` that parameters are added to.
-        method: grid or random.
+        method: grid, random or bayes.
         parameters: as written, checked.
         metric: name that trials are ordered by.
         maximise: whether more of it is better.
         run_cap: the most trials, where the file says one.
+        target: value of the metric from which no further trial is begun.
+        early_stop: when the worse trials are stopped; None: never.
     """
 
     name: str
@@ -73,45 +88,102 @@ class Sweep:
     metric: str
     maximise: bool
     run_cap: int | None
+    target: float | None = None
+    early_stop: EarlyStop | None = None
 
-    def trials(self, count: int | None, seed: int) -> list[Trial]:
-        """Return the trials: all of a grid, or the first `count` of a random sweep.
-
-        Trial i of a random sweep is a function of seed and i, so a larger count goes on from a
-        smaller one.
+    def total(self, count: int | None) -> int:
+        """Return how many trials there are: all of a grid, or `count`.
 
         Raises:
-            InputError: when nobody says how many random trials are wanted.
+            InputError: when neither file nor command line limits random or bayes trials.
         """
         count = count if count is not None else self.run_cap
         if self.method == "grid":
-            names = list(self.parameters)
-            choices = [self._choices(name) for name in names]
-            products = itertools.product(*choices)
-            found = [dict(zip(names, values, strict=True)) for values in products]
-        elif count is None:
-            raise InputError(f"{self.file} draws at random: say how many trials with --count.")
-        else:
-            found = [self._draw(number, seed) for number in range(count)]
-        return [Trial(number, values) for number, values in enumerate(found[:count])]
+            sizes = [len(self._choices(name)) for name in self.parameters]
+            return min(math.prod(sizes), count or math.prod(sizes))
+        if count is None:
+            how = "draws at random" if self.method == "random" else "goes on from score to score"
+            raise InputError(f"{self.file} {how}: say how many trials with --count.")
+        return count
 
-    def _choices(self, name: str) -> list[Any]:
-        described = self.parameters[name]
-        values = [described["value"]] if "value" in described else described.get("values")
-        if not values:
+    def draws(self, count: int | None, seed: int) -> list[dict[str, Any]]:
+        """Return what Optuna draws for the trials that depend on no score.
+
+        These are all but those of bayes after its first ten. Draw i is a function of seed and i, so
+        a larger count goes on from a smaller one; a grid varies its last parameter fastest.
+        """
+        from optuna.samplers import GridSampler
+
+        total, space = self.total(count), self.space()
+        if self.method != "grid":
+            study = make_study()
+            found = []
+            for number in range(min(total, STARTUP) if self.method == "bayes" else total):
+                study.sampler = self.sampler(seed, number)
+                found.append(study.ask(space).params)
+            return found
+        listed = {name: self._choices(name) for name in space}
+        study = make_study(sampler=GridSampler(listed))
+        grid = [study.ask(space).params for _ in range(math.prod(map(len, listed.values())))]
+        grid.sort(key=lambda drawn: [listed[name].index(drawn[name]) for name in listed])
+        return grid[:total]
+
+    def trials(self, count: int | None, seed: int) -> list[Trial]:
+        """Return the trials of `draws`."""
+        return [self.trial(number, drawn) for number, drawn in enumerate(self.draws(count, seed))]
+
+    def trial(self, number: int, drawn: Mapping[str, Any]) -> Trial:
+        """Return the trial that something drawn means."""
+        found = {name: value(self.parameters[name], drawn[name]) for name in self.parameters}
+        return Trial(number, found)
+
+    def space(self) -> "dict[str, BaseDistribution]":
+        """Return what Optuna draws for every parameter."""
+        from optuna.distributions import CategoricalDistribution
+
+        if self.method == "grid":
+            return {name: CategoricalDistribution(self._choices(name)) for name in self.parameters}
+        return {name: distribution(described) for name, described in self.parameters.items()}
+
+    def identity(self, seed: int, first: str) -> str:
+        """Return a hash of what determines the trials and how they are chosen.
+
+        Args:
+            seed: of random and bayes trials.
+            first: id of the run of the first trial.
+        """
+        return identity_hash(
+            {
+                "method": self.method,
+                "parameters": self.parameters,
+                "metric": [self.metric, self.maximise],
+                "early_stop": None if self.early_stop is None else asdict(self.early_stop),
+                "seed": seed,
+                "first": first,
+            }
+        )
+
+    def sampler(self, seed: int, number: int) -> "BaseSampler":
+        """Return what draws a trial: its number has a part in the seed, so any process can."""
+        from optuna.samplers import RandomSampler, TPESampler
+
+        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        if self.method == "bayes":
+            return TPESampler(seed=own, n_startup_trials=STARTUP)
+        return RandomSampler(seed=own)
+
+    def pruner(self) -> "BasePruner":
+        """Return what decides which trials are stopped early."""
+        from optuna.pruners import NopPruner, SuccessiveHalvingPruner
+
+        if self.early_stop is None:
+            return NopPruner()
+        return SuccessiveHalvingPruner(self.early_stop.first, self.early_stop.eta)
+
+    def _choices(self, name: str) -> list[str]:
+        found = choices(self.parameters[name])
+        if found is None:
             raise InputError(f"{self.file}: the grid needs values for {name}, not a range.")
-        return list(values)
-
-    def _draw(self, number: int, seed: int) -> dict[str, Any]:
-        rng = np.random.default_rng((seed, number))
-        found = {}
-        for name, described in self.parameters.items():
-            if "value" in described or "values" in described:
-                values = self._choices(name)
-                found[name] = values[rng.choice(len(values), p=described.get("probabilities"))]
-                continue
-            value = DISTRIBUTIONS[described["distribution"]](rng, described)
-            found[name] = int(value) if isinstance(value, np.integer) else round(float(value), 12)
         return found
 
     def fit_line(self, trial: Trial, rest: CommandLine) -> CommandLine:
@@ -136,10 +208,10 @@ def read_sweep(file: str) -> Sweep:
     content = read_mapping(path)
     only_keys(content, KEYS, str(path))
     method = content.get("method")
-    if method not in ("grid", "random"):
+    if method not in METHODS:
         raise InputError(
-            f"{path}: method is {method}, expected grid or random; other methods ask W&B's server, "
-            "use `wandb sweep` and `wandb agent` for them."
+            f"{path}: method is {method}, expected grid, random or bayes; a method of your own "
+            "asks W&B's server, use `wandb sweep` and `wandb agent` for it."
         )
     parameters = content.get("parameters")
     if not isinstance(parameters, Mapping) or not parameters:
@@ -149,16 +221,56 @@ def read_sweep(file: str) -> Sweep:
     goal = metric.get("goal", "minimize")  # W&B's default
     if goal not in ("minimize", "maximize"):
         raise InputError(f"{path}: metric.goal is {goal}, expected minimize or maximize.")
+    target = metric.get("target")
+    if target is not None and not isinstance(target, int | float):
+        raise InputError(f"{path}: metric.target is {target!r}, expected a number.")
+    for needs in ("bayes", "early_terminate"):
+        if needs in (method, *content) and not metric.get("name"):
+            raise InputError(f"{path}: {needs} needs metric, the name and goal of what decides.")
     return Sweep(
         name=path.stem,
         file=path,
         line=_line(content.get("command"), path),
         method=method,
-        parameters={name: _parameter(name, value, path) for name, value in parameters.items()},
+        parameters={
+            name: read_parameter(described, f"{path}: parameters: {name}")
+            for name, described in parameters.items()
+        },
         metric=str(metric.get("name", "val/dice/mean")),
         maximise=goal == "maximize" or not metric,
         run_cap=content.get("run_cap"),
+        target=target,
+        early_stop=_early_stop(content.get("early_terminate"), f"{path}: early_terminate"),
     )
+
+
+def _early_stop(described: Any, where: str) -> EarlyStop | None:
+    """Return when trials are stopped, as W&B's hyperband has it.
+
+    With ``min_iter`` after min_iter * eta^k scores; with ``max_iter`` and ``s`` after max_iter /
+    eta^k scores, k from s down to 1.
+    """
+    if described is None:
+        return None
+    if not isinstance(described, Mapping) or described.get("type") != "hyperband":
+        raise InputError(f"{where} is {described!r}, expected a mapping with type: hyperband.")
+    only_keys(described, ("type", "min_iter", "max_iter", "s", "eta", "strict"), where)
+    eta, strict = described.get("eta", 3), described.get("strict", False)
+    if not isinstance(strict, bool):
+        raise InputError(f"{where}.strict is {strict!r}, expected true or false.")
+    for name, least in (("eta", 2), ("min_iter", 1), ("max_iter", 1), ("s", 1)):
+        number = described.get(name, least)
+        if type(number) is not int or number < least:
+            raise InputError(f"{where}.{name} is {number!r}, expected a whole number from {least}.")
+    given = {name for name in ("min_iter", "max_iter", "s") if name in described}
+    if given == {"min_iter"}:
+        return EarlyStop(described["min_iter"], eta, None, strict)
+    if given != {"max_iter", "s"}:
+        raise InputError(f"{where} has {sorted(given)}, expected min_iter, or max_iter and s.")
+    rungs = [described["max_iter"] // eta**k for k in range(1, described["s"] + 1)]
+    if not rungs[0]:
+        raise InputError(f"{where}.max_iter is below eta: expected {eta} or more.")
+    return EarlyStop(min(rung for rung in rungs if rung), eta, rungs[0], strict)
 
 
 def _line(command: Any, path: Path) -> CommandLine:
@@ -172,40 +284,3 @@ def _line(command: Any, path: Path) -> CommandLine:
     line = CommandLine.parse([w for w in words[words.index("fit") + 1 :] if w not in MACROS])
     line.check()
     return line
-
-
-def _parameter(name: str, described: Any, path: Path) -> dict[str, Any]:
-    where = f"{path}: parameters: {name}"
-    if not isinstance(described, Mapping):
-        raise InputError(f"{where} is {described!r}, expected value, values, or min and max.")
-    only_keys(described, PARAMETER_KEYS, where)
-    found = dict(described)
-    if "value" in found or "values" in found:
-        return found
-    whole = isinstance(found.get("min"), int) and isinstance(found.get("max"), int)
-    found.setdefault("distribution", "int_uniform" if whole else "uniform")
-    if found["distribution"] not in DISTRIBUTIONS:
-        raise InputError(
-            f"{where} has the distribution {found['distribution']}, expected one of "
-            f"{', '.join(DISTRIBUTIONS)}."
-        )
-    ends = [found.get("min"), found.get("max")]
-    if found["distribution"] != "normal" and not _is_range(ends, found["distribution"]):
-        raise InputError(f"{where} ranges from {ends[0]} to {ends[1]}, expected min below max.")
-    return found
-
-
-def _is_range(ends: list[Any], distribution: str) -> bool:
-    # YAML reads 1e-4 as text: a float needs its point
-    if not all(isinstance(end, int | float) for end in ends) or not ends[0] < ends[1]:
-        return False
-    return "log" not in distribution or ends[0] > 0
-
-
-def _log_uniform(rng: np.random.Generator, at: Range) -> float:
-    return math.exp(rng.uniform(math.log(at["min"]), math.log(at["max"])))
-
-
-def _steps(value: float, at: Range) -> float:
-    q = at.get("q", 1.0)
-    return float(round(value / q) * q)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from rich import box
@@ -33,6 +34,7 @@ def print_estimate(
     at_once: int,
     threads: int,
     trials: Mapping[str, Trial] | None = None,
+    further: int = 0,
 ) -> None:
     """Print the jobs of a study, with what each will cost.
 
@@ -41,6 +43,7 @@ def print_estimate(
         at_once: how many the machine does.
         threads: of the processor for each.
         trials: of a sweep, by the id of their job; their parameters become columns.
+        further: trials that are chosen once these have scores.
     """
     trials, costs, disk, unknown = trials or {}, Costs(threads), 0.0, 0
     seconds: dict[str, float] = {}
@@ -79,6 +82,10 @@ def print_estimate(
         "stopping makes it less, other work on this machine more."
         + (f" {unknown} of the jobs could not be measured." if unknown else ""),
     )
+    if further:
+        known = [seconds[name] for name in trials if name in seconds]
+        each = f", each of about {_duration(median(known))}" if known else ""
+        console.print(f"And {further} more trials, chosen by the scores of those before{each}.")
 
 
 def _about(job: Job, trials: Mapping[str, Trial]) -> list[str]:

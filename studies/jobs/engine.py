@@ -8,22 +8,44 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from errors import InputError
 from files import write_atomically
 from studies.jobs.graph import Job
 from studies.jobs.study_files import STATE, claim
 from studies.jobs.workers import Task, Workers
-from studies.runs.run import Run, locked
+from studies.runs.run import Run, held_together, locked
 from studies.tracking.weights_and_biases import GROUP
 
-ENDED = ("finished", "failed", "blocked")
+LOST = ("failed", "blocked")
+ENDED = ("finished", "stopped", *LOST)
 ELSEWHERE = "is trained by another process"
 FULL_DISK = os.strerror(errno.ENOSPC)
 REFUSED = 2  # exit status of a command that was refused its input, or the lock of its run
 SEEN_WITHIN = 5.0  # seconds
+TURN = 0.2  # seconds between looks at what is running
 NO_ROOM = 2**20  # bytes; torch does not say why it could not write a checkpoint
+
+
+class Supply(Protocol):
+    """Jobs that are chosen while others run, such as the trials of a sweep."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a job is better chosen when it can begin, and not before."""
+
+    def more(self) -> list[Job]:
+        """Return the next job after those it needs; nothing where there is none at present."""
+
+    def left(self) -> int:
+        """Return how many jobs are to be done that this process has not got by `more`."""
+
+    def unwanted(self, job: Job) -> str:
+        """Say why a running job is to be ended, empty where it is not."""
+
+    def ended(self, job: Job, status: str, message: str) -> None:
+        """Take note of how a job ended."""
 
 
 class Engine:
@@ -37,34 +59,46 @@ class Engine:
         jobs: each after those it needs.
         workers: where they are done.
         display: shows what happens; gets `started`, `ended` and `progress`.
+        supply: of further jobs.
+        state_file: where the state is written.
     """
 
-    def __init__(self, folder: Path, jobs: list[Job], workers: Workers, display: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        jobs: list[Job],
+        workers: Workers,
+        display: Any,
+        supply: Supply | None = None,
+        state_file: str = STATE,
+    ) -> None:
         self.folder = folder
         self.jobs = {job.id: job for job in jobs}
         self.workers = workers
         self.display = display
+        self.supply = supply
+        self.state_file = state_file
         self.state: dict[str, dict[str, Any]] = {job.id: {"status": "waiting"} for job in jobs}
         self.tasks: dict[str, Task] = {}
         self.began: dict[str, float] = {}
+        self.unwanted: dict[str, str] = {}
+        self.shares = False  # whether other processes are known to do jobs of the supply
         self.disk_full = False
 
     def run(self) -> bool:
         """Do the jobs; return whether every one of them has its result."""
         for job in self.jobs.values():
-            if job.finished():
-                self._set(job, "finished", seconds=0.0, message="was done before")
-            elif damage := job.damage():
-                self.display.note(f"{damage} It is tested again now.")
+            self._look_at(job)
         self._save()
         try:
-            while any(entry["status"] not in ENDED for entry in self.state.values()):
-                moved = self._start_some() | self._collect()
+            while self._is_open():
+                moved = self._take_more() | self._start_some() | self._collect()
                 if self.disk_full and not self.tasks:
                     break
                 self.display.progress([self.jobs[name] for name in self.tasks])
+                self._end_unwanted()
                 if not moved:
-                    time.sleep(0.2)
+                    time.sleep(TURN)
         finally:
             self.workers.stop()
             for name in self.tasks:
@@ -72,24 +106,63 @@ class Engine:
             self._save()
         if self.disk_full:
             raise InputError(full_disk(self.folder))
-        return all(entry["status"] == "finished" for entry in self.state.values())
+        return all(entry["status"] not in LOST for entry in self.state.values())
 
     def failures(self) -> list[tuple[Job, str]]:
         """Return the jobs that failed or could not be begun, and why."""
         return [
             (self.jobs[name], entry["message"])
             for name, entry in self.state.items()
-            if entry["status"] in ("failed", "blocked")
+            if entry["status"] in LOST
         ]
 
     # -- one step ----------------------------------------------------------------------------------
+
+    def _is_open(self) -> bool:
+        mine = any(entry["status"] not in ENDED for entry in self.state.values())
+        return mine or (self.supply is not None and self.supply.left() > 0)
+
+    def _look_at(self, job: Job) -> None:
+        """Skip a job that was done before, and note results that are not whole."""
+        if job.finished():
+            self._set(job, "finished", seconds=0.0, message="was done before")
+            if self.supply is not None:
+                self.supply.ended(job, "finished", "")
+        elif damage := job.damage():
+            self.display.note(f"{damage} It is tested again now.")
+
+    def _take_more(self) -> bool:
+        """Take a job from the supply once those taken before have begun."""
+        if self.supply is None or self.disk_full:
+            return False
+        for entry in self.state.values():
+            if entry["status"] == "waiting" and entry.get("message") != ELSEWHERE:
+                return False
+        if not (self.workers.is_idle() if self.supply.waits else self.workers.has_room()):
+            return False
+        taken = self.supply.more()
+        for job in taken:
+            if job.id not in self.jobs:
+                self.jobs[job.id], self.state[job.id] = job, {"status": "waiting"}
+                self._look_at(job)
+        if not taken and not self.tasks and not self.shares and self.supply.left():
+            self.shares = True
+            self.display.note("the rest is done by another process: it is waited for")
+        return bool(taken)
+
+    def _end_unwanted(self) -> None:
+        for name in self.tasks.keys() - self.unwanted:
+            reason = self.supply.unwanted(self.jobs[name]) if self.supply else ""
+            if reason:
+                self.unwanted[name] = reason
+                self.workers.end(name)
 
     def _start_some(self) -> bool:
         moved = False
         for name, job in self.jobs.items():
             if self.state[name]["status"] != "waiting" or self.disk_full:
                 continue
-            lost = [need for need in job.needs if self.state[need]["status"] in ENDED[1:]]
+            lost = [need for need in job.needs if self.state[need]["status"] in LOST]
             if lost:
                 self._end(job, "blocked", f"not begun, it needs {lost[0]}")
                 moved = True
@@ -127,8 +200,10 @@ class Engine:
         ended = self.workers.ended()
         for name, status in ended.items():
             job, task = self.jobs[name], self.tasks.pop(name)
-            if self._has_result(job, status):
+            if self._has_result(job, 1 if name in self.unwanted else status):
                 self._end(job, "finished", "")
+            elif name in self.unwanted:
+                self._end(job, "stopped", self.unwanted[name])
             elif job.kind == "fit" and status == REFUSED and job.run.is_locked():
                 self._set(job, "waiting", message=ELSEWHERE)
                 self._save()
@@ -164,15 +239,18 @@ class Engine:
         seconds = 0.0 if began is None else round(time.monotonic() - began, 1)
         self._set(job, status, seconds=seconds, message=message)
         self._save()
+        if self.supply is not None:
+            self.supply.ended(job, status, message)
         done = sum(entry["status"] in ENDED for entry in self.state.values())
-        self.display.ended(job, self.state[job.id], done, len(self.jobs))
+        total = len(self.jobs) + (0 if self.supply is None else self.supply.left())
+        self.display.ended(job, self.state[job.id], done, total)
 
     def _set(self, job: Job, status: str, **entries: Any) -> None:
         self.state[job.id] = {**self.state[job.id], "status": status, **entries}
 
     def _save(self) -> None:
         text = json.dumps({"jobs": self.state}, indent=2)
-        write_atomically(self.folder / STATE, text + "\n")
+        write_atomically(self.folder / self.state_file, text + "\n")
 
 
 def full_disk(folder: Path) -> str:
@@ -184,12 +262,15 @@ def full_disk(folder: Path) -> str:
 
 
 @contextmanager
-def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
-    """Hold the folder of a study for this process; a full disk is told in one sentence.
+def study_folder(folder: Path, repeat: str = "", shared: str = "") -> Iterator[bool]:
+    """Hold the folder of a study, and say whether this process alone does.
+
+    A full disk becomes one sentence.
 
     Args:
         folder: made if it is not there.
         repeat: what kind of command works in it.
+        shared: names what several processes may do in it together; empty: nothing.
 
     Raises:
         InputError: when it cannot be made, another process works in it, the disk is full, or
@@ -202,13 +283,14 @@ def study_folder(folder: Path, repeat: str = "") -> Iterator[None]:
             raise InputError(
                 f"{folder} cannot be made ({error.strerror}): give another folder with --out."
             ) from error
-        with locked(
+        lock, sentence = (
             folder / ".lock",
             f"{folder} is worked on by another {repeat or 'process'}: wait for it to end, stop it, "
             "or give another folder with --out.",
-        ):
+        )
+        with held_together(lock, shared, sentence) if shared else locked(lock, sentence) as alone:
             claim(folder)
-            yield
+            yield alone is not False
     except KeyboardInterrupt:
         raise InputError(
             "Stopped: repeat the command and it goes on; what is finished is kept."

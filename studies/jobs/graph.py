@@ -177,6 +177,11 @@ class JobGraph:
             )
         return self.jobs[name]
 
+    def with_needs(self, job: Job) -> list[Job]:
+        """Return a job after those it needs."""
+        needs = [each for name in job.needs for each in self.with_needs(self.jobs[name])]
+        return [*{each.id: each for each in needs}.values(), job]
+
     def ordered(self) -> list[Job]:
         """Return the jobs, each after those it needs: the order in which they were added."""
         return list(self.jobs.values())

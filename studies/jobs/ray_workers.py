@@ -35,6 +35,8 @@ def do(task: Task) -> int:
         time.sleep(0.2)
     process = task.start()
     try:
+        while process.poll() is None:  # a process that is waited for keeps an interruption waiting
+            time.sleep(0.2)
         return process.wait()
     finally:
         stop(process)
@@ -55,6 +57,21 @@ def cores_of_a_job(nodes: Sequence[Mapping[str, float]], gpus: float, *, spread:
             at_once = jobs_at_once(cores, int(there // gpus) if gpus else 0, spread=spread)
             found.append(max(1, cores // at_once))
     return min(found, default=1)
+
+
+def slots(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:
+    """Return how many jobs nodes do at once.
+
+    Args:
+        nodes: resources of each, as Ray names them.
+        cores: of a job.
+        gpus: of a job.
+    """
+    found = 0
+    for node in nodes:
+        most = [node.get("CPU", 0) // cores, *([node.get("GPU", 0) // gpus] if gpus else [])]
+        found += int(min(most))
+    return found
 
 
 class RayWorkers:
@@ -97,7 +114,7 @@ class RayWorkers:
                 f"There is no Ray cluster at {address} ({' '.join(str(error).split())}): start one "
                 "with `ray start --head`, or give its address."
             ) from error
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = self._nodes()
         if gpus is None:  # Ray hides the GPUs from a task that asks for none
             gpus = 1.0 if any(node.get("GPU", 0) for node in nodes) else 0.0
         self.cpus = cpus or cores_of_a_job(nodes, gpus, spread=spread)
@@ -108,6 +125,7 @@ class RayWorkers:
                 f"The Ray cluster at {address} has no node with {self.cpus} cores and {gpus:g} "
                 "GPUs, which a job wants: start one, or lower --cpus_per_job and --gpus_per_job."
             )
+        self.gpus = gpus
         self.remote = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=RETRIES)(do)
         self.references: dict[str, tuple[Any, Task]] = {}
 
@@ -115,12 +133,20 @@ class RayWorkers:
         """Ray keeps what it cannot begin yet."""
         return True
 
+    def is_idle(self) -> bool:
+        """Whether the nodes that there are now could do another task; one is begun in any case."""
+        return len(self.references) < max(1, slots(self._nodes(), self.cpus, self.gpus))
+
     def start(self, task: Task, threads: int | None) -> None:
         """Hand a task over, with what this project reads from the environment."""
         own = {k: v for k, v in os.environ.items() if k.startswith(("GLIOFUSE_", "WANDB_"))}
         own["OMP_NUM_THREADS"] = str(threads or self.cpus)
         task.environment = {**own, **task.environment}
         self.references[task.id] = (self.remote.remote(task), task)
+
+    def end(self, name: str) -> None:
+        """End a task: Ray interrupts `do`, which ends its process."""
+        self.ray.cancel(self.references[name][0])
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""
@@ -138,6 +164,9 @@ class RayWorkers:
                     log.write(f"{str(error).strip()}\n")
                 found[name] = 70
         return found
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def stop(self) -> None:
         """Take back what is running, and leave the cluster."""

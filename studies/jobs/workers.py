@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,8 +81,14 @@ class Workers(Protocol):
     def has_room(self) -> bool:
         """Whether another task may be handed over now."""
 
+    def is_idle(self) -> bool:
+        """Whether another task would begin at once."""
+
     def start(self, task: Task, threads: int | None) -> None:
         """Hand a task over."""
+
+    def end(self, name: str) -> None:
+        """End a task; `ended` returns it once it has."""
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""
@@ -110,6 +117,10 @@ class LocalWorkers:
         """Whether fewer tasks run than may."""
         return len(self.processes) < self.jobs
 
+    def is_idle(self) -> bool:
+        """Whether fewer tasks run than may."""
+        return self.has_room()
+
     def start(self, task: Task, threads: int | None) -> None:
         """Start a task, on the GPU with the fewest of them."""
         taken = [gpu for _, gpu in self.processes.values()]
@@ -119,6 +130,11 @@ class LocalWorkers:
             own["CUDA_VISIBLE_DEVICES"] = gpu
         task.environment = {**task.environment, **own}
         self.processes[task.id] = (task.start(), gpu)
+
+    def end(self, name: str) -> None:
+        """End a task, without waiting for it."""
+        process, _ = self.processes[name]
+        threading.Thread(target=stop, args=(process,), daemon=True).start()
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""

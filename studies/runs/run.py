@@ -42,19 +42,56 @@ def locked(file: Path, sentence: str) -> Iterator[None]:
     Raises:
         InputError: with the sentence, when another process holds it; it may not be written.
     """
-    try:
-        handle = file.open("a")
-    except PermissionError as error:
-        raise InputError(
-            f"{file} cannot be written ({error.strerror}): give a folder of your own, or have its "
-            "owner let you write there."
-        ) from error
-    with handle:
+    with _opened(file) as handle:
         if not _takes(handle, fcntl.LOCK_EX):
             time.sleep(MOMENT)  # longer than anybody asks whether it is held
             if not _takes(handle, fcntl.LOCK_EX):
                 raise InputError(sentence)
         yield
+
+
+@contextmanager
+def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
+    """Hold a file together with all processes that give the same word; say whether none did before.
+
+    Raises:
+        InputError: with the sentence, when a process holds it that gave another word, or holds it
+            by `locked`; it may not be written.
+    """
+    with _opened(file) as handle:
+        alone = _takes(handle, fcntl.LOCK_EX)
+        if alone:
+            handle.truncate(0)
+            handle.write(word)
+            handle.flush()
+        for _ in range(int(1 / MOMENT)):  # at first another process may hold it alone for a moment
+            if _takes(handle, fcntl.LOCK_SH):
+                break
+            time.sleep(MOMENT)
+        else:
+            raise InputError(sentence)
+        handle.seek(0)
+        if handle.read() != word:
+            raise InputError(sentence)
+        yield alone
+
+
+def _opened(file: Path) -> TextIO:
+    try:
+        return file.open("a+")
+    except PermissionError as error:
+        raise InputError(
+            f"{file} cannot be written ({error.strerror}): give a folder of your own, or have its "
+            "owner let you write there."
+        ) from error
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds a file by `locked`; asking keeps nobody from taking it."""
+    if not file.is_file():
+        return False
+    with file.open() as handle:
+        return not _takes(handle, fcntl.LOCK_SH)
 
 
 def _takes(handle: TextIO, kind: int) -> bool:
@@ -164,11 +201,7 @@ class Run:
 
     def is_locked(self) -> bool:
         """Whether another process is training this run; asking keeps nobody from beginning."""
-        file = self.folder / ".lock"
-        if not file.is_file():
-            return False
-        with file.open() as handle:
-            return not _takes(handle, fcntl.LOCK_SH)
+        return is_held(self.folder / ".lock")
 
     def discard(self) -> None:
         """Move what an earlier attempt left aside, so that nothing computed is lost.

@@ -7,7 +7,7 @@ import yaml
 import cli
 from errors import InputError
 from studies.benchmarks.sweep_file import read_sweep
-from studies.commands.sweep import TrialJob, ordered
+from studies.commands.sweep import TrialJob, ordered, print_trials
 from studies.jobs.graph import Job
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
@@ -27,6 +27,7 @@ GRID = {
         "trainer.max_epochs": {"value": 3},
     },
 }
+HYPERBAND = {"type": "hyperband", "min_iter": 2}
 RANGE = {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-2}
 
 
@@ -93,8 +94,17 @@ def test_a_logarithmic_range_is_even_in_its_logarithm(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"method": "bayes"}, "method is bayes, expected grid or random.*wandb agent"),
-        ({"early_terminate": {"type": "hyperband"}}, "unknown key early_terminate"),
+        ({"method": "custom"}, "method is custom, expected grid, random or bayes.*wandb agent"),
+        ({"controller": {"type": "local"}}, "unknown key controller"),
+        ({"method": "bayes", "metric": None}, "bayes needs metric"),
+        ({"early_terminate": {"type": "hyperband"}}, r"has \[\], expected min_iter, or max_iter"),
+        ({"early_terminate": {"type": "envelope", "min_iter": 1}}, "with type: hyperband"),
+        ({"early_terminate": {**HYPERBAND, "grace": 2}}, "unknown key grace"),
+        ({"early_terminate": {**HYPERBAND, "eta": 1.5}}, "eta is 1.5, expected a whole number"),
+        ({"early_terminate": {**HYPERBAND, "s": 2}}, r"\['min_iter', 's'\], expected min_iter, or"),
+        ({"early_terminate": {"type": "hyperband", "max_iter": 2, "s": 1}}, "max_iter is below"),
+        ({"early_terminate": HYPERBAND, "metric": None}, "early_terminate needs metric"),
+        ({"metric": {"name": "x", "target": "high"}}, "metric.target is 'high', expected a number"),
         ({"command": None}, "expected a list that calls fit"),
         ({"command": [*COMMAND[:-1]]}, "expected a list that calls fit"),
         ({"command": ["fit", "${args}"]}, "No experiment is given"),
@@ -105,6 +115,12 @@ def test_a_logarithmic_range_is_even_in_its_logarithm(tmp_path):
         ({"parameters": {"x": {"min": 3, "max": 1}}}, "ranges from 3 to 1"),
         ({"parameters": {"x": {**RANGE, "min": 0.0}}}, "ranges from 0.0"),
         ({"parameters": {"x": {"min": "1e-4", "max": 1}}}, "ranges from 1e-4"),
+        ({"parameters": {"x": {"min": 1, "max": 2, "q": 1}}}, "unknown key q"),
+        ({"parameters": {"x": {"parameters": {"y": {"value": 1}}}}}, "unknown key parameters"),
+        ({"parameters": {"x": {"values": []}}}, "values is \\[\\], expected a list"),
+        ({"parameters": {"x": {"values": [1, 2], "probabilities": [1]}}}, "one for each of 2"),
+        ({"parameters": {"x": {"distribution": "normal", "sigma": 0}}}, "sigma is 0, expected"),
+        ({"parameters": {"x": {**RANGE, "distribution": "int_uniform"}}}, "whole numbers"),
         ({"metric": {"name": "x", "goal": "up"}}, "goal is up"),
     ],
 )
@@ -151,6 +167,20 @@ def test_shipped_ones_mean_here_what_they_mean_to_wandb(file, parser):
     assert content["metric"]["goal"] == "maximize"
 
 
+@pytest.mark.parametrize(
+    ("described", "first", "last"),
+    [
+        ({"min_iter": 2}, 2, None),
+        ({"max_iter": 27, "s": 2}, 3, 9),  # W&B's own example: brackets 9 and 3
+        ({"max_iter": 8, "s": 9, "eta": 2}, 1, 4),
+    ],
+)
+def test_rungs_of_early_termination_are_those_of_wandb(described, first, last, tmp_path):
+    file = write(tmp_path, early_terminate={"type": "hyperband", **described})
+    rule = read_sweep(file).early_stop
+    assert (rule.first, rule.last, rule.strict) == (first, last, False)
+
+
 def test_depths_of_the_adapter_are_the_papers():
     sweep = read_sweep("experiments/sweeps/adapter_depth.yaml")
     depths = [
@@ -181,6 +211,29 @@ def test_trials_are_ordered_by_their_best_epoch(goal, tmp_path):
     assert rows[0]["val/dice/WT"] == (0.9 if goal == "maximize" else 0.1)
     assert rows[-1]["val/dice/WT"] is None  # not trained yet
     assert rows[0]["trained"] == 5
+
+
+def test_a_trial_that_was_stopped_early_stands_behind_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
+    rule = {"type": "hyperband", "min_iter": 1}
+    sweep = read_sweep(write(tmp_path, early_terminate=rule))
+    trials = []
+    for trial, value in zip(sweep.trials(None, 0), (0.9, 0.2, 0.8, 0.3), strict=True):
+        run = Run("dynunet", str(trial.number), tmp_path / str(trial.number))
+        run.checkpoints.mkdir(parents=True)
+        run.best_checkpoint.touch()
+        run.metrics_file.write_text(f"epoch,val/dice/WT\n0,{value}\n")
+        stopped = {0: 1, 2: 4}.get(trial.number)
+        run.update_manifest(status="running" if stopped else "finished")
+        trials.append(TrialJob(trial, Job(str(trial.number), "fit", run, [], [], None), stopped))
+    rows = ordered(sweep, trials)
+    assert [row["trial"] for row in rows] == [3, 1, 0, 2]
+    assert [row["val/dice/WT"] for row in rows] == [0.3, 0.2, 0.9, 0.8]
+    assert [row["stopped_after"] for row in rows] == [None, None, 1, 4]
+    print_trials(sweep, rows)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["0", "1", "True", "3", "0.9000", "-", "1", "validation"] in lines
+    assert ["2", "2", "True", "3", "0.8000", "-", "4", "validations"] in lines
 
 
 def test_the_command_names_a_missing_file(capsys):

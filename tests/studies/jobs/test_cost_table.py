@@ -47,6 +47,10 @@ def test_a_sweep_shows_its_parameters(monkeypatch, capsys):
         name: Trial(number, dict(zip(NAMES, ("pooled", 8, 0.1 + 0.2), strict=True)))
         for number, name in enumerate(("one", "two", "three"))
     }
+    print_estimate(jobs, 2, 1, trials, further=5)
+    further = "And 5 more trials, chosen by the scores of those before, each of about 2 min."
+    out = capsys.readouterr().out
+    assert out.endswith(further + "\n")
     print_estimate(jobs, 2, 1, trials)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [

@@ -2,7 +2,9 @@
 
 import json
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from errors import InputError
 from lightning_modules.weights.checkpoints import read_checkpoint
 from studies.jobs.engine import Engine
 from studies.jobs.graph import JobGraph
-from studies.jobs.ray_workers import RayWorkers, cores_of_a_job, do
+from studies.jobs.ray_workers import RayWorkers, cores_of_a_job, do, slots
 from studies.jobs.workers import Task
 from studies.training.fit_parser import make_planner
 from tests.conftest import SHRUNKEN
@@ -68,6 +70,48 @@ def test_what_ray_says_of_a_task_that_could_not_begin_is_kept(tmp_path):
 )
 def test_a_job_gets_the_cores_that_it_would_have_without_ray(nodes, gpus, spread, cores):
     assert cores_of_a_job(nodes, gpus, spread=spread) == cores
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cores", "gpus", "expected"),
+    [
+        ([{"CPU": 16}, {"CPU": 7}, {"GPU": 1}], 4, 0, 5),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 16}], 4, 1, 2),
+        ([{"CPU": 16, "GPU": 2}], 4, 0.25, 4),
+        ([], 4, 0, 0),
+    ],
+)
+def test_how_many_jobs_nodes_do_at_once(nodes, cores, gpus, expected):
+    assert slots(nodes, cores, gpus) == expected
+
+
+def test_a_task_is_ended_and_its_process_with_it(tmp_path):
+    class Sleeper(Task):
+        def start(self):
+            process = subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE)
+            self.log.write_text(f"{process.pid}\n")
+            return process
+
+    workers = RayWorkers("local", 1, 0)
+    try:
+        assert workers.is_idle()
+        task = Sleeper("a", [], tmp_path / "pid", tmp_path)
+        workers.start(task, None)
+        deadline = time.monotonic() + 120
+        while not task.log.is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        workers.end("a")
+        while not (ended := workers.ended()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert ended == {"a": 70}
+        pid = int(task.log.read_text().split()[0])
+        while psutil.pid_exists(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        workers.stop()
 
 
 def node_of(runs_dir, nodes):

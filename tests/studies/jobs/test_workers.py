@@ -1,8 +1,10 @@
 """Workers of one machine: which GPU a task gets."""
 
 import argparse
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +39,19 @@ def test_a_task_gets_the_gpu_with_the_fewest(workers):
     process.communicate(b"\n")
     assert made.ended() == {"b": 0}
     assert [start(name) for name in "de"] == ["GPU-b", "GPU-b"]
+
+
+def test_one_task_is_ended_and_the_others_go_on(workers):
+    made, start = workers
+    for name in "abcde":
+        start(name)
+    assert not made.is_idle()
+    made.end("c")
+    while not (ended := made.ended()):
+        time.sleep(0.05)
+    assert ended == {"c": -signal.SIGTERM}
+    assert made.is_idle()
+    assert set(made.processes) == {"a", "b", "d", "e"}
 
 
 @pytest.mark.parametrize(
