@@ -224,6 +224,9 @@ def read_sweep(file: str) -> Sweep:
     target = metric.get("target")
     if target is not None and not isinstance(target, int | float):
         raise InputError(f"{path}: metric.target is {target!r}, expected a number.")
+    cap = content.get("run_cap")
+    if cap is not None and (type(cap) is not int or cap < 1):
+        raise InputError(f"{path}: run_cap is {cap!r}, expected a whole number from 1.")
     for needs in ("bayes", "early_terminate"):
         if needs in (method, *content) and not metric.get("name"):
             raise InputError(f"{path}: {needs} needs metric, the name and goal of what decides.")
@@ -238,7 +241,7 @@ def read_sweep(file: str) -> Sweep:
         },
         metric=str(metric.get("name", "val/dice/mean")),
         maximise=goal == "maximize" or not metric,
-        run_cap=content.get("run_cap"),
+        run_cap=cap,
         target=target,
         early_stop=_early_stop(content.get("early_terminate"), f"{path}: early_terminate"),
     )

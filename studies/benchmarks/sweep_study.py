@@ -129,7 +129,7 @@ class SweepStudy:
             jobs = self.make(self.sweep.trial(asked.number, asked.params))
         except InputError as error:
             self._settle(asked, None, FAILED, str(error))
-            return []
+            return self.more()
         name = jobs[-1].id
         self.asked.setdefault(name, []).append(asked)
         if name in self.ends:  # that of an earlier trial

@@ -260,8 +260,10 @@ def test_parameters_that_allow_no_training_fail_alone(sweep):
         return make(trial)
 
     read = sweep()
-    trials, whole = work(read, 3, made=refuse)
+    display = Silent()
+    trials, whole = work(read, 3, display=display, made=refuse)
     assert not whole
+    assert display.notes == []
     assert trials[1].user_attrs["failed"] == "x cannot be."
     assert [trials[n].state for n in (0, 2)] == [TrialState.COMPLETE] * 2
 

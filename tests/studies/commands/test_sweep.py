@@ -104,6 +104,7 @@ def test_a_logarithmic_range_is_even_in_its_logarithm(tmp_path):
         ({"early_terminate": {**HYPERBAND, "s": 2}}, r"\['min_iter', 's'\], expected min_iter, or"),
         ({"early_terminate": {"type": "hyperband", "max_iter": 2, "s": 1}}, "max_iter is below"),
         ({"early_terminate": HYPERBAND, "metric": None}, "early_terminate needs metric"),
+        ({"run_cap": 0}, "run_cap is 0, expected a whole number from 1"),
         ({"metric": {"name": "x", "target": "high"}}, "metric.target is 'high', expected a number"),
         ({"command": None}, "expected a list that calls fit"),
         ({"command": [*COMMAND[:-1]]}, "expected a list that calls fit"),
