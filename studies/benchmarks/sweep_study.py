@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from optuna import Trial as Asked
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
@@ -214,8 +215,9 @@ class SweepStudy:
     def _put_back(self, number: int) -> None:
         study = self.storage.get_study_id_from_name(self.name)
         trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
-        self.storage.set_trial_user_attr(trial, FAILED, "")
-        self.storage.set_trial_state_values(trial, TrialState.WAITING)
+        with suppress(UpdateFinishedTrialError):  # by its process, a moment ago
+            self.storage.set_trial_user_attr(trial, FAILED, "")
+            self.storage.set_trial_state_values(trial, TrialState.WAITING)
 
     def reached(self) -> bool:
         """Whether a trial has the target of the metric."""
