@@ -351,8 +351,7 @@ def test_two_processes_share_the_trials_and_do_none_twice(method, sweep):
         process.join()
         assert process.exitcode == 0
     first, second = (began for _, began in found)
-    assert first
-    assert second
+    assert min(len(first), len(second)) > 0
     assert len(first + second) == 20
     assert len(set(first + second)) == 20
     assert sorted(alone for alone, _ in found) in ([False, True], [True, True])
