@@ -126,6 +126,6 @@ class BriefParser(LightningArgumentParser):
         brief = {"prog": "lightning", "formatter_class": BriefHelp}
         super().__init__(*arguments, **{**brief, **settings})
 
-    def format_help(self) -> str:
+    def format_help(self, *formatter: Any) -> str:
         """Return the help, and the examples below it."""
-        return with_examples(super().format_help(), self.examples)
+        return with_examples(super().format_help(*formatter), self.examples)

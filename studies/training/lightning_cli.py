@@ -18,6 +18,7 @@ from studies.runs.checkpoint_settings import Recall
 from studies.runs.planning import Planner
 from studies.runs.unused_options import HIDDEN, check_together
 from studies.settings.command_line import DEFAULTS, CommandLine
+from studies.settings.option_help import BriefParser
 from studies.settings.trainer import precision_of_machine
 from studies.settings.trainer_check import build_trainer, check_trainer
 from studies.settings.unknown_names import ExperimentParser, explain
@@ -80,6 +81,7 @@ class ExperimentCLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, BriefParser)  # this CLI's `parser_class` is one
         parser.examples = EXAMPLES[subcommand]
         for action in parser._actions:  # stored configurations hold them, so they stay known
             if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from errors import InputError
-from studies.runs import run
+from studies.runs import run as run_module
 from studies.runs.run import Run, identity_hash, newest_finished, same_cohort, write_atomically
 
 
@@ -67,7 +67,7 @@ def test_discard_keeps_what_was_computed(tmp_path):
 
 
 def test_folders_moved_aside_within_a_second_lie_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(run.time, "strftime", lambda _: "20260101-000000")
+    monkeypatch.setattr(run_module.time, "strftime", lambda _: "20260101-000000")
     moved = []
     for number in range(3):
         (tmp_path / "out").mkdir()
@@ -119,7 +119,7 @@ def test_asking_for_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
     asked = (run.folder / ".lock").open()
     fcntl.flock(asked, fcntl.LOCK_SH)
     assert not run.is_locked()  # two may ask at once
-    monkeypatch.setattr(run.time, "sleep", lambda _: asked.close())
+    monkeypatch.setattr(run_module.time, "sleep", lambda _: asked.close())
     with run.lock():  # begun in the moment in which somebody asks
         assert asked.closed
 
