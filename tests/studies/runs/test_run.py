@@ -72,7 +72,7 @@ def test_folders_moved_aside_within_a_second_lie_side_by_side(tmp_path, monkeypa
     for number in range(3):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / f"{number}").touch()
-        moved.append(run.set_aside(tmp_path / "out"))
+        moved.append(run_module.set_aside(tmp_path / "out"))
     assert [path.name for path in moved] == [
         f"out.replaced-20260101-000000{suffix}" for suffix in ("", "-2", "-3")
     ]
