@@ -25,7 +25,7 @@ from datamodules.phantom.scanner import acquire
 from datamodules.phantom.signal import MODALITIES, simulate_signals
 from errors import InputError
 from files import cores, whole_folder
-from progress import make_bar
+from progress import Bar
 
 PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
@@ -215,11 +215,10 @@ def generate_cohort(
     jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
     missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
     workers = min(workers or cores(), len(missing))
-    with make_bar(
+    with Bar(
         total=len(jobs),
         initial=len(jobs) - len(missing),
         desc="phantom cohort (SYNTHETIC)",
-        unit="patient",
         disable=not progress,
     ) as bar:
         if workers < 2 or len(missing) < 4:  # starting processes would take longer
