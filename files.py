@@ -1,5 +1,6 @@
 """Files that appear whole, JSON that is checked, shared locks, and the cores of this process."""
 
+import fcntl
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -53,13 +54,19 @@ def write_atomically(
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
     """Give an empty folder that takes the name of `path` when the block ends well.
 
     Where another process was first with that name, its folder stays. The permissions are those
     that the umask gives to any new folder.
+
+    Args:
+        path: the folder.
+        locked: whether the caller holds a lock on `path`. Its temporary name is then always the
+            same, and what a killed process left under it is removed first.
     """
-    temporary = temporary_name(path)
+    temporary = path.with_name(f".{path.name}.partial") if locked else temporary_name(path)
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -80,6 +87,29 @@ def temporary_name(path: Path) -> Path:
 def shared_lock(path: Path) -> FileLock:
     """Return a lock that every user of a folder can take, despite the umask of the first."""
     return FileLock(path, mode=0o666)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock; asking needs the right to read and never delays a process.
+
+    filelock can only take a lock, which needs the right to write and makes others wait.
+    """
+    if not path.is_file():
+        return False
+    with path.open() as handle:
+        return not take(handle, shared=True)
+
+
+def take(handle: IO[str], *, shared: bool) -> bool:
+    """Lock an open file, for this process or together with others; return whether that succeeded.
+
+    For what filelock cannot do: locks that are shared.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def cores() -> int:

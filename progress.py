@@ -1,93 +1,147 @@
-"""How far something long is: a bar in a terminal, plain lines in a log."""
+"""The one progress display: bars in a terminal, plain lines in a log."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
-from tqdm import tqdm
+from rich import get_console
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 EVERY_SECONDS = 60.0  # a line at most
+REMEMBERED_SECONDS = 1800.0  # a patient may take minutes: what remains goes by more than one
 
 
-def make_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> "tqdm[Any] | Lines":
-    """Return a bar on stderr, or where that is no terminal what writes lines instead.
+def draws_bars(console: Console | None = None) -> bool:
+    """Whether a bar can be drawn over itself: in no log, also none that is coloured (FORCE_COLOR).
 
     Args:
-        iterable: whose elements are counted; None: ``update`` counts.
-        **settings: of tqdm: desc, total, unit, initial, disable, delay, unit_scale.
+        console: where; None: the usual one on stdout.
     """
-    kind: Any = tqdm if sys.stderr.isatty() else Lines
-    bar: tqdm[Any] | Lines = kind(iterable, **settings)
-    return bar
+    console = console or get_console()
+    return bool(console.file.isatty()) and not console.is_dumb_terminal
 
 
-class Lines:
-    """What tqdm does, for a log: a line a minute at most and one at the end, no control characters.
+def make_progress(console: Console | None = None, *, in_bytes: bool = False) -> Progress:
+    """Return bars of this project's form: name, bar, count, times, latest scores.
+
+    They show nothing where no bar can be drawn. What is printed meanwhile appears above them, and
+    a stream that goes into a file still goes there.
 
     Args:
-        iterable: whose elements are counted.
+        console: where; None: the usual one on stdout.
+        in_bytes: whether bytes are counted.
+    """
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=28),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[scores]}", markup=False),
+        console=console,
+        speed_estimate_period=REMEMBERED_SECONDS,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=sys.stderr.isatty(),
+        disable=not draws_bars(console),
+    )
+
+
+class Bar:
+    """Count elements on stderr: a bar in a terminal, in a log a line a minute and one at the end.
+
+    Args:
+        iterable: whose elements are counted; None: `update` counts.
         desc: what is done.
         total: how many there are; None: unknown.
-        unit: of what, where numbers are shortened.
         initial: how many were done before.
         disable: whether nothing is written.
-        delay: seconds; what ends before is not worth a line.
-        unit_scale: whether numbers are shortened, as of bytes.
+        delay: seconds; what ends before is not worth a bar or a line.
+        in_bytes: whether bytes are counted.
     """
 
     def __init__(
         self,
         iterable: Iterable[Any] | None = None,
-        desc: str = "",
-        total: int | None = None,
         *,
-        unit: str = "it",
+        desc: str,
+        total: int | None = None,
         initial: int = 0,
         disable: bool = False,
         delay: float = 0.0,
-        unit_scale: bool = False,
+        in_bytes: bool = False,
     ) -> None:
         self.iterable = iterable or ()
         self.desc = desc
         self.total = total
-        self.unit = unit
         self.done = self.initial = initial
         self.disable = disable
         self.delay = delay
-        self.unit_scale = unit_scale
-        self.began = self.said = time.monotonic()
+        self.in_bytes = in_bytes
+        self.console = Console(stderr=True)
+        self.bars = make_progress(self.console, in_bytes=in_bytes)
+        self.task = self.bars.add_task(desc, total=total, completed=initial, scores="")
+        self.began = self.printed = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
-        with self:
-            for element in self.iterable:
-                yield element
-                self.update()
+        for element in self.iterable:
+            yield element
+            self.update()
 
     def __enter__(self) -> Self:
+        self._draw()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.done > self.initial and time.monotonic() - self.began >= self.delay:
-            self._say()
+        self.bars.stop()
+        if self.done > self.initial and self._is_worth_it():
+            self._print_line()
 
     def update(self, number: int = 1) -> None:
         """Count what is done."""
         self.done += number
-        if self.done != self.total and time.monotonic() - self.said >= EVERY_SECONDS:
-            self._say()
+        self.bars.update(self.task, completed=self.done)
+        self._draw()
+        if self.done != self.total and time.monotonic() - self.printed >= EVERY_SECONDS:
+            self._print_line()
 
-    def write(self, text: str, file: Any = None) -> None:
-        """Print a line."""
-        print(text, file=file or sys.stdout, flush=True)
+    def write(self, text: str, file: TextIO | None = None) -> None:
+        """Print a line, above the bar where there is one."""
+        file = file or sys.stdout
+        if self.bars.live.is_started and file.isatty():
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=file, flush=True)
 
-    def _say(self) -> None:
-        self.said = time.monotonic()
-        done, total = (
-            f"{tqdm.format_sizeof(number)}{self.unit}" if self.unit_scale and number else number
-            for number in (self.done, self.total)
-        )
-        count = f"{done}" if total is None else f"{done} of {total}"
-        elapsed = tqdm.format_interval(self.said - self.began)
-        if not self.disable:
-            print(f"{self.desc}: {count}, {elapsed}", file=sys.stderr, flush=True)
+    def _is_worth_it(self) -> bool:
+        return not self.disable and time.monotonic() - self.began >= self.delay
+
+    def _draw(self) -> None:
+        if self._is_worth_it() and not self.bars.live.is_started:
+            self.bars.start()
+
+    def _print_line(self) -> None:
+        self.printed = time.monotonic()
+        if self.disable or not self.bars.disable:
+            return
+        done, total = (self._shown(number) for number in (self.done, self.total))
+        count = f"{done} of {total}" if self.total is not None else f"{done}"
+        minutes, seconds = divmod(int(self.printed - self.began), 60)
+        hours, minutes = divmod(minutes, 60)
+        elapsed = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
+        print(f"{self.desc}: {count}, {elapsed}", file=sys.stderr, flush=True)
+
+    def _shown(self, number: int | None) -> str:
+        if self.in_bytes and number:
+            return decimal(number, precision=2, separator="")
+        return f"{number}"

@@ -21,7 +21,7 @@ from datamodules.registration.patient import exam_problems
 from datamodules.slices.sources import recognise
 from errors import InputError
 from files import cores
-from progress import make_bar
+from progress import Bar
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,10 +65,11 @@ def main(argv: Sequence[str]) -> int:
         reading.label = reading.brain = None
         return reading, content
 
-    with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
-        checked = pool.map(inspect, cases)
-        progress = make_bar(checked, desc="checking", total=len(cases), unit="case")
-        for reading, content in progress:
+    with (
+        ThreadPoolExecutor(max(1, cores() // 2)) as pool,
+        Bar(pool.map(inspect, cases), desc="checking", total=len(cases)) as bar,
+    ):
+        for reading, content in bar:
             case = reading.case
             unlabelled = ["no label"] if case.label is None else []
             problems[case.case_id] = reading.problems

@@ -1,5 +1,6 @@
 """Files appear whole with the umask's permissions; cores are counted as they may be used."""
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import files
-from files import cores, shared_lock, whole_folder, write_atomically
+from files import cores, is_locked, shared_lock, whole_folder, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +44,28 @@ def test_a_lock_can_be_taken_by_every_user_of_the_folder(tmp_path):
     finally:
         os.umask(before)
     assert mode(tmp_path / "a.lock") == 0o666
+
+
+def test_whether_a_lock_is_held_is_answered_to_readers(tmp_path, monkeypatch):
+    file = tmp_path / "a.lock"
+    assert not is_locked(file)
+    assert not file.exists()
+    with shared_lock(file):
+        file.chmod(0o444)
+        assert is_locked(file)
+    with file.open() as asked:  # by another process at the same moment
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        assert not is_locked(file)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_holds_the_lock(tmp_path):
+    left = tmp_path / ".a.partial"
+    left.mkdir()
+    (left / "half").touch()
+    with whole_folder(tmp_path / "a", locked=True) as made:
+        assert made == left
+        assert not list(made.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from progress import make_bar
+from progress import Bar
 
 
 @pytest.fixture
@@ -13,8 +13,9 @@ def clock(monkeypatch):
 
 
 def test_a_log_has_a_line_a_minute_and_one_at_the_end(clock, capsys):
-    for _ in make_bar(range(8), desc="preparing cases", total=8, unit="case", delay=1):
-        clock[0] += 25
+    with Bar(range(8), desc="preparing cases", total=8, delay=1) as bar:
+        for _ in bar:
+            clock[0] += 25
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines() == [
@@ -27,16 +28,17 @@ def test_a_log_has_a_line_a_minute_and_one_at_the_end(clock, capsys):
 
 @pytest.mark.parametrize("settings", [{"delay": 1}, {"disable": True}])
 def test_what_takes_no_second_or_is_not_asked_for_has_no_line(settings, clock, capsys):
-    assert list(make_bar(range(3), desc="preparing", total=3, **settings)) == [0, 1, 2]
+    with Bar(range(3), desc="preparing", total=3, **settings) as bar:
+        assert list(bar) == [0, 1, 2]
     assert capsys.readouterr().err == ""
 
 
 def test_what_is_counted_by_hand_goes_on_from_what_was_there(clock, capsys):
-    with make_bar(desc="downloading", total=4000, initial=1000, unit="B", unit_scale=True) as bar:
+    with Bar(desc="downloading", total=4000, initial=1000, in_bytes=True) as bar:
         bar.update(2000)
         clock[0] += 2
         bar.write("half of it")
-    with make_bar(desc="downloading", unit="B", unit_scale=True) as bar:
+    with Bar(desc="downloading", in_bytes=True) as bar:
         bar.update(2000)
     printed = capsys.readouterr()
     assert printed.out == "half of it\n"
@@ -46,7 +48,35 @@ def test_what_is_counted_by_hand_goes_on_from_what_was_there(clock, capsys):
     ]
 
 
-def test_a_terminal_has_tqdms_bar(monkeypatch, capsys):
+def in_a_terminal(monkeypatch):
+    """Make stderr a terminal, from within a test: before, it is another object."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert list(make_bar(range(3), desc="preparing", total=3, unit="case")) == [0, 1, 2]
-    assert "3/3" in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_a_terminal_has_a_bar_and_no_lines(clock, capsys, monkeypatch):
+    in_a_terminal(monkeypatch)
+    with Bar(range(3), desc="preparing", total=3) as bar:
+        for _ in bar:
+            clock[0] += 100
+    printed = capsys.readouterr().err
+    assert "3/3" in printed
+    assert "3 of 3" not in printed
+
+
+@pytest.mark.parametrize("settings", [{"delay": 1}, {"disable": True}])
+def test_a_terminal_has_no_bar_either(settings, clock, capsys, monkeypatch):
+    in_a_terminal(monkeypatch)
+    with Bar(range(3), desc="preparing", total=3, **settings) as bar:
+        assert list(bar) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_goes_into_a_file_does_not_go_to_the_terminal(capsys, monkeypatch):
+    in_a_terminal(monkeypatch)
+    with Bar(desc="preparing", total=3) as bar:
+        print("a result")
+        bar.write("another")
+    printed = capsys.readouterr()
+    assert printed.out == "a result\nanother\n"
+    assert "result" not in printed.err

@@ -39,7 +39,7 @@ from datamodules.nifti.geometry import (
 from datamodules.nifti.headers import blanked, is_synthetic
 from errors import InputError
 from files import cores, shared_lock, whole_folder, write_atomically
-from progress import make_bar
+from progress import Bar
 
 Array = npt.NDArray[Any]
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)  # raised where the folder is another user's
@@ -155,15 +155,10 @@ def prepare_cohort(
     # each of them they wait for one another, ten times as long on a busy machine.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(count) as pool:
         results = pool.map(attempt, cases)
-        bar = make_bar(  # cases already in the cache take no second, and need no bar
-            results,
-            desc="preparing cases",
-            total=len(cases),
-            unit="case",
-            disable=not progress,
-            delay=1,
-        )
-        outcomes = list(bar)
+        with Bar(  # cases already in the cache take no second, and need no bar
+            results, desc="preparing cases", total=len(cases), disable=not progress, delay=1
+        ) as bar:
+            outcomes = list(bar)
     problems = {
         case.case_id: outcome
         for case, outcome in zip(cases, outcomes, strict=True)

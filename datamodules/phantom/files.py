@@ -5,7 +5,6 @@ Every file is marked SYNTHETIC: in the NIfTI header's description, and by a note
 
 import gzip
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,13 +116,3 @@ def write_cohort_note(out: Path, settings: Mapping[str, object]) -> None:
                 f"{path} is not what this program writes there, and would be written over: name a "
                 "folder that is new or empty."
             )
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """Move a finished patient into place, unless another process has put it there already."""
-    try:
-        temporary.replace(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        shutil.rmtree(temporary)

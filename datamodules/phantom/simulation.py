@@ -7,8 +7,6 @@ Patient i of a seed depends on nothing but the seed, i and the spacing.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,13 +19,13 @@ from command_parser import CommandParser
 from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
 from datamodules.phantom.exam import write_exam
 from datamodules.phantom.fields import Field, Grid
-from datamodules.phantom.files import LAYOUTS, publish, write_brats_case, write_cohort_note
+from datamodules.phantom.files import LAYOUTS, write_brats_case, write_cohort_note
 from datamodules.phantom.lesion import WITHOUT_ENHANCEMENT, grow_lesion, mass_effect, plan_lesion
 from datamodules.phantom.scanner import acquire
 from datamodules.phantom.signal import MODALITIES, simulate_signals
 from errors import InputError
-from files import cores
-from progress import make_bar
+from files import cores, whole_folder
+from progress import Bar
 
 PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
@@ -109,11 +107,8 @@ def _write_patient(job: _Job) -> None:
     final = Path(job.out) / _folder(job.layout, job.seed, job.index)
     if final.is_dir():
         return
-    temporary = Path(job.out) / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     note = f"SYNTHETIC gliofuse phantom v{PHANTOM_VERSION} seed {job.seed} patient {job.index}"
-    try:
+    with whole_folder(final) as temporary:
         if job.layout == EXAM:
             grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing)
             streams = {m: _stream(job.seed, job.index, m) for m in MODALITIES}
@@ -124,10 +119,6 @@ def _write_patient(job: _Job) -> None:
             write_brats_case(
                 temporary, final.name, layout, patient.images, patient.label, patient.grid, note
             )
-        final.parent.mkdir(parents=True, exist_ok=True)
-        publish(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check(
@@ -224,11 +215,10 @@ def generate_cohort(
     jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
     missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
     workers = min(workers or cores(), len(missing))
-    with make_bar(
+    with Bar(
         total=len(jobs),
         initial=len(jobs) - len(missing),
         desc="phantom cohort (SYNTHETIC)",
-        unit="patient",
         disable=not progress,
     ) as bar:
         if workers < 2 or len(missing) < 4:  # starting processes would take longer

@@ -13,7 +13,7 @@ from datamodules.registration.folder import SHEET, accept, finished, registered_
 from datamodules.registration.patient import exam_problems, register_patient, sources_of
 from errors import InputError
 from files import cores, shared_lock
-from progress import make_bar
+from progress import Bar
 
 _PAIRS = 3  # sequences registered to T2; more threads for one patient would be idle
 
@@ -55,10 +55,9 @@ def register_cohort(
                 waiting.append(exam)
         except InputError as error:
             problems[exam.case_id] = str(error)
-    with make_bar(
+    with Bar(
         desc="registering exams",
         total=len(waiting),
-        unit="patient",
         disable=not progress or not waiting,
     ) as bar:
         for case_id, problem in problems.items() if progress else ():

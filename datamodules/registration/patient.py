@@ -1,7 +1,6 @@
 """One patient's exam registered to T2; its folder appears complete or not at all."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from datamodules.registration.label import label_drawn_on, label_on_reference
 from datamodules.registration.scan import Scan, header_problem, read_scan, to_sitk
 from datamodules.registration.sheet import draw_sheet
 from errors import InputError
+from files import whole_folder
 from outputs import LEDGER, Outputs, unused
 
 Array = npt.NDArray[Any]
@@ -100,18 +100,11 @@ def register_patient(exam: CaseFiles, out: Path, missing: str, threads: int) -> 
         raise InputError(
             f"{out} exists and was not written by lightning prepare: give another folder as --out"
         )
-    # The caller holds the patient's lock, so this folder was left by a run that was killed.
-    temporary = out.parent / f".{exam.case_id}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with whole_folder(out, locked=True) as temporary:  # by the caller
         _write(exam, temporary, sources, threads)
         Outputs(temporary, "--out").adopt(sorted(path.name for path in temporary.iterdir()))
         if out.exists():
             _clear(out)
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _clear(out: Path) -> None:

@@ -1,4 +1,7 @@
-"""Scores of patients as files and tables: CSV and terminal."""
+"""Scores of patients as files and tables: CSV and terminal.
+
+pandas would write "nan" as an empty cell, and read a row that was cut off as a whole one.
+"""
 
 import csv
 import io

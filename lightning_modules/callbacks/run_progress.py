@@ -3,52 +3,17 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.callbacks import ProgressBar
-from rich import get_console
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from files import write_atomically
+from progress import draws_bars, make_progress
 
 VERBS = {"validate": "validating", "test": "testing", "predict": "predicting"}
-
-
-def draws_bars(console: Console | None = None) -> bool:
-    """Whether a bar can be drawn over itself: in no log, also none that is coloured (FORCE_COLOR).
-
-    Args:
-        console: where; None: the usual one on stdout.
-    """
-    console = console or get_console()
-    return bool(console.file.isatty()) and not console.is_dumb_terminal
-
-
-def make_progress(console: Console | None = None) -> Progress:
-    """Return the progress display of this project: name, bar, count, times, latest scores.
-
-    It shows nothing where no bar can be drawn.
-    """
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[scores]}"),
-        console=console,
-        disable=not draws_bars(console),
-    )
 
 
 def read_state(file: Path) -> dict[str, Any] | None:
@@ -73,6 +38,62 @@ def format_scores(metrics: dict[str, Any]) -> str:
         if f"val/dice/{region}" in metrics:
             parts.append(f"{region} {float(metrics[f'val/dice/{region}']):.3f}")
     return "  ".join(parts)
+
+
+class RunBars:
+    """Show the trainings of other processes: a bar each, where none can be drawn a line an epoch.
+
+    A process is named by the file that its `RunProgress` writes.
+
+    Args:
+        console: where; None: stdout.
+        indent: before a line.
+    """
+
+    def __init__(self, console: Console | None = None, indent: str = "") -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.bars = make_progress(self.console)
+        self.drawn = not self.bars.disable
+        self.indent = indent
+        self.tasks: dict[Path, TaskID] = {}
+        self.printed: dict[Path, str] = {}
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def begin(self, file: Path, title: str) -> None:
+        """Draw the bar of a process that starts."""
+        self.tasks[file] = self.bars.add_task(title, total=None, scores="starting")
+
+    def end(self, file: Path) -> None:
+        """Take the bar of a process away."""
+        if file in self.tasks:
+            self.bars.remove_task(self.tasks.pop(file))
+
+    def look(self, file: Path, title: str, *, lines: bool = True) -> None:
+        """Show what a process wrote since.
+
+        Args:
+            file: that names it.
+            title: what it does.
+            lines: whether its epochs are printed where no bar can be drawn.
+        """
+        state = read_state(file)
+        if state is None or file not in self.tasks:
+            return
+        self.bars.update(
+            self.tasks[file],
+            completed=state["done"],
+            total=state["total"],
+            scores=state["scores"],
+        )
+        if not self.drawn and lines and state["line"] != self.printed.get(file, ""):
+            self.printed[file] = state["line"]
+            self.console.print(f"{self.indent}{title}  {state['line']}", markup=False)
 
 
 class RunProgress(ProgressBar):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from files import write_atomically
 from lightning_modules.inference import Execution
-from progress import make_bar
+from progress import Bar
 
 
 def digits_of(execution: Execution) -> tuple[str, ...]:
@@ -71,19 +71,15 @@ class EmbeddingStore:
             if not all(self._file(keys[index]).is_file() for index in members)
         ]
         done = 0
-        bar = make_bar(
-            missing,
-            desc=progress or "",
-            total=len(missing),
-            disable=progress is None,
-            unit="batch",
-            delay=1,
-        )
-        for members in bar:
-            halves = encode(members).to(torch.float16).cpu().numpy()
-            for index, values in zip(members, halves, strict=True):
-                self._write(keys[index], values)
-            done += len(members)
+        shown = progress is not None
+        with Bar(
+            missing, desc=progress or "", total=len(missing), disable=not shown, delay=1
+        ) as bar:
+            for members in bar:
+                halves = encode(members).to(torch.float16).cpu().numpy()
+                for index, values in zip(members, halves, strict=True):
+                    self._write(keys[index], values)
+                done += len(members)
         return done
 
     def read(self, keys: Sequence[str], device: torch.device | str = "cpu") -> Tensor:

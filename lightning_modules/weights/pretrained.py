@@ -15,7 +15,7 @@ from torch import Tensor
 
 from errors import InputError
 from files import shared_lock
-from progress import make_bar
+from progress import Bar
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 # The six digits of a name begin the SHA-256 of the file.
@@ -131,7 +131,11 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
 
 
 def _download(url: str, part: Path) -> None:
-    """Fetch ``url`` into ``part``, going on behind what is there."""
+    """Fetch ``url`` into ``part``, going on behind what is there.
+
+    `torch.hub.download_url_to_file` begins a file of 2.6 GB again after every cut, and waits
+    without end for a server that is silent.
+    """
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -144,12 +148,11 @@ def _download(url: str, part: Path) -> None:
         resumed = answer.status == 206
         left = int(answer.headers.get("Content-Length") or 0)
         total = left + (done if resumed else 0)
-        bar = make_bar(
+        bar = Bar(
+            desc=f"downloading {url.rpartition('/')[2]}",
             total=total or None,
             initial=done if resumed else 0,
-            unit="B",
-            unit_scale=True,
-            desc=f"downloading {url.rpartition('/')[2]}",
+            in_bytes=True,
         )
         with part.open("ab" if resumed else "wb") as handle, bar:
             while chunk := answer.read(CHUNK):

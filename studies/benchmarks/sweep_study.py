@@ -14,13 +14,13 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from errors import InputError
-from files import shared_lock
+from files import is_locked, shared_lock
 from lightning_modules.callbacks.metrics_file import read_metrics
 from studies.benchmarks.search_space import make_study
 from studies.benchmarks.sweep_file import Sweep
 from studies.jobs.cost_table import Trial
 from studies.jobs.graph import Job
-from studies.runs.run import Run, is_held, locked
+from studies.runs.run import Run, locked
 
 JOURNAL = "study.journal"
 FAILED = "failed"  # attribute of a trial that is to be repeated with the command, the reason
@@ -210,7 +210,7 @@ class SweepStudy:
         return self.folder / ".trials" / f"{self.name}-{number}"
 
     def _is_held(self, number: int) -> bool:
-        return is_held(self._file(number))
+        return is_locked(self._file(number))
 
     def _put_back(self, number: int) -> None:
         study = self.storage.get_study_id_from_name(self.name)

@@ -367,22 +367,18 @@ def _score(
     from contextlib import ExitStack
     from multiprocessing import get_context
 
-    from rich.console import Console
-
-    from lightning_modules.callbacks.run_progress import make_progress
+    from progress import Bar
 
     attempt = partial(_attempt, regions=options.regions, rule=options.rule)
-    progress = make_progress(Console(stderr=True))
-    with progress, ExitStack() as stack:
-        task = progress.add_task("scoring", total=len(pairs), scores="")
+    with ExitStack() as stack:
         run: Any = map
         if options.workers > 1:  # spawned: torch's threads do not survive a fork
             pool = ProcessPoolExecutor(options.workers, get_context("spawn"))
             run = stack.enter_context(pool).map
         try:
-            for pair, result in zip(pairs, run(attempt, pairs), strict=True):
-                progress.advance(task)
-                yield pair, result
+            scored = zip(pairs, run(attempt, pairs), strict=True)
+            with Bar(scored, desc="scoring", total=len(pairs), delay=1) as bar:
+                yield from bar
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process was killed, most often for want of memory: {options.out / PARTIAL} "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import InputError
-from lightning_modules.callbacks.run_progress import make_progress, read_state
+from lightning_modules.callbacks.run_progress import RunBars
 from studies.runs.environment import cores, is_main_process
 from studies.runs.process import FOREIGN, stop
 from studies.runs.run import Run, identity_hash
@@ -282,26 +282,14 @@ def _wait_for_others(plan: Plan) -> None:
 def _train_group(group: list[Plan], threads: int | None) -> None:
     with ExitStack() as stack:
         processes = [_start(plan, index, threads, stack) for index, plan in enumerate(group)]
-        progress = stack.enter_context(make_progress())
-        tasks = [
-            progress.add_task(plan.run.experiment, total=None, scores="starting") for plan in group
-        ]
-        printed = [""] * len(group)
+        bars = stack.enter_context(RunBars())
+        for plan in group:
+            bars.begin(plan.run.progress_file, plan.run.experiment)
         running = True
         while running:
             running = any(process.poll() is None for process in processes)
-            for index, plan in enumerate(group):
-                state = read_state(plan.run.progress_file)
-                if state:
-                    progress.update(
-                        tasks[index],
-                        completed=state["done"],
-                        total=state["total"],
-                        scores=state["scores"],
-                    )
-                    if progress.disable and state["line"] != printed[index]:
-                        printed[index] = state["line"]
-                        print(f"{plan.run.experiment}  {state['line']}", flush=True)
+            for plan in group:
+                bars.look(plan.run.progress_file, plan.run.experiment)
             failed = [
                 plan
                 for plan, one in zip(group, processes, strict=True)

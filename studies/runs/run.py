@@ -7,23 +7,24 @@ by it.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
+from filelock import Timeout
 
 from errors import InputError
-from files import write_atomically
+from files import is_locked, shared_lock, take, write_atomically
 from outputs import unused
 
-MOMENT = 0.2  # seconds
+MOMENT = 0.2  # seconds, longer than any process asks whether a file is locked
 # Part of the identity: raised when the same settings come to mean another computation.
 # 1 knew no voxel sizes, and took post-processing for a part of training.
 SCHEMA = 2
@@ -42,11 +43,12 @@ def locked(file: Path, sentence: str) -> Iterator[None]:
     Raises:
         InputError: with the sentence, when another process holds it; it may not be written.
     """
-    with _opened(file) as handle:
-        if not _takes(handle, fcntl.LOCK_EX):
-            time.sleep(MOMENT)  # longer than anybody asks whether it is held
-            if not _takes(handle, fcntl.LOCK_EX):
-                raise InputError(sentence)
+    with _written(file):
+        try:
+            held = shared_lock(file).acquire(timeout=MOMENT)
+        except Timeout:
+            raise InputError(sentence) from None
+    with held:
         yield
 
 
@@ -58,14 +60,16 @@ def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
         InputError: with the sentence, when a process holds it that gave another word, or holds it
             by `locked`; it may not be written.
     """
-    with _opened(file) as handle:
-        alone = _takes(handle, fcntl.LOCK_EX)
+    with _written(file):
+        handle = file.open("a+")
+    with handle:
+        alone = take(handle, shared=False)
         if alone:
             handle.truncate(0)
             handle.write(word)
             handle.flush()
         for _ in range(int(1 / MOMENT)):  # at first another process may hold it alone for a moment
-            if _takes(handle, fcntl.LOCK_SH):
+            if take(handle, shared=True):
                 break
             time.sleep(MOMENT)
         else:
@@ -76,33 +80,18 @@ def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
         yield alone
 
 
-def _opened(file: Path) -> TextIO:
+@contextmanager
+def _written(file: Path) -> Iterator[None]:
+    """Say in one sentence that a lock may not be written, or lies in a folder of another user."""
     try:
-        return file.open("a+")
+        if not os.access(file.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        yield
     except PermissionError as error:
         raise InputError(
             f"{file} cannot be written ({error.strerror}): give a folder of your own, or have its "
             "owner let you write there."
         ) from error
-
-
-def is_held(file: Path) -> bool:
-    """Whether a process holds a file by `locked`; asking keeps nobody from taking it."""
-    if not file.is_file():
-        return False
-    with file.open() as handle:
-        return not _takes(handle, fcntl.LOCK_SH)
-
-
-def _takes(handle: TextIO, kind: int) -> bool:
-    """Take a lock of a kind on an open file if nobody is in the way; say whether it was taken."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -201,7 +190,7 @@ class Run:
 
     def is_locked(self) -> bool:
         """Whether another process is training this run; asking keeps nobody from beginning."""
-        return is_held(self.folder / ".lock")
+        return is_locked(self.folder / ".lock")
 
     def discard(self) -> None:
         """Move what an earlier attempt left aside, so that nothing computed is lost.

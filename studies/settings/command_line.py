@@ -60,6 +60,18 @@ class CommandLine:
         self.options = [(found, words) for found, words in self.options if found != name]
         return values
 
+    def given(self, path: str) -> tuple[str, str]:
+        """Return the option that sets a setting or its class, and its value; empty for none.
+
+        Args:
+            path: of the setting, ``init_args`` left out.
+        """
+        for name, words in reversed(self.options):
+            if name.replace("init_args.", "").removesuffix(".class_path").rstrip("+") == path:
+                first = words[0].partition("=")[2]
+                return name, " ".join([*filter(None, [first]), *words[1:]])
+        return "", ""
+
     def has(self, name: str) -> bool:
         """Whether an option stands on the command line."""
         return any(found == name for found, _ in self.options)

@@ -8,7 +8,6 @@ from typing import Any, Union, get_args, get_origin
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import DefaultHelpFormatter
-from jsonargparse._util import JsonargparseWarning
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
@@ -101,14 +100,19 @@ def such_as(hint: Any) -> tuple[str, ...]:
     return next((classes for known, classes in SUCH_AS if known in parts), ())
 
 
+def type_of(action: Action) -> Any:
+    """Return the type of an option; jsonargparse has no public name for it."""
+    return getattr(action, "_typehint", None)
+
+
 class BriefHelp(DefaultHelpFormatter):
     """Help with the classes that are meant, where jsonargparse lists every subclass it finds."""
 
     def _get_help_string(self, action: Action) -> str:
         with warnings.catch_warnings():  # of classes that cannot be imported, and need not be
-            warnings.simplefilter("ignore", JsonargparseWarning)
+            warnings.simplefilter("ignore", UserWarning)
             text = str(super()._get_help_string(action))
-        classes = such_as(getattr(action, "_typehint", None))
+        classes = such_as(type_of(action))
         head, found, _ = text.partition(EVERY)
         return f"{head}, such as {', '.join(classes)})" if found and classes else text
 

@@ -1,4 +1,4 @@
-"""Settings of experiments: one that nobody knows is told in a sentence, with the nearest known."""
+"""Settings that are refused, in one sentence: unknown names with the nearest, wrong values."""
 
 import argparse
 import difflib
@@ -11,15 +11,14 @@ import yaml
 
 from errors import InputError
 from studies.settings.command_line import CommandLine, find_config
-from studies.settings.option_help import BriefParser
-from studies.settings.wrong_types import wrong_class, wrong_type
+from studies.settings.option_help import BriefParser, type_of
+from studies.settings.wrong_types import expected, import_path
 
-UNKNOWN = (  # how argparse and jsonargparse say it
-    r"unrecognized arguments: --([^\s=]+)",
-    r"(?:Subcommand|Group) '[^']+' does not accept option '([^']+)'",
-    r"Option '([^']+)' is not accepted",
+PLACE = re.compile(r'Parser key "([^"]+)"')
+UNKNOWN = re.compile(
+    r"(?:unrecognized arguments: --|(?:Group '([^']+)' .* o|Subcommand .* o|O)ption ')([^\s=']+)"
 )
-TOLD = re.compile(r"no setting '([^']+)', nearest '([^']*)', known '([^']*)'")
+LACKING = re.compile(r"the following arguments are required: ([\w., ]*\w)")
 LISTED_AT_MOST = 40
 
 
@@ -36,8 +35,14 @@ class UnknownSettingError(InputError):
         self.key = key
 
 
+class RefusedError(argparse.ArgumentError):
+    """What a parser refuses, before the parsers around it wrap its words in theirs."""
+
+    parser: "ExperimentParser"  # of the class, or of the command, that the setting belongs to
+
+
 class ExperimentParser(BriefParser):
-    """Lightning's parser; names are written out, and of an unknown one it says the nearest.
+    """Lightning's parser; names are written out, and what it refuses comes with the parser itself.
 
     jsonargparse makes one for every class that a configuration names, so this one knows what each
     of them takes.
@@ -45,31 +50,42 @@ class ExperimentParser(BriefParser):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **settings})
+        self.described: type | None = None
+
+    def add_class_arguments(
+        self, theclass: type, nested_key: str | None = None, *arguments: Any, **settings: Any
+    ) -> list[str]:
+        """Add what a class takes, and remember the class that the whole parser is of."""
+        if nested_key is None:
+            self.described = theclass
+        added: list[str] = super().add_class_arguments(theclass, nested_key, *arguments, **settings)
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what jsonargparse does; of an unknown setting in words that `explain` reads."""
-        for pattern in UNKNOWN:
-            if found := re.match(pattern, message):
-                known = _names(getattr(ex, "subcommand_parser", None) or self)
-                name = found[1]
-                if name not in known and (group := re.match(r"Group '([^']+)'", message)):
-                    name = f"{group[1]}.{name}"
-                listed = ", ".join(known) if len(known) <= LISTED_AT_MOST else ""
-                message = f"no setting '{name}', nearest '{nearest(name, known)}', known '{listed}'"
-                break
-        super().error(message, ex)
+        """Raise what is refused, once: of parsers in one another the innermost knows most."""
+        if self.exit_on_error or any(isinstance(one, RefusedError) for one in _causes(ex)):
+            super().error(message, ex)
+        refused = RefusedError(None, message)
+        refused.parser = getattr(ex, "subcommand_parser", None) or self
+        raise refused from ex
+
+    def names(self) -> list[str]:
+        """Return the names of all settings."""
+        names = [action.dest for action in self._actions]
+        return [
+            name
+            for name in names
+            if "==" not in name
+            and name.rpartition(".")[2] != "help"
+            and not name.startswith("print_")  # of the parser itself, such as print_shtab
+        ]
 
 
-def _names(parser: argparse.ArgumentParser) -> list[str]:
-    """Return what a parser takes."""
-    names = [action.dest for action in parser._actions]
-    return [
-        name
-        for name in names
-        if "==" not in name
-        and name.rpartition(".")[2] != "help"
-        and not name.startswith("print_")  # of the parser itself, such as print_shtab
-    ]
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and what it came from, the innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -106,36 +122,54 @@ def explain(
         command: whose options they are.
     """
     text = " ".join(str(error).split())
-    found = TOLD.search(text)
-    if found is None and (fault := wrong_class(text) or wrong_type(text)):
-        path, *what = fault
-        told = what[0] if len(what) == 1 else f"is {what[0]}: expected {what[1]}"
-        option = next((one for one, _ in line.options if _plain(one) == path), "")
-        file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
-        file = "" if option and typed else (file if file and not option else line.configs[0])
+    refused = next((one for one in _causes(error) if isinstance(one, RefusedError)), None)
+    raw = InputError(text if typed else f"{line.configs[0]}: {text}")
+    if refused is None:
+        return raw
+    words = " ".join(str(refused).split())
+    unknown = UNKNOWN.match(words)
+    name = ".".join(filter(None, unknown.groups())) if unknown else ""
+    around = PLACE.findall(text.partition(words)[0])
+    path = ".".join([*around, *([name] if name else PLACE.findall(words)[:1])])
+    option, value = line.given(path)
+    file, value = ("", value) if option else _written(line, path)
+    dashes = "--" if option and typed else ""
+    if name:
         place = f"{line.typed_as.get(file, file)}: " if file else ""
-        shown = f"--{option}" if option and typed else option or path
-        return InputError(f"{place}{shown} {told}.")
-    if found is None:
-        return InputError(text if typed else f"{line.configs[0]}: {text}")
-    name, near, known = found.groups()
-    above = re.findall(r"Parser key \"([^\"]+)\"", text[: found.start()])
-    last = text[: found.start()].rpartition("Parser key")[2]  # of callables it names no class
-    owner = re.search(r"class_path '([^']+)'", last)
-    path = ".".join([*above, name])
-    option = next((one for one, _ in line.options if _plain(one) == path), "")
-    shown, place, dashes = option or path, "", "--" if option and typed else ""
-    if not option:
-        file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
-        place = f"{line.typed_as.get(file, file)}: " if file else ""
-    sentence = f"{place}there is no {dashes}{shown}" + (f" in {owner[1]}" if owner else "")
-    if near:
-        sentence += f": the nearest is {dashes}{shown.removesuffix(name)}{near}."
-    elif known:
-        sentence += f": expected one of {known}."
-    else:
-        sentence += f": `lightning {command} --help` lists what there is."
-    return UnknownSettingError(sentence, option)
+        shown = f"{dashes}{option or path}"
+        sentence = _no_setting(refused.parser, name, shown, command)
+        return UnknownSettingError(f"{place}{sentence}", option)
+    fault = _fault(refused, path, value) if option or file else ""
+    if not fault:
+        return raw
+    file = "" if dashes else file or line.configs[0]
+    place = f"{line.typed_as.get(file, file)}: " if file else ""
+    return InputError(f"{place}{f'--{option}' if dashes else path} {fault}.")
+
+
+def _no_setting(parser: ExperimentParser, name: str, shown: str, command: str) -> str:
+    known = parser.names()
+    owner = f" in {import_path(parser.described)}" if parser.described else ""
+    instead = f"`lightning {command} --help` lists what there is"
+    if near := nearest(name, known):
+        instead = f"the nearest is {shown.removesuffix(name)}{near}"
+    elif len(known) <= LISTED_AT_MOST:
+        instead = f"expected one of {', '.join(known)}"
+    return f"there is no {shown}{owner}: {instead}."
+
+
+def _fault(refused: RefusedError, path: str, value: Any) -> str:
+    """Return what is wrong with a value; empty where the parser's own words have to do."""
+    parser, words = refused.parser, str(refused)
+    if lacking := LACKING.search(words):
+        kind = import_path(parser.described) if parser.described else value
+        return f"is {kind} and lacks {lacking[1]}: give each a value, as --{path}.NAME"
+    *_, cause = _causes(refused)
+    if type(cause) in (ModuleNotFoundError, AttributeError):
+        return f"is {value}, which cannot be imported ({cause}): correct the path"
+    hints = {action.dest: type_of(action) for action in parser._actions}
+    wanted = expected(hints.get("".join(PLACE.findall(words)[:1])))
+    return f"is {value}: expected {wanted}" if wanted else ""
 
 
 @contextmanager
@@ -154,27 +188,27 @@ def placed(where: str, line: CommandLine) -> Iterator[None]:
         raise InputError(f"{where}: {error}") from error
 
 
-def _plain(name: str) -> str:
-    return name.replace("init_args.", "").rstrip("+")
+def _written(line: CommandLine, path: str) -> tuple[str, Any]:
+    """Return the last file with a setting, and its value or class there."""
+    for file in reversed(line.configs):
+        try:
+            content = yaml.safe_load(find_config(file).read_text())
+        except (InputError, OSError, ValueError, yaml.YAMLError):
+            continue
+        for value in _below(content, path.split(".")):
+            return file, value
+    return "", None
 
 
-def _holds(file: str, path: str) -> bool:
-    """Whether a configuration file has a key, ``init_args`` left out."""
-    try:
-        content = yaml.safe_load(find_config(file).read_text())
-    except (InputError, OSError, ValueError, yaml.YAMLError):
-        return False
-    return _has(content, path.split("."))
-
-
-def _has(content: Any, names: Sequence[str]) -> bool:
-    """Whether there is something below names, in a list below those of any of its entries."""
+def _below(content: Any, names: Sequence[str]) -> Iterator[Any]:
+    """Give what stands below names, in a list below those of any entry, of a class its path."""
     if not names:
-        return True
-    if isinstance(content, list):
-        return any(_has(entry, names) for entry in content)
-    if not isinstance(content, Mapping):
-        return False
-    if names[0] not in content:
-        return _has(content.get("init_args"), names)
-    return _has(content[names[0]], names[1:])
+        yield content.get("class_path", content) if isinstance(content, Mapping) else content
+    elif isinstance(content, list):
+        for entry in content:
+            yield from _below(entry, names)
+    elif isinstance(content, Mapping):
+        if names[0] in content:
+            yield from _below(content[names[0]], names[1:])
+        else:
+            yield from _below(content.get("init_args"), names)

@@ -6,7 +6,6 @@ import json
 import pytest
 from rich.console import Console
 
-from lightning_modules.callbacks.run_progress import make_progress
 from studies.jobs.display import Display
 from studies.jobs.graph import Job
 from studies.runs.run import Run
@@ -56,22 +55,21 @@ def test_lines_without_a_terminal(coloured, tmp_path, capsys, monkeypatch):
 
 
 def test_a_bar_for_each_job_in_a_terminal(tmp_path):
-    display = Display()
     screen = io.StringIO()
-    display.console = Console(file=screen, force_terminal=True, width=120)
-    display.bars = make_progress(display.console)
+    screen.isatty = lambda: True
+    display = Display(Console(file=screen, force_terminal=True, width=120))
     fit, test = jobs(tmp_path)
     display.started(fit)
     display.started(test)
     state = {"done": 3, "total": 8, "scores": "", "line": ""}
     test.progress_file.write_text(json.dumps(state))
     display.progress([fit, test])
-    bars = {task.description: task for task in display.bars.tasks}
+    bars = {task.description: task for task in display.bars.bars.tasks}
     assert (bars["test dynunet ab12 without-t1"].completed, bars["fit dynunet ab12"].total) == (
         3,
         None,
     )
     assert bars["test dynunet ab12 without-t1"].total == 8
     display.ended(test, {"status": "finished", "message": "", "seconds": 2.0}, 1, 2)
-    assert [task.description for task in display.bars.tasks] == ["fit dynunet ab12"]
+    assert [task.description for task in display.bars.bars.tasks] == ["fit dynunet ab12"]
     assert "finished" in screen.getvalue()

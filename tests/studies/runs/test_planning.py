@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-import lightning_modules.callbacks.run_progress
-from lightning_modules.callbacks.run_progress import RunProgress
+from lightning_modules.callbacks.run_progress import RunBars, RunProgress
 from studies.runs import planning
 from studies.runs.run import Run
 
@@ -115,15 +114,9 @@ def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, mo
     monkeypatch.setattr(planning, "_start", start)
     monkeypatch.setattr(planning, "_wait_for_others", lambda plan: None)
     if terminal:
-        monkeypatch.setattr(
-            "lightning_modules.callbacks.run_progress.draws_bars", lambda console=None: True
-        )
+        monkeypatch.setattr("progress.draws_bars", lambda console=None: True)
         console = Console(force_terminal=True, color_system=None, width=120)
-        monkeypatch.setattr(
-            planning,
-            "make_progress",
-            lambda: lightning_modules.callbacks.run_progress.make_progress(console),
-        )
+        monkeypatch.setattr(planning, "RunBars", lambda: RunBars(console))
     planning.train_stages(SimpleNamespace(stages={"net.yaml": stage}), side_by_side=False)
     printed = capsys.readouterr().out
     if terminal:

@@ -1,21 +1,43 @@
 """A value of the wrong type is one short sentence, wherever it was written."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Union
+
 import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 import cli
-from studies.settings.wrong_types import wrong_type
+from datamodules import BraTSPatchDataModule
+from studies.settings.wrong_types import expected, import_path
 
-UNION = (
-    'Parser key "trainer.max_epochs": Does not validate against any of the Union subtypes '
-    "Subtypes: [<class 'int'>, <class 'NoneType'>] Errors: - Expected a <class 'int'> - Expected a "
-    "<class 'NoneType'> Given value type: <class 'str'> Given value: 1.5"
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (int | None, "a whole number or null"),
+        (None | str | list[int], "text or a list in brackets (each a whole number) or null"),
+        (Union[int, Sequence[str]], "a whole number or a list in brackets (each text)"),  # noqa: UP007
+        (Literal["a", 2] | dict[str, float], "one of a, 2 or keys with values (each a number)"),
+        (Callable[[int], torch.nn.Module] | torch.Tensor, "the path of a class"),
+        (Any, ""),
+        (None, ""),
+    ],
 )
+def test_types_in_words(hint, words):
+    assert expected(hint) == words
 
 
-def test_of_all_that_a_parser_says_three_things_matter():
-    assert wrong_type(UNION) == ("trainer.max_epochs", "1.5", "a whole number or null")
-    assert wrong_type('Parser key "data": Problem with given class_path') is None
-    assert wrong_type("anything else") is None
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (BraTSPatchDataModule, "datamodules.BraTSPatchDataModule"),
+        (EarlyStopping, "lightning.pytorch.callbacks.EarlyStopping"),
+        (torch.optim.lr_scheduler.StepLR, "torch.optim.lr_scheduler.StepLR"),
+    ],
+)
+def test_a_class_is_named_by_its_shortest_path(kind, path):
+    assert import_path(kind) == path
 
 
 def test_an_option_and_a_setting_of_a_file_are_named(tmp_path, monkeypatch, capsys):
@@ -55,6 +77,11 @@ def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch
         (["--trainer.logger", "foo.Bar"], "--trainer.logger is foo.Bar, which cannot be imported"),
         (["--model.network", "backbones.Foo"], "--model.network is backbones.Foo, which cannot"),
         (["--model.network", "foo"], "--model.network is foo: expected the path of a class"),
+        (["--model.network.class_path", "x.Y"], "--model.network.class_path is x.Y, which cannot"),
+        (
+            ["--data.patch_size", "[a,b]"],
+            "--data.patch_size is [a,b]: expected a list in brackets",
+        ),
         (["--model.optimizer.lr", "nan"], "--model.optimizer.lr is nan: expected a number"),
     ],
 )
