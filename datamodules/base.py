@@ -51,7 +51,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             0, the mean of the brain.
         patient: Regular expression whose one group finds the patient in a case's path below `root`,
             so that its exams stay together; unset: by the names of folders and files.
+
+    Attributes:
+        augmentation: Whether training images change from epoch to epoch.
+        stored_split: Split of the checkpoint that is validated or tested; None: without one.
+        failures: Error of every case that cannot be used, by its id.
+        notices: Remarks about the data for the user.
     """
+
+    augmentation: bool
 
     def __init__(
         self,
@@ -106,6 +114,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self.grouping = ""  # a sentence on how exams are grouped by patient; may be empty
         self._cases: dict[str, Case] | None = None
         self._split: Split | None = None
+
+    @property
+    def patch_size(self) -> Sequence[int]:
+        """Voxels, or pixels, of a training patch along every axis."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting that changes results; not paths, workers or cache."""
+        raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Check and prepare every case; safe to call in any number of processes at once.
@@ -375,6 +392,9 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
+
+
+CohortData = CohortDataModule[PreparedCase]  # any data module of this project
 
 
 def refuse_labels_of_phantoms(labels: str | None) -> None:

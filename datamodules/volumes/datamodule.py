@@ -61,9 +61,14 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
-        self.patch_size = list(patch_size)
+        self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
+
+    @property
+    def patch_size(self) -> list[int]:
+        """Voxels of a patch along every axis."""
+        return self._patch_size
 
     def identity(self) -> dict[str, Any]:
         """Every setting that changes results; not paths, workers or cache."""

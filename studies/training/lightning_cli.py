@@ -24,6 +24,7 @@ from studies.settings.trainer_check import build_trainer, check_trainer
 from studies.settings.unknown_names import ExperimentParser, explain
 from studies.training.applying import Application
 from studies.training.fitting import Training
+from studies.training.session import Session
 
 LARGEST_SEED = 2**32 - 1  # of NumPy
 EXAMPLES = {
@@ -56,7 +57,7 @@ class ExperimentCLI(LightningCLI):
     def __init__(self, subcommand: str, line: CommandLine, recalled: Recall | None = None) -> None:
         self.line = line
         self.recalled = recalled
-        self.session: Training | Application | None = None
+        self.session: Session | None = None
         defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
         super().__init__(
             model_class=L.LightningModule,
@@ -212,7 +213,7 @@ class ExperimentCLI(LightningCLI):
         else:
             check_trainer(arguments.trainer.as_dict())
             self.session = Application(str(self.subcommand), self.recalled, arguments)
-        self.session.prepare(arguments)
+        self.session.prepare()
 
     def _set_seed(self) -> None:
         seed = self.arguments.seed_everything

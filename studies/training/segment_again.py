@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.base import CohortData
+from datamodules.cases.case import PreparedCase
+from datamodules.layouts.conventions import WHOLE_TUMOUR
 from errors import InputError
 from evaluation.figures.viewed_case import ViewedCase
 from evaluation.statistics.comparison import Row
@@ -143,7 +146,7 @@ def _checkpoint(tested: Tested) -> Path:
     return checkpoint
 
 
-def _data(card: Mapping[str, Any]) -> Any:
+def _data(card: Mapping[str, Any]) -> CohortData:
     """Return the data of a training, split as its checkpoint says."""
     import lightning as L  # noqa: N812, the name its own documentation uses
     from jsonargparse import ArgumentError, ArgumentParser
@@ -155,7 +158,8 @@ def _data(card: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=L.LightningDataModule)
     try:
-        data: Any = parser.instantiate(parser.parse_object({"data": card["config"]["data"]})).data
+        settings = parser.parse_object({"data": card["config"]["data"]})
+        data: CohortData = parser.instantiate(settings).data
     except (ArgumentError, ValueError) as error:
         raise InputError(f"its data cannot be opened ({' '.join(str(error).split())}).") from error
     data.stored_split = stored_split([dict(card)])
@@ -194,15 +198,14 @@ def _predict(
     trainer.predict(load_module(checkpoint), loader, return_predictions=False)
 
 
-def _regions(case: Any, file: Path, card: Mapping[str, Any]) -> np.ndarray:
+def _regions(case: PreparedCase, file: Path, card: Mapping[str, Any]) -> np.ndarray:
+    """Return the regions (R, *native) of a label map that a model of a card wrote."""
     import nibabel as nib
 
     image: Any = nib.load(file)
-    labels = np.asarray(image.dataobj)
-    if len(card["regions"]) == 1:  # the 2D study writes 1 for tumour
-        return labels[None] == 1
-    regions: np.ndarray = case.convention.to_regions(labels)
-    return regions
+    names = tuple(card["regions"])
+    convention = WHOLE_TUMOUR if names == WHOLE_TUMOUR.regions else case.convention
+    return convention.to_regions(np.asarray(image.dataobj))[: len(names)]
 
 
 def _viewed(

@@ -122,7 +122,7 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
 
     monkeypatch.setattr(weights_and_biases, "conclude", conclude)
     monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
-    model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
+    model = SimpleNamespace(monitor="val/loss", monitor_mode="min", has_nothing_to_train=False)
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
     trainer.callback_metrics = {"val/loss": 0.5}
     plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
