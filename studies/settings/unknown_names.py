@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from errors import InputError
-from studies.settings.command_line import CommandLine, find_config
+from studies.settings.command_line import CommandLine
 from studies.settings.option_help import BriefParser
 from studies.settings.wrong_types import wrong_class, wrong_type
 
@@ -111,9 +111,9 @@ def explain(
         path, *what = fault
         told = what[0] if len(what) == 1 else f"is {what[0]}: expected {what[1]}"
         option = next((one for one, _ in line.options if _plain(one) == path), "")
-        file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
+        file = next((one for one in reversed(line.configs) if _holds(line, one, path)), "")
         file = "" if option and typed else (file if file and not option else line.configs[0])
-        place = f"{line.typed_as.get(file, file)}: " if file else ""
+        place = f"{file}: " if file else ""
         shown = f"--{option}" if option and typed else option or path
         return InputError(f"{place}{shown} {told}.")
     if found is None:
@@ -126,8 +126,8 @@ def explain(
     option = next((one for one, _ in line.options if _plain(one) == path), "")
     shown, place, dashes = option or path, "", "--" if option and typed else ""
     if not option:
-        file = next((one for one in reversed(line.configs) if _holds(one, path)), "")
-        place = f"{line.typed_as.get(file, file)}: " if file else ""
+        file = next((one for one in reversed(line.configs) if _holds(line, one, path)), "")
+        place = f"{file}: " if file else ""
     sentence = f"{place}there is no {dashes}{shown}" + (f" in {owner[1]}" if owner else "")
     if near:
         sentence += f": the nearest is {dashes}{shown.removesuffix(name)}{near}."
@@ -158,10 +158,10 @@ def _plain(name: str) -> str:
     return name.replace("init_args.", "").rstrip("+")
 
 
-def _holds(file: str, path: str) -> bool:
-    """Whether a configuration file has a key, ``init_args`` left out."""
+def _holds(line: CommandLine, file: str, path: str) -> bool:
+    """Whether a configuration has a key, ``init_args`` left out."""
     try:
-        content = yaml.safe_load(find_config(file).read_text())
+        content = line.content(file)
     except (InputError, OSError, ValueError, yaml.YAMLError):
         return False
     return _has(content, path.split("."))
