@@ -56,7 +56,7 @@ def view_cases(
     """
     predictions: dict[str, dict[str, np.ndarray]] = {case_id: {} for case_id in chosen}
     scores: dict[str, dict[str, dict[str, float]]] = {case_id: {} for case_id in chosen}
-    patients: dict[str, Any] = {}
+    patients: dict[str, PreparedCase] = {}
     remarks: list[str] = []
     reasons: dict[str, list[str]] = {}
     for name, runs in systems.items():
@@ -90,7 +90,9 @@ def view_cases(
     return viewed, remarks
 
 
-def segment_cases(tested: Tested, wanted: Sequence[str]) -> dict[str, tuple[Any, np.ndarray]]:
+def segment_cases(
+    tested: Tested, wanted: Sequence[str]
+) -> dict[str, tuple[PreparedCase, np.ndarray]]:
     """Return case id to the patient and the regions (R, *native) that a run predicts for him.
 
     Args:
@@ -209,7 +211,7 @@ def _regions(case: PreparedCase, file: Path, card: Mapping[str, Any]) -> np.ndar
 
 
 def _viewed(
-    case: Any,
+    case: PreparedCase,
     place: str,
     predictions: Mapping[str, np.ndarray],
     scores: Mapping[str, Mapping[str, float]],
@@ -229,7 +231,9 @@ def _viewed(
     )
 
 
-def _deviation(case: Any, regions: np.ndarray, name: str, scores: Mapping[str, float]) -> list[str]:
+def _deviation(
+    case: PreparedCase, regions: np.ndarray, name: str, scores: Mapping[str, float]
+) -> list[str]:
     """Say where a picture is not what was scored: the table and the checkpoint disagree."""
     from evaluation.metrics.scores import dice
 
