@@ -14,7 +14,7 @@ from datamodules.cases.cache import default_cache, describe, exclusively
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.reading import combine
-from datamodules.layouts.case_files import MODALITIES
+from datamodules.layouts.case_files import MODALITIES, check_dropped
 from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
@@ -83,7 +83,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         patient: str | None = None,
     ) -> None:
         super().__init__()
-        _check_dropped(drop or [])
+        check_dropped(drop or [])
         if patient is not None:
             check_pattern(patient)
         if batch_size < 1:
@@ -395,24 +395,3 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
 
 
 CohortData = CohortDataModule[PreparedCase]  # any data module of this project
-
-
-def refuse_labels_of_phantoms(labels: str | None) -> None:
-    """Refuse `data.labels` for phantoms, whose label values are known.
-
-    Raises:
-        InputError: `labels` is given.
-    """
-    if labels is not None:
-        raise InputError(
-            f"data.labels {labels} states what patients' label values mean, but there are no "
-            "patients: give data.root, or leave data.labels unset for phantoms."
-        )
-
-
-def _check_dropped(drop: Sequence[str]) -> None:
-    unknown = [name for name in drop if name not in MODALITIES]
-    if unknown or set(drop) == set(MODALITIES):
-        raise InputError(
-            f"data.drop is {list(drop)}: expected some of {', '.join(MODALITIES)}, and one left."
-        )

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import CohortDataModule, refuse_labels_of_phantoms
+from datamodules.base import CohortDataModule
 from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
+from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
