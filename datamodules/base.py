@@ -14,7 +14,7 @@ from datamodules.cases.cache import default_cache, describe, exclusively
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.reading import combine
-from datamodules.layouts.case_files import MODALITIES
+from datamodules.layouts.case_files import MODALITIES, check_dropped
 from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
@@ -51,7 +51,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
             0, the mean of the brain.
         patient: Regular expression whose one group finds the patient in a case's path below `root`,
             so that its exams stay together; unset: by the names of folders and files.
+
+    Attributes:
+        augmentation: Whether training images change from epoch to epoch.
+        stored_split: Split of the checkpoint that is validated or tested; None: without one.
+        failures: Error of every case that cannot be used, by its id.
+        notices: Remarks about the data for the user.
     """
+
+    augmentation: bool
 
     def __init__(
         self,
@@ -75,7 +83,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         patient: str | None = None,
     ) -> None:
         super().__init__()
-        _check_dropped(drop or [])
+        check_dropped(drop or [])
         if patient is not None:
             check_pattern(patient)
         if batch_size < 1:
@@ -106,6 +114,15 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self.grouping = ""  # a sentence on how exams are grouped by patient; may be empty
         self._cases: dict[str, Case] | None = None
         self._split: Split | None = None
+
+    @property
+    def patch_size(self) -> Sequence[int]:
+        """Voxels, or pixels, of a training patch along every axis."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting that changes results; not paths, workers or cache."""
+        raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Check and prepare every case; safe to call in any number of processes at once.
@@ -377,22 +394,4 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         )
 
 
-def refuse_labels_of_phantoms(labels: str | None) -> None:
-    """Refuse `data.labels` for phantoms, whose label values are known.
-
-    Raises:
-        InputError: `labels` is given.
-    """
-    if labels is not None:
-        raise InputError(
-            f"data.labels {labels} states what patients' label values mean, but there are no "
-            "patients: give data.root, or leave data.labels unset for phantoms."
-        )
-
-
-def _check_dropped(drop: Sequence[str]) -> None:
-    unknown = [name for name in drop if name not in MODALITIES]
-    if unknown or set(drop) == set(MODALITIES):
-        raise InputError(
-            f"data.drop is {list(drop)}: expected some of {', '.join(MODALITIES)}, and one left."
-        )
+CohortData = CohortDataModule[PreparedCase]  # any data module of this project

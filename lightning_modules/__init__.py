@@ -1,12 +1,12 @@
 """How a network is trained: one LightningModule a file."""
 
-from lightning_modules.backbone import BackboneModule
+from lightning_modules.backbone import BackboneModule, SliceBackboneModule
 from lightning_modules.feature_transition import FeatureTransitionModule
 from lightning_modules.fusion import FusionModule
 from lightning_modules.sam.adapter import SamAdapterModule
 from lightning_modules.sam.pretraining import SamPretrainModule
 from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.slice_segmentation import SliceBackboneModule, SliceModule
+from lightning_modules.slice_segmentation import SliceModule
 
 __all__ = [
     "BackboneModule",

@@ -1,4 +1,4 @@
-"""One segmentation network, trained from the four modalities."""
+"""One segmentation network, trained from the four modalities: on volumes, or on slices."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -6,15 +6,51 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from datamodules.layouts.case_files import MODALITIES
-from datamodules.layouts.conventions import REGIONS
 from lightning_modules.segmentation import SegmentationModule
+from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
+from lightning_modules.weights.pretrained import read_pretrained
 from lightning_modules.weights.transfer import take_over
 
 NetworkFactory = Callable[[int, int, str], nn.Module]
+SliceNetworkFactory = Callable[[int, int, str, int], nn.Module]
 
 
-class BackboneModule(SegmentationModule):
+class NetworkModule(SegmentationModule):
+    """Segment with one network whose weights may begin elsewhere; a subclass builds it.
+
+    Attributes:
+        network: the network.
+        origin: in words, where its weights began; empty: nothing to say.
+    """
+
+    job_type = "backbone"
+    network: Any  # beside its forward pass it may have terms of the loss and maps
+    origin: str
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (B, 4, *S) to logits (B, R, *S)."""
+        logits: Tensor = self.network(image)
+        return logits
+
+    def remarks(self) -> list[str]:
+        """Return where the weights began."""
+        return [f"training began from {self.origin}"] if self.origin else []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the weights began; the file they came from is not needed again."""
+        super().on_save_checkpoint(checkpoint)
+        card = checkpoint[KEY]
+        card["origin"] = self.origin
+        set_arguments(card, weights=None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over where the weights began."""
+        super().on_load_checkpoint(checkpoint)
+        self.origin = str(self.card.get("origin", self.origin))
+
+
+class BackboneModule(NetworkModule):
     """Train one network of ``backbones`` or ``fusion`` to segment WT, TC and ET.
 
     A network with a method ``forward_with_terms(image)``, returning its logits and further terms of
@@ -32,8 +68,6 @@ class BackboneModule(SegmentationModule):
         InputError: when the earlier stage is of another size or shares no weight.
     """
 
-    job_type = "backbone"
-
     def __init__(
         self,
         network: NetworkFactory,
@@ -42,14 +76,8 @@ class BackboneModule(SegmentationModule):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        built: Any = network(len(MODALITIES), len(REGIONS), size)
-        self.network = built
+        self.network = network(len(MODALITIES), len(self.regions), size)
         self.origin = "" if weights is None else take_over(self.network, weights, size)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map images (B, 4, D, H, W) to logits (B, 3, D, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
 
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits and the terms of the loss that come from inside the network."""
@@ -67,18 +95,27 @@ class BackboneModule(SegmentationModule):
         found: dict[str, Tensor] = self.network.maps(image)
         return found
 
-    def remarks(self) -> list[str]:
-        """Return where the weights began, unless at random."""
-        return [f"training began from {self.origin}"] if self.origin else []
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note where the weights began; the file they came from is not needed again."""
-        super().on_save_checkpoint(checkpoint)
-        card = checkpoint[KEY]
-        card["origin"] = self.origin
-        set_arguments(card, weights=None)
+class SliceBackboneModule(NetworkModule, SliceModule):
+    """Train one network of ``backbones`` on slices of all four modalities.
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over where the weights began."""
-        super().on_load_checkpoint(checkpoint)
-        self.origin = str(self.card.get("origin", ""))
+    Args:
+        network: a class of ``backbones``, built as ``network(4, 1, size, image_size)``.
+        size: named size of the network: tiny for a CPU, base as in its paper.
+        weights: file of pretrained weights in the form its authors published; null: random.
+        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
+    """
+
+    def __init__(
+        self,
+        network: SliceNetworkFactory,
+        size: Literal["tiny", "base"] = "tiny",
+        weights: str | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(**training)
+        self.network = network(len(MODALITIES), len(self.regions), size, self.image_size)
+        self.origin = "random weights"
+        if weights is not None:
+            absent = self.network.load_pretrained(read_pretrained(weights))
+            self.origin = f"{weights}, {len(absent)} tensors are not in it and began random"

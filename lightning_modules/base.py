@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import REGIONS
 from errors import InputError
+from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import Execution, choose_execution
 from lightning_modules.weights.checkpoints import KEY
 
@@ -55,12 +56,20 @@ class TrainingModule(L.LightningModule):
         self.scheduler_factory = scheduler
         self.precision: Literal["auto", "fp32", "bf16"] = precision
         self.seed = 0
-        self.augmented = True  # whether training changes its images from epoch to epoch
-        self.gradient_clip_val: float | None = None  # for a module that steps its own optimisers
-        self.patch_size: tuple[int, ...] | None = None
+        self.augmented = True
+        self.gradient_clip_val: float | None = None
+        self.patch_size: tuple[int, ...] | None = None  # of training: inference repeats it exactly
         self.validation_cases: dict[str, dict[str, float]] = {}
         self.validated_epoch: int | None = None
         self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
+
+    def configure_for_fit(self, settings: FitSettings) -> None:
+        """Take over what a training sets on its model."""
+        self.patch_size = settings.patch_size
+        self.seed = settings.seed
+        self.augmented = settings.augmented
+        self.gradient_clip_val = settings.gradient_clip_val
+        self.card.update(settings.card)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Pass the shape of a patch through the network, without data or memory.
@@ -95,12 +104,6 @@ class TrainingModule(L.LightningModule):
             )
 
     # -- training ----------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Take the patch size of training from the data: inference repeats it exactly."""
-        data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and data is not None:
-            self.patch_size = tuple(data.patch_size)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make a step's randomness (dropout, pools) a function of its place and the seed alone.
@@ -198,6 +201,11 @@ class TrainingModule(L.LightningModule):
     def validated(self) -> bool:
         """Whether the present epoch had a validation; if not, its scores are those of before."""
         return self.validated_epoch == self.current_epoch
+
+    @property
+    def has_nothing_to_train(self) -> bool:
+        """Whether no weight is trainable, as in late fusion."""
+        return not any(weight.requires_grad for weight in self.parameters())
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters in ``all`` and of those ``trained``."""

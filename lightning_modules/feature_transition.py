@@ -14,6 +14,7 @@ from errors import InputError
 from evaluation.figures.translation import translation_png
 from fusion.feature_transition import GROUPS, FeatureTransition
 from lightning_modules.base import TrainingModule
+from lightning_modules.contracts.protocols import NativeCase
 from lightning_modules.image_pool import ImagePool
 from lightning_modules.inference import SlidingWindow
 
@@ -181,7 +182,7 @@ class FeatureTransitionModule(TrainingModule):
             tumour = (batch["mask"][0, 0] > 0.5).sum(dim=(0, 1))
             most = tumour if bool(tumour.any()) else brain[0, 0].sum(dim=(0, 1))
             depth = int(most.argmax())
-            case: Any = batch["case"][0]
+            case: NativeCase = batch["case"][0]
             self.sample = (image[0, ..., depth], translated[0, ..., depth], case.synthetic)
 
     def on_validation_epoch_end(self) -> None:

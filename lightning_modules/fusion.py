@@ -83,18 +83,11 @@ class FusionModule(SegmentationModule):
         specs = [json.dumps(spec) for spec in self.backbone_specs]
         set_arguments(checkpoint[KEY], backbones=specs)
 
-    @property
-    def has_nothing_to_train(self) -> bool:
-        """Whether the head has no trainable weight, as late fusion."""
-        return not any(weight.requires_grad for weight in self.parameters())
-
 
 def _load_backbone(source: str) -> BackboneModule:
-    module: Any
-    if source.startswith("{"):
-        spec = json.loads(source)
+    spec = json.loads(source) if source.startswith("{") else None
+    if spec is not None:
         module = build(spec)
-        module.card = {"model": spec}
     elif Path(source).suffix == ".ckpt":
         module = load_module(source)
     else:
@@ -107,4 +100,6 @@ def _load_backbone(source: str) -> BackboneModule:
             f"{source} holds a {type(module).__name__}, not a stage-1 backbone: "
             "give a checkpoint of an experiment such as experiments/dynunet.yaml."
         )
+    if spec is not None:
+        module.card = {"model": spec}
     return module

@@ -1,6 +1,6 @@
 """What every segmentation shares: sliding window, metrics, test and predictions of patients."""
 
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,26 +10,14 @@ from datamodules.layouts.conventions import LabelConvention
 from errors import InputError
 from evaluation.metrics.calibration import Reliability, measure_reliability
 from evaluation.metrics.postprocessing import Postprocessing
-from evaluation.metrics.scores import BRATS, RegionDice, score_case
+from evaluation.metrics.scores import RegionDice, score_case
 from evaluation.tables.per_case import is_metric, mean_scores
 from lightning_modules.base import TrainingModule
+from lightning_modules.contracts.protocols import NativeCase
+from lightning_modules.contracts.settings import UseSettings
 from lightning_modules.inference import SlidingWindow
 
 UNPROCESSED = "unprocessed/"  # columns of scores before post-processing
-
-
-class NativeCase(Protocol):
-    """One patient as the data module hands it over, with the way back to the original grid."""
-
-    case_id: str
-    convention: LabelConvention
-    native_spacing: tuple[float, float, float]
-
-    def to_native(self, probabilities: Tensor | np.ndarray) -> np.ndarray:
-        """Bring (R, d, h, w) probabilities to the original grid, (R, *native)."""
-
-    def native_regions(self) -> np.ndarray:
-        """Return the reference as booleans (R, *native) from the original label file."""
 
 
 def nest(regions: Tensor) -> Tensor:
@@ -57,6 +45,8 @@ class SegmentationModule(TrainingModule):
         **training: optimizer, scheduler, precision.
     """
 
+    convention: LabelConvention | None = None  # of its label maps; None: the patient's own
+
     def __init__(
         self,
         loss: nn.Module,
@@ -68,13 +58,14 @@ class SegmentationModule(TrainingModule):
         if not 0 <= overlap < 1:
             raise InputError(f"model.overlap is {overlap}: expected a share from 0 to below 1.")
         self.overlap = overlap
-        self.postprocessing = postprocessing
-        self.tta: Literal["none", "flips"] = "none"
-        self.shows_maps = False  # whether predict also returns what the network looks at
+        self.usage = UseSettings(postprocessing)
         self.dice = RegionDice(self.regions)
-        self.empty_rule = BRATS  # of test; validation always uses it
         self.test_rows: list[dict[str, Any]] = []
         self.reliability: dict[str, dict[str, Reliability]] = {}  # of test patients, by region
+
+    def configure_for_use(self, settings: UseSettings) -> None:
+        """Take over how test and predict apply the model."""
+        self.usage = settings
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -105,7 +96,7 @@ class SegmentationModule(TrainingModule):
                 "The model does not know the patch size of its training, so it cannot segment "
                 "whole volumes: load it from a checkpoint, or set patch_size."
             )
-        settings = {"overlap": self.overlap, "tta": self.tta, "execution": self.execution}
+        settings = {"overlap": self.overlap, "tta": self.usage.tta, "execution": self.execution}
         return SlidingWindow(self.patch_size, **{**settings, **changes})
 
     def probabilities(self, image: Tensor) -> Tensor:
@@ -159,7 +150,7 @@ class SegmentationModule(TrainingModule):
 
         Returns:
             ``case``, ``probabilities`` (R, *native) in fp32, ``labels`` (*native), uint8 in the
-            label values of the patient's own layout, and its ``regions`` (R, *native), bool; with
+            values of `convention_of` the patient, and its ``regions`` (R, *native), bool; with
             post-processing, also the regions before it as ``unprocessed``.
         """
         return self.postprocess(self.assemble(batch, self.probabilities(batch["image"])[0]))
@@ -169,20 +160,24 @@ class SegmentationModule(TrainingModule):
         case: NativeCase = batch["case"][0]
         native = case.to_native(probabilities.float().cpu())
         labels = self.label_map(case, native > 0.5)
-        regions = case.convention.to_regions(labels)
+        regions = self.convention_of(case).to_regions(labels)[: len(self.regions)]
         return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
 
-    def label_map(self, case: Any, regions: np.ndarray) -> np.ndarray:
-        """Return the label map (*native) of regions (R, *native), in the patient's own values."""
-        labels: np.ndarray = case.convention.from_regions(regions)
-        return labels
+    def convention_of(self, case: NativeCase) -> LabelConvention:
+        """Return what the values of a patient's predicted label map mean."""
+        return self.convention or case.convention
+
+    def label_map(self, case: NativeCase, regions: np.ndarray) -> np.ndarray:
+        """Return the label map (*native), uint8, of regions (R, *native)."""
+        return self.convention_of(case).from_regions(regions)
 
     def postprocess(self, result: dict[str, Any]) -> dict[str, Any]:
         """Apply the rules, where there are any, to one patient's regions and label map."""
-        if self.postprocessing is None:
+        rules = self.usage.postprocessing
+        if rules is None:
             return result
         case, unprocessed = result["case"], result["regions"]
-        regions = self.postprocessing(unprocessed, case.native_spacing)
+        regions = rules(unprocessed, case.native_spacing)
         labels = self.label_map(case, regions)
         return {**result, "labels": labels, "regions": regions, "unprocessed": unprocessed}
 
@@ -205,13 +200,16 @@ class SegmentationModule(TrainingModule):
         case = result["case"]
         predicted, reference = result["regions"], case.native_regions()
         spacing = case.native_spacing
-        scores = score_case(predicted, reference, spacing, self.regions, self.empty_rule)
+        scores = score_case(predicted, reference, spacing, self.regions, self.usage.empty_rule)
+        return {**scores, **self.volumes(case, reference)}
+
+    def volumes(self, case: NativeCase, reference: np.ndarray) -> dict[str, float]:
+        """Return the ml of every region of a patient's reference (R, *native)."""
         voxel_ml = float(np.prod(case.native_spacing)) / 1000
-        volumes = {
+        return {
             f"volume_ml/{region}": round(float(mask.sum()) * voxel_ml, 3)
             for region, mask in zip(self.regions, reference, strict=True)
         }
-        return {**scores, **volumes}
 
     def on_test_epoch_end(self) -> None:
         """Bring the patients of all ranks together, each once, in the order of their ids."""
@@ -230,7 +228,7 @@ class SegmentationModule(TrainingModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Segment one patient, no label needed; with ``maps`` (K, *native) where they are shown."""
         result = self.segment(batch)
-        if self.shows_maps:
+        if self.usage.shows_maps:
             case = result["case"]
             found = self.whole_maps(batch["image"])
             result["maps"] = {name: case.to_native(one[0].cpu()) for name, one in found.items()}

@@ -1,21 +1,17 @@
 """What the systems of the 2D study share: one patient is a stack of axial slices."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from datamodules.layouts.case_files import MODALITIES
+from datamodules.layouts.conventions import WHOLE_TUMOUR
 from errors import InputError
-from evaluation.metrics.scores import SliceDice, score_case, score_slices, slice_rule
+from evaluation.metrics.scores import SliceDice, score_slices, slice_rule
 from lightning_modules.inference import SlidingWindow
 from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.weights.checkpoints import KEY, set_arguments
-from lightning_modules.weights.pretrained import read_pretrained
-
-SliceNetworkFactory = Callable[[int, int, str, int], nn.Module]
 
 
 class SliceModule(SegmentationModule):
@@ -29,14 +25,16 @@ class SliceModule(SegmentationModule):
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
     """
 
-    regions: tuple[str, ...] = ("WT",)
+    convention = WHOLE_TUMOUR
+    regions = WHOLE_TUMOUR.regions
     per_slice = True
     slices_per_pass = 8
+    dice: SliceDice
 
     def __init__(self, image_size: int = 256, **training: Any) -> None:
         super().__init__(**training)
         self.image_size = image_size
-        self.dice: Any = SliceDice(self.regions)
+        self.dice = SliceDice(self.regions)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
         """Hold the size of the slices against the network's, then pass their shape through it."""
@@ -62,7 +60,11 @@ class SliceModule(SegmentationModule):
                 f"{self.image_size}: leave data.slice_size as the checkpoint has it."
             )
         passes = SlidingWindow(
-            size, overlap=0, tta=self.tta, execution=self.execution, batch_size=self.slices_per_pass
+            size,
+            overlap=0,
+            tta=self.usage.tta,
+            execution=self.execution,
+            batch_size=self.slices_per_pass,
         )
         return passes(self, image[0])[None]
 
@@ -97,84 +99,18 @@ class SliceModule(SegmentationModule):
             "reference": case.from_slices(reference.cpu().numpy()) > 0.5,
         }
 
-    def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
-        """Bring one patient's slices (S, 1, H, W) to his original grid: 1 is tumour."""
-        case = batch["case"][0]
-        native = case.to_native(probabilities.cpu().numpy())
-        regions = native > 0.5
-        labels = self.label_map(case, regions)
-        return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
-
-    def label_map(self, case: Any, regions: np.ndarray) -> np.ndarray:
-        """Return the label map (*native) of the whole tumour (1, *native): 1 is tumour."""
-        return regions[0].astype(np.uint8)
-
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """Score one patient: his selected slices, averaged, and apart from them his volume."""
-        case, predicted, reference = (
-            result["case"],
-            result["regions"],
-            result["case"].native_regions(),
-        )
+        case, predicted = result["case"], result["regions"]
+        reference = case.native_regions()
         selected = batch["selected"][0].cpu().numpy()
         pixel = case.native_pixel
         ours, theirs = (case.native_slices(mask[0])[selected] for mask in (predicted, reference))
         diagonal = float(np.hypot(*(n * mm for n, mm in zip(ours.shape[1:], pixel, strict=True))))
-        row: dict[str, Any] = {"slices": len(ours), "empty_rule": self.empty_rule.name}
+        row: dict[str, Any] = {"slices": len(ours), "empty_rule": self.usage.empty_rule.name}
         if len(ours):  # a patient without tumour has no slice to be selected
-            means = score_slices(ours, theirs, pixel, slice_rule(diagonal, self.empty_rule))
+            means = score_slices(ours, theirs, pixel, slice_rule(diagonal, self.usage.empty_rule))
             row |= {f"slices/{metric}/WT": value for metric, value in means.items()}
         if batch.get("whole", [True])[0]:
-            spacing = case.native_spacing
-            row |= score_case(predicted, reference, spacing, self.regions, self.empty_rule)
-        voxel_ml = float(np.prod(case.native_spacing)) / 1000
-        return {**row, "volume_ml/WT": round(float(reference[0].sum()) * voxel_ml, 3)}
-
-
-class SliceBackboneModule(SliceModule):
-    """Train one network of ``backbones`` on slices of all four modalities.
-
-    Args:
-        network: a class of ``backbones``, built as ``network(4, 1, size, image_size)``.
-        size: named size of the network: tiny for a CPU, base as in its paper.
-        weights: file of pretrained weights in the form its authors published; null: random.
-        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
-    """
-
-    job_type = "backbone"
-
-    def __init__(
-        self,
-        network: SliceNetworkFactory,
-        size: Literal["tiny", "base"] = "tiny",
-        weights: str | None = None,
-        **training: Any,
-    ) -> None:
-        super().__init__(**training)
-        built: Any = network(len(MODALITIES), len(self.regions), size, self.image_size)
-        self.network = built
-        self.origin = "random weights"
-        if weights is not None:
-            absent = built.load_pretrained(read_pretrained(weights))
-            self.origin = f"{weights}, {len(absent)} tensors are not in it and began random"
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
-
-    def remarks(self) -> list[str]:
-        """Return where the weights began."""
-        return [f"training began from {self.origin}"]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note where the weights began; the file they came from is not needed again."""
-        super().on_save_checkpoint(checkpoint)
-        card = checkpoint[KEY]
-        card["origin"] = self.origin
-        set_arguments(card, weights=None)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over where the weights began."""
-        super().on_load_checkpoint(checkpoint)
-        self.origin = str(self.card.get("origin", self.origin))
+            return {**row, **super().score(result, batch)}
+        return {**row, **self.volumes(case, reference)}

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,3 +72,16 @@ def nifti_files(root: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith(".") and NIFTI.search(name):
                 yield Path(folder, name)
+
+
+def check_dropped(drop: Sequence[str]) -> None:
+    """Refuse `data.drop` where it names no modality, or all of them.
+
+    Raises:
+        InputError: `drop` is one of both.
+    """
+    unknown = [name for name in drop if name not in MODALITIES]
+    if unknown or set(drop) == set(MODALITIES):
+        raise InputError(
+            f"data.drop is {list(drop)}: expected some of {', '.join(MODALITIES)}, and one left."
+        )

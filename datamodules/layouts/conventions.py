@@ -75,14 +75,15 @@ class LabelConvention:
         return np.stack([core | _holds(labels, self.of("oedema")), core, enhancing])
 
     def from_regions(self, regions: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Label map of overlapping regions: bool (3, *S) to uint8 (*S).
+        """Label map of overlapping regions: bool (R, *S), the first R of WT, TC, ET, to uint8 (*S).
 
         Sigmoid regions are not nested by themselves: WT becomes oedema, TC core, ET enhancing,
         the later overwriting the earlier, so core outside the whole tumour stays core.
         """
         labels = np.zeros(regions.shape[1:], np.uint8)
         whole = self.of("oedema")
-        for region, kind in zip(regions, ("oedema", "necrosis", "enhancing"), strict=True):
+        kinds = ("oedema", "necrosis", "enhancing")[: len(regions)]
+        for region, kind in zip(regions, kinds, strict=True):
             labels[np.asarray(region, bool)] = (self.of(kind) or whole)[0]
         return labels
 
@@ -126,6 +127,7 @@ BRATS_3 = LabelConvention("brats2023", necrosis=1, oedema=2, enhancing=3, backgr
 PEDIATRIC = LabelConvention("brats2024-ped", necrosis=(2, 3), oedema=4, enhancing=1)
 MSD = LabelConvention("msd", necrosis=2, oedema=1, enhancing=3)
 CANONICAL = LabelConvention("canonical", necrosis=1, oedema=2, enhancing=3)
+WHOLE_TUMOUR: LabelConvention = LabelConvention.whole_tumour("whole tumour", 1)
 BY_NAME_PEDIATRIC = "brats-ped"  # its names do not state which of the two meanings holds
 
 CONVENTIONS: Mapping[str, LabelConvention] = {

@@ -36,6 +36,19 @@ def named_convention(words: str, option: str) -> LabelConvention:
     return read_labels(path)
 
 
+def refuse_labels_of_phantoms(labels: str | None) -> None:
+    """Refuse `data.labels` for phantoms, whose label values are known.
+
+    Raises:
+        InputError: `labels` is given.
+    """
+    if labels is not None:
+        raise InputError(
+            f"data.labels {labels} states what patients' label values mean, but there are no "
+            "patients: give data.root, or leave data.labels unset for phantoms."
+        )
+
+
 def read_labels(path: Path) -> LabelConvention:
     """Return the meaning of label values from a YAML file, a layout's or one of labels alone.
 

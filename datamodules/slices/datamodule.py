@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import CohortDataModule, refuse_labels_of_phantoms
+from datamodules.base import CohortDataModule
 from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
+from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.patients.left_out import left_out
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.dataset import SliceDataset, SlicePatientDataset

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from datamodules.base import CohortDataModule, refuse_labels_of_phantoms
+from datamodules.base import CohortDataModule
 from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
+from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
@@ -61,9 +62,14 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
-        self.patch_size = list(patch_size)
+        self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
+
+    @property
+    def patch_size(self) -> list[int]:
+        """Voxels of a patch along every axis."""
+        return self._patch_size
 
     def identity(self) -> dict[str, Any]:
         """Every setting that changes results; not paths, workers or cache."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from datamodules.layouts.case_files import MODALITIES
 from evaluation.figures.overlay import overlay_array
+from lightning_modules.contracts.protocols import NativeCase, Segmenter
 
 
 class CaseGallery(Callback):
@@ -36,8 +37,8 @@ class CaseGallery(Callback):
         """Draw the patient when he belongs to the gallery so far, on his original grid."""
         if not trainer.is_global_zero:
             return
-        found: Any = pl_module
-        row, case = found.test_rows[-1], outputs["case"]
+        case: NativeCase = outputs["case"]
+        row = cast(Segmenter, pl_module).test_rows[-1]
         self.scores[case.case_id] = mean_dice(row)
         chosen = self.chosen()
         if case.case_id in chosen:

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
@@ -16,6 +16,7 @@ from evaluation.tables.per_case import read_csv, write_csv
 from files import write_atomically
 from lightning_modules.callbacks.case_gallery import log_cases
 from lightning_modules.callbacks.prediction_writer import PredictionWriter
+from lightning_modules.contracts.protocols import Monitored
 from lightning_modules.run_logger import harmless, wandb_run
 
 __all__ = [
@@ -121,14 +122,14 @@ class ValidationGallery(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember this epoch when it is the best so far."""
-        found: Any = pl_module
-        score = float(trainer.callback_metrics.get(found.monitor, 0.0))
-        score = score if found.monitor_mode == "max" else -score
+        model = cast(Monitored, pl_module)
+        score = float(trainer.callback_metrics.get(model.monitor, 0.0))
+        score = score if model.monitor_mode == "max" else -score
         if score > self.best_score:
             self.best_score = score
             self.best_rows = [
                 {"case_id": case_id, **{name: float(value) for name, value in scores.items()}}
-                for case_id, scores in sorted(_validation_cases(pl_module).items())
+                for case_id, scores in sorted(model.validation_cases.items())
             ]
             if trainer.is_global_zero:
                 self._keep()
@@ -184,12 +185,6 @@ class ValidationGallery(Callback):
             pictures = {file.stem: file for file in sorted(self.folder.glob("*.png"))}
             with harmless("did not take the validation patients"):
                 log_cases(run, "val", rows, pictures)
-
-
-def _validation_cases(pl_module: L.LightningModule) -> dict[str, dict[str, float]]:
-    """Return the scores per validation patient that a segmentation module keeps."""
-    found: Any = pl_module
-    return dict(found.validation_cases)
 
 
 def running_as_stage() -> bool:

@@ -1,9 +1,9 @@
 """The files of a prediction: label maps, overlays, volumes, never over a file of the user."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
@@ -13,17 +13,11 @@ from datamodules.layouts.case_files import MODALITIES, NIFTI, probabilities_name
 from datamodules.layouts.prediction_names import check_name
 from evaluation.figures.overlay import overlay_png
 from evaluation.tables.per_case import write_csv
+from lightning_modules.contracts.protocols import NativeCase, RegisteredCase, Segmenter
 from outputs import Outputs
 
 VOLUMES, MAPS = "volumes.csv", "maps.json"
 Begin = Callable[[Sequence[str], Sequence[Path]], object]
-
-
-def _regions(pl_module: L.LightningModule) -> Sequence[str]:
-    """Return the names of the regions that a segmentation module predicts."""
-    found: Any = pl_module
-    names: Sequence[str] = found.regions
-    return names
 
 
 class PredictionWriter(Callback):
@@ -66,18 +60,17 @@ class PredictionWriter(Callback):
         Raises:
             InputError: a file cannot have its name, or that of a file of the user.
         """
-        data: Any = getattr(trainer, "datamodule", None)
-        cases = list(data.cases.values()) if data is not None else []
-        named = [name for case in cases for name in self.names(case, pl_module).values()]
-        shows_maps = getattr(pl_module, "shows_maps", False)
-        tables = [VOLUMES, *([MAPS] if shows_maps else [])]
+        model, data = cast(Segmenter, pl_module), getattr(trainer, "datamodule", None)
+        cases: list[NativeCase] = list(data.cases.values()) if data is not None else []
+        named = [name for case in cases for name in self.names(case, model).values()]
+        tables = [VOLUMES, *([MAPS] if model.usage.shows_maps else [])]
         read = [path for case in cases for path in files_of(case)]
         begin = self.begin or self.outputs.check
         begin([*named, *tables], read)
         if trainer.world_size > 1:  # one process may just have moved what lay there
             trainer.strategy.barrier()
 
-    def names(self, case: Any, pl_module: L.LightningModule) -> dict[str, str]:
+    def names(self, case: NativeCase, model: Segmenter) -> dict[str, str]:
         """Return what will be written of a patient: kind of file to its name in the folder.
 
         Raises:
@@ -89,10 +82,9 @@ class PredictionWriter(Callback):
         if self.probabilities:
             found["probabilities"] = str(Path(mask).with_name(probabilities_name(Path(mask).name)))
         if self.all_grids and hasattr(case, "names_on_modalities"):  # else they share one grid
-            apart: Mapping[str, str] = case.names_on_modalities(mask)
+            apart = cast(RegisteredCase, case).names_on_modalities(mask)
             found |= {f"on {modality}": name for modality, name in apart.items()}
-        model: Any = pl_module
-        if getattr(model, "shows_maps", False):
+        if model.usage.shows_maps:
             found |= {f"map {name}": f"{stem}_{name}.nii.gz" for name in model.map_channels()}
         return found
 
@@ -106,8 +98,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write one patient."""
-        case, labels = outputs["case"], outputs["labels"]
-        names, regions = self.names(case, pl_module), outputs["regions"]
+        case, labels, model = outputs["case"], outputs["labels"], cast(Segmenter, pl_module)
+        names, regions = self.names(case, model), outputs["regions"]
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.announce is not None and not self.rows and trainer.is_global_zero:
             self.announce()
@@ -139,12 +131,10 @@ class PredictionWriter(Callback):
 
         self.outputs.write(names["overlay"], draw)
         self.rows[case.case_id] = volume_row(
-            case, regions, outputs["probabilities"] > 0.5, _regions(pl_module)
+            case, regions, outputs["probabilities"] > 0.5, model.regions
         )
         if "unprocessed" in outputs:
-            before = volume_row(
-                case, outputs["unprocessed"], outputs["unprocessed"], _regions(pl_module)
-            )
+            before = volume_row(case, outputs["unprocessed"], outputs["unprocessed"], model.regions)
             doubts = self.rows[case.case_id].pop("doubts")
             volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
             self.rows[case.case_id] |= {**volumes, "doubts": doubts}
@@ -162,12 +152,12 @@ class PredictionWriter(Callback):
             rows = list({key: row for part in gathered for key, row in part.items()}.values())
         if trainer.is_global_zero and rows:
             self._write_table(rows)
-            found: Any = pl_module
-            if found.shows_maps:
-                text = json.dumps(found.map_channels(), indent=2)
+            model = cast(Segmenter, pl_module)
+            if model.usage.shows_maps:
+                text = json.dumps(model.map_channels(), indent=2)
                 self.outputs.write(MAPS, text + "\n")
 
-    def _save_on_modality(self, case: Any, mask: Path, modality: str, name: str) -> None:
+    def _save_on_modality(self, case: RegisteredCase, mask: Path, modality: str, name: str) -> None:
         self.outputs.write(name, lambda file: case.save_on_modality(mask, modality, file))
 
     def _write_table(self, rows: list[dict[str, Any]]) -> None:
@@ -175,14 +165,14 @@ class PredictionWriter(Callback):
         self.outputs.write(VOLUMES, lambda file: write_csv(ordered, file))
 
 
-def files_of(case: Any) -> list[Path]:
+def files_of(case: NativeCase) -> list[Path]:
     """Return the files that are read of a patient."""
     label = [case.files.label] if case.files.label else []
     return [*(image.path for image in case.files.images.values()), *label]
 
 
 def volume_row(
-    case: Any, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
+    case: NativeCase, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """Return one patient's volumes in ml and what is doubtful about the segmentation.
 

@@ -10,10 +10,12 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from lightning_modules.contracts.protocols import Monitored
+
 STOPS = "gliofuse_stops"  # whether a training had decided to end, in checkpoints it can go on from
 
 
-def checkpoints(folder: Path, model: Any) -> list[Callback]:
+def checkpoints(folder: Path, model: Monitored) -> list[Callback]:
     """Return what writes ``best.ckpt``, the weights alone, and ``last.ckpt``, to go on from.
 
     Both at an epoch's end, where a training goes on. Two of them: ``save_last`` of the first would

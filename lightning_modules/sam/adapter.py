@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbones.sam.state import fit_state_dict
 from errors import InputError
+from lightning_modules.contracts.protocols import TrainingSlices
 from lightning_modules.sam.embeddings import EmbeddingStore, digits_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint, set_arguments
@@ -199,7 +200,7 @@ class SamAdapterModule(SliceModule):
 
     def on_fit_start(self) -> None:
         """Where the encoder sees nothing that changes, compute what it says once."""
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data: TrainingSlices | None = getattr(self.trainer, "datamodule", None)
         if data is None or not self._stores:
             return
         slices = data.train_dataloader().dataset.slices

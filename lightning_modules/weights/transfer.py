@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from errors import InputError
-from lightning_modules.weights.checkpoints import build, load_module
+from lightning_modules.weights.checkpoints import build, load_module, read_card
 
 
 def take_over(network: nn.Module, source: str, size: str) -> str:
@@ -25,14 +24,13 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
     Raises:
         InputError: when the source is not trained yet, of another size, or shares no weight.
     """
-    module: Any
     if source.startswith("{"):
         spec = json.loads(source)
         module = build(spec)
         source = "an untrained rehearsal"
     elif Path(source).suffix == ".ckpt":
         module = load_module(source)
-        spec = module.card["model"]
+        spec = read_card(source)["model"]
     elif Path(source).suffix not in (".yaml", ".yml"):
         raise InputError(
             f"model.weights {source} is neither an experiment (.yaml) nor a checkpoint of this "

@@ -1,12 +1,9 @@
 """The `lightning validate`, `test` and `predict` commands: use a trained model."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from datamodules.layouts.case_files import MODALITIES
 from lightning_modules.callbacks.metrics_file import running_as_stage
@@ -19,6 +16,8 @@ from studies.settings.command_line import CommandLine
 from studies.training.applying import Application
 from studies.training.fit_parser import FitParser
 from studies.training.lightning_cli import ExperimentCLI, asks_for_help, quiet
+
+CHECKPOINT = "the checkpoint"  # as sentences name its settings
 
 
 def validate(words: list[str]) -> int:
@@ -50,24 +49,20 @@ def _apply(subcommand: str, words: list[str]) -> int:
     if is_main_process():
         print(recalled.notice, flush=True)
     images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
-    with tempfile.TemporaryDirectory() as folder:
-        base = {
-            "model": recalled.model or recalled.cards[0]["model"],
-            "data": recalled.config["data"],
-            "seed_everything": recalled.config["seed_everything"],
-        }
-        files = [_write_yaml(Path(folder) / "checkpoint.yaml", base)]
-        named = [str(recalled.checkpoints[0]), *line.configs]
-        for index, overlay in enumerate(line.configs):
-            # the network, the split and what training used up are the checkpoint's
-            settings = applied_settings(read_settings(overlay))
-            files.append(_write_yaml(Path(folder) / f"overlay{index}.yaml", settings))
-        line.configs = files
-        line.typed_as = dict(zip(files, named, strict=True))
-        if images:
-            line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
-        line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
-        session = ExperimentCLI(subcommand, line, recalled).session
+    checkpoint = str(recalled.checkpoints[0])
+    base = {
+        "model": recalled.model or recalled.cards[0]["model"],
+        "data": recalled.config["data"],
+        "seed_everything": recalled.config["seed_everything"],
+    }
+    # the network, the split and what training used up are the checkpoint's
+    overlays = {file: applied_settings(read_settings(file)) for file in line.configs}
+    line.configs = [checkpoint, *line.configs]
+    line.contents = {checkpoint: base, **overlays}
+    if images:
+        line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
+    line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
+    session = ExperimentCLI(subcommand, line, recalled).session
     return 1 if isinstance(session, Application) and session.failures else 0
 
 
@@ -77,15 +72,10 @@ def _resolve(line: CommandLine, below: Mapping[str, Any] | None) -> dict[str, An
     Raises:
         InputError: when a setting is unknown or cannot be.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        asked = CommandLine(list(line.configs), line.options)
-        if below is not None:
-            known = {name: value for name, value in below.items() if value is not None}
-            asked.configs.insert(0, _write_yaml(Path(folder) / "checkpoint.yaml", known))
-            asked.typed_as = {asked.configs[0]: "the checkpoint"}
-        return FitParser().resolve(asked, typed=True)
-
-
-def _write_yaml(path: Path, content: dict[str, Any]) -> str:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return str(path)
+    asked = CommandLine(list(line.configs), line.options)
+    if below is not None:
+        asked.configs.insert(0, CHECKPOINT)
+        asked.contents = {
+            CHECKPOINT: {name: value for name, value in below.items() if value is not None}
+        }
+    return FitParser().resolve(asked, typed=True)

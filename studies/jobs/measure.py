@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from datamodules.layouts.case_files import MODALITIES
+from errors import InputError
+from lightning_modules.base import TrainingModule
+from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.weights.checkpoints import build
 from studies.runs.environment import peak_memory_gb
 
@@ -36,8 +39,11 @@ def measure(
         ``step`` and ``forward`` in seconds (of a batch, of one patch), ``memory_gb``,
         ``checkpoint_gb`` of best and last together, ``parameters``.
     """
-    module: Any = build(model).to(device)
-    module.augmented = True  # so that nothing is stored
+    module = build(model)
+    if not isinstance(module, TrainingModule):
+        raise InputError(f"{model['class_path']} is no model of this project.")
+    module.to(device)
+    module.configure_for_fit(FitSettings(tuple(patch_size)))
     torch.manual_seed(0)
     image = torch.randn(batch_size, len(MODALITIES), *patch_size, device=device)
     mask = (torch.randn(batch_size, len(module.regions), *patch_size, device=device) > 1).float()
@@ -46,8 +52,7 @@ def measure(
     before = _bytes(module.state_dict())
     half = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.split("-")[0])
     step, states = 0.0, 0
-    trains = any(weight.requires_grad for weight in module.parameters())
-    if trains and not getattr(module, "has_nothing_to_train", False):
+    if not module.has_nothing_to_train:
         optimizers = _optimizers(module.configure_optimizers())
         module.train()
 
@@ -96,7 +101,7 @@ def fastest(work: Callable[[], Any], device: str) -> float:
     return min(found)
 
 
-def _kept(module: Any, everything: int) -> int:
+def _kept(module: TrainingModule, everything: int) -> int:
     """Return the bytes of weights that a checkpoint holds: an adapter's leaves out its base."""
     frozen = sum(w.numel() * w.element_size() for w in module.parameters() if not w.requires_grad)
     return everything - frozen if hasattr(module, "base_hash") else everything

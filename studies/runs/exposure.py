@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datamodules.base import CohortData
 from datamodules.slices.random_split import case_of, is_by_slice
 from datamodules.splits import Split
 from errors import InputError
@@ -158,15 +160,16 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     data, split = plan.data, plan.data.split
     exposure = Exposure.of_card(card, paper=split.selected_on_test)
     stored = card.get("split", {})
-    place = {
-        "split": split,
-        "hashes": data.case_hashes(),
-        "by_slice": is_by_slice(stored.get("test", []), stored.get("hashes", {})),
-    }
-    trained = among(exposure.trained.values(), split.test, **place)
+    met_by = partial(
+        among,
+        split=split,
+        hashes=data.case_hashes(),
+        by_slice=is_by_slice(stored.get("test", []), stored.get("hashes", {})),
+    )
+    trained = met_by(exposure.trained.values(), split.test)
     # where selection is on the tested patients by definition, the tables say so
     chosen = [] if split.selected_on_test else exposure.selected.values()
-    met = [*trained, *(name for name in among(chosen, split.test, **place) if name not in trained)]
+    met = [*trained, *(name for name in met_by(chosen, split.test) if name not in trained)]
     what = (
         "trained" if len(met) == len(trained) and split.selected_on_test else "trained or selected"
     )
@@ -182,7 +185,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     if met:
         note(data, f"{path} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
     validated = set() if split.selected_on_test else set(split.val)
-    if known := among(exposure.trained.values(), sorted(validated), **place):
+    if known := met_by(exposure.trained.values(), sorted(validated)):
         note(
             data,
             f"{path} was trained on {len(known)} of the {len(split.val)} validation patients "
@@ -190,7 +193,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
         )
 
 
-def note(data: Any, notice: str) -> None:
+def note(data: CohortData, notice: str) -> None:
     """Add a notice to those of a data module, once."""
     if notice not in data.notices:
         data.notices.append(notice)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datamodules.base import CohortData
 from errors import InputError
 from lightning_modules.callbacks.run_progress import RunBars
 from studies.runs.environment import cores, is_main_process
@@ -56,7 +57,7 @@ class Plan:
 
     line: CommandLine
     config: dict[str, Any]
-    data: Any
+    data: CohortData
     run: Run
     stages: dict[str, "Plan"] = field(default_factory=dict)
     determinants: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Planner:
     def __init__(self, parse: Parse, runs_dir: Path) -> None:
         self.parse = parse
         self.runs_dir = runs_dir
-        self.prepared: dict[str, Any] = {}
+        self.prepared: dict[str, CohortData] = {}
 
     def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
         """Resolve one training and, first, everything upstream of it."""
@@ -106,13 +107,14 @@ class Planner:
         return config
 
     @staticmethod
-    def make_data(spec: Mapping[str, Any]) -> Any:
+    def make_data(spec: Mapping[str, Any]) -> CohortData:
         """Return a data module, not yet prepared."""
         module_name, _, class_name = spec["class_path"].rpartition(".")
         data_class = getattr(importlib.import_module(module_name), class_name)
-        return data_class(**spec["init_args"])
+        data: CohortData = data_class(**spec["init_args"])
+        return data
 
-    def _prepare(self, spec: Mapping[str, Any]) -> Any:
+    def _prepare(self, spec: Mapping[str, Any]) -> CohortData:
         key = json.dumps(spec, sort_keys=True, default=str)
         if key not in self.prepared:
             data = self.make_data(spec)

@@ -1,8 +1,12 @@
 """The command line as a list of words: which file is the experiment, what goes to its stages."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from errors import InputError
 
@@ -22,12 +26,13 @@ class CommandLine:
         configs: values of ``--config`` in their order; the first is the experiment, the others
             are overlays.
         options: every other option as (name without dashes, its words as typed).
-        typed_as: file of ``configs`` that was made from another to how a person named that one.
+        contents: settings of ``configs`` that are no files as they stand, by their name there: a
+            checkpoint's own, and what a command applies of an overlay.
     """
 
     configs: list[str] = field(default_factory=list)
     options: list[tuple[str, list[str]]] = field(default_factory=list)
-    typed_as: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, words: list[str]) -> "CommandLine":
@@ -106,9 +111,25 @@ class CommandLine:
         return [Path(file).stem for file in self.configs[1:]]
 
     def words(self) -> list[str]:
-        """Return the command line with configuration files found and put first."""
-        files = [word for file in self.configs for word in ("--config", str(find_config(file)))]
-        return files + self._option_words()
+        """Return what a parser takes: configurations first, a file's path or settings as YAML."""
+        given = [self._config_word(name) for name in self.configs]
+        return [word for one in given for word in ("--config", one)] + self._option_words()
+
+    def _config_word(self, name: str) -> str:
+        if name in self.contents:
+            return yaml.safe_dump(dict(self.contents[name]), sort_keys=False)
+        return str(find_config(name))
+
+    def content(self, name: str) -> Any:
+        """Return the settings of one of ``configs``.
+
+        Raises:
+            InputError: when it is no file.
+            yaml.YAMLError: when the file is no YAML.
+        """
+        if name in self.contents:
+            return self.contents[name]
+        return yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
 
     def typed(self) -> list[str]:
         """Return the command line as it was typed, configuration files first."""

@@ -12,11 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
 from command_parser import with_examples
-from lightning_modules.backbone import NetworkFactory
+from lightning_modules.backbone import NetworkFactory, SliceNetworkFactory
 from lightning_modules.base import OptimizerFactory, SchedulerFactory
 from lightning_modules.fusion import HeadFactory
 from lightning_modules.sam.adapter import SamFactory
-from lightning_modules.slice_segmentation import SliceNetworkFactory
 
 EVERY = ", known subclasses: "  # how jsonargparse begins its list
 

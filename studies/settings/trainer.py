@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from errors import InputError
+from lightning_modules.base import TrainingModule
 from lightning_modules.inference import choose_execution
 from lightning_modules.weights.checkpoints import WholeCheckpoints
 
@@ -43,8 +44,11 @@ def with_whole_checkpoints(plugins: Any) -> list[Any]:
     return [*given, WholeCheckpoints()]
 
 
-def hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
-    """Give a module that steps its own optimisers what Lightning refuses to do for it.
+def hand_over_optimisation(model: TrainingModule, settings: dict[str, Any]) -> float | None:
+    """Take out of a trainer's settings what a module that steps its own optimisers does itself.
+
+    Returns:
+        The largest norm of the gradients; None: no limit.
 
     Raises:
         InputError: when gradients should be summed over several batches.
@@ -58,7 +62,7 @@ def hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
     for limit in ("max_steps", "min_steps"):  # Lightning counts the steps of every optimiser
         if (settings.get(limit) or -1) > 0:
             settings[limit] *= model.steps_per_batch
-    model.gradient_clip_val = settings.pop("gradient_clip_val", None)
+    clip: float | None = settings.pop("gradient_clip_val", None)
     if settings.get("gradient_clip_algorithm") not in (None, "norm"):
         raise InputError(
             f"trainer.gradient_clip_algorithm is {settings['gradient_clip_algorithm']!r}: "
@@ -68,6 +72,7 @@ def hand_over_optimisation(model: Any, settings: dict[str, Any]) -> None:
     if chosen == "ddp" or (chosen == "auto" and device_count(settings) > 1):
         # each backward pass reaches half of the networks
         settings["strategy"] = "ddp_find_unused_parameters_true"
+    return clip
 
 
 def limit_of_steps(settings: dict[str, Any]) -> int | None:

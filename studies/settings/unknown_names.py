@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from errors import InputError
-from studies.settings.command_line import CommandLine, find_config
+from studies.settings.command_line import CommandLine
 from studies.settings.option_help import BriefParser, type_of
 from studies.settings.wrong_types import expected, import_path
 
@@ -135,7 +135,7 @@ def explain(
     file, value = ("", value) if option else _written(line, path)
     dashes = "--" if option and typed else ""
     if name:
-        place = f"{line.typed_as.get(file, file)}: " if file else ""
+        place = f"{file}: " if file else ""
         shown = f"{dashes}{option or path}"
         sentence = _no_setting(refused.parser, name, shown, command)
         return UnknownSettingError(f"{place}{sentence}", option)
@@ -143,7 +143,7 @@ def explain(
     if not fault:
         return raw
     file = "" if dashes else file or line.configs[0]
-    place = f"{line.typed_as.get(file, file)}: " if file else ""
+    place = f"{file}: " if file else ""
     return InputError(f"{place}{f'--{option}' if dashes else path} {fault}.")
 
 
@@ -192,7 +192,7 @@ def _written(line: CommandLine, path: str) -> tuple[str, Any]:
     """Return the last file with a setting, and its value or class there."""
     for file in reversed(line.configs):
         try:
-            content = yaml.safe_load(find_config(file).read_text())
+            content = line.content(file)
         except (InputError, OSError, ValueError, yaml.YAMLError):
             continue
         for value in _below(content, path.split(".")):

@@ -14,6 +14,7 @@ from datamodules.slices.datamodule import RegisteredSliceDataModule
 from lightning_modules.callbacks.case_gallery import CaseGallery, log_cases
 from lightning_modules.callbacks.metrics_file import read_metrics
 from lightning_modules.run_logger import RunLogger, harmless
+from studies.runs.checkpoint_settings import Recall
 from studies.runs.planning import PROTOCOL, Plan
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
@@ -117,7 +118,7 @@ def configure(trainer: Namespace, run: Run, plan: Plan) -> dict[str, Any]:
     return filed
 
 
-def configure_again(trainer: Namespace, run: Run, recalled: Any) -> None:
+def configure_again(trainer: Namespace, run: Run, recalled: Recall) -> None:
     """Point the logger of ``test`` at the training's run: its scores join that run's summary."""
     filed = run.manifest().get("tracking")
     if filed is None:  # a checkpoint that was moved away from its run

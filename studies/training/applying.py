@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
+from datamodules.base import CohortData
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.random_split import cases_of
 from datamodules.splits import Split
@@ -18,10 +19,12 @@ from evaluation.figures.reliability import CALIBRATION, write_calibration
 from evaluation.metrics.postprocessing import Postprocessing, effect_lines
 from evaluation.metrics.scores import BRATS, EMPTY_RULES
 from evaluation.tables.per_case import mean_scores, write_csv
+from lightning_modules.base import TrainingModule
 from lightning_modules.callbacks.case_gallery import CaseGallery
 from lightning_modules.callbacks.metrics_file import running_as_stage
 from lightning_modules.callbacks.prediction_writer import VOLUMES, PredictionWriter
 from lightning_modules.callbacks.run_progress import RunProgress
+from lightning_modules.contracts.settings import UseSettings
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from lightning_modules.weights.checkpoints import load_module, read_checkpoint
@@ -32,7 +35,8 @@ from studies.runs.environment import is_main_process
 from studies.runs.exposure import Exposure
 from studies.runs.input_record import Contents, check_writable
 from studies.runs.planning import file_hash
-from studies.tracking.weights_and_biases import conclude_test, configure_again, finish
+from studies.tracking.weights_and_biases import conclude_test, configure_again
+from studies.training.session import Session
 from studies.training.summary import prediction_summary, test_summary, validation_summary
 
 # Entries of a data identity that change no test, and those that go with another cohort.
@@ -68,7 +72,7 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
     return {**stored, "train": sorted(train), "hashes": hashes, "patients": patients}
 
 
-class Application:
+class Application(Session):
     """What happens around one ``validate``, ``test`` or ``predict``.
 
     Args:
@@ -78,18 +82,18 @@ class Application:
     """
 
     def __init__(self, subcommand: str, recalled: Recall, arguments: Namespace) -> None:
+        super().__init__(recalled.run, arguments)
         self.subcommand = subcommand
         self.recalled = recalled
-        self.arguments = arguments
-        self.run = recalled.run
         self.failures: dict[str, str] = {}
         self.trained_postprocessing: Postprocessing | None = None
         self.gallery = CaseGallery()
         self.logger: Any = None
         self.contents: Contents | None = None  # of the folder of predictions, or of scores
 
-    def prepare(self, arguments: Namespace) -> None:
+    def prepare(self) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
+        arguments = self.arguments
         if self.subcommand == "predict":
             self.contents = self._contents()
             self._refuse_among_patients()
@@ -185,7 +189,7 @@ class Application:
             aside = contents.move_aside(needed, changed)
             print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
 
-    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+    def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
         """Load the weights, hand the stored split to the data, choose the callbacks."""
         if not isinstance(model, SegmentationModule):
             raise InputError(
@@ -200,13 +204,10 @@ class Application:
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.recalled.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
-        self._choose_postprocessing(model)
-        if self.subcommand == "test":
-            model.empty_rule = EMPTY_RULES[self.arguments.rule]
+        self.trained_postprocessing = _rules(self.recalled.cards[0])
+        model.configure_for_use(self._usage(model))
         if self.subcommand == "predict":
             contents = self.contents
-            self._choose_maps(model)
-            model.tta = self.arguments.tta
             callbacks.append(
                 PredictionWriter(
                     Path(self.arguments.output),
@@ -228,15 +229,20 @@ class Application:
             default_root_dir=self.run.folder,
         )
 
-    def _choose_postprocessing(self, model: Any) -> None:
-        choice = getattr(self.arguments, "postprocessing", "as_trained")
-        self.trained_postprocessing = _rules(self.recalled.cards[0])
-        if choice == "off":
-            model.postprocessing = None
-        elif choice == "on" and model.postprocessing is None:
-            model.postprocessing = Postprocessing()
+    def _usage(self, model: SegmentationModule) -> UseSettings:
+        """Return how the command applies the model."""
+        arguments, rules = self.arguments, model.usage.postprocessing
+        choice = getattr(arguments, "postprocessing", "as_trained")
+        if choice != "as_trained":
+            rules = None if choice == "off" else rules or Postprocessing()
+        if self.subcommand == "predict":
+            self._check_maps(model)
+            return UseSettings(rules, tta=arguments.tta, shows_maps=bool(arguments.maps))
+        empty_rule = EMPTY_RULES[arguments.rule] if self.subcommand == "test" else BRATS
+        return UseSettings(rules, empty_rule)
 
-    def _choose_maps(self, model: Any) -> None:
+    def _check_maps(self, model: SegmentationModule) -> None:
+        """Refuse --maps where the network has none to show."""
         if not self.arguments.maps:
             return
         if len(self.recalled.checkpoints) > 1 or not model.map_channels():
@@ -245,9 +251,8 @@ class Application:
                 "the option out, or use one checkpoint of a network that has some, such as one of "
                 "experiments/zhou2022.yaml."
             )
-        model.shows_maps = True
 
-    def _check_grids(self, data: Any) -> None:
+    def _check_grids(self, data: CohortData) -> None:
         """Refuse --all_grids where no modality has a grid of its own."""
         if not self.arguments.all_grids:
             return
@@ -268,23 +273,11 @@ class Application:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / "progress.json"
 
-    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
-        """Run the command and say what came of it."""
-        try:
-            self._execute(trainer, model, data)
-        finally:
-            finish()
-
-    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
-        others: list[Any] = [load_module(path) for path in self.recalled.checkpoints[1:]]
-        if others:
-            unlike = any(other.postprocessing != model.postprocessing for other in others)
-            if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
-                raise InputError(
-                    "The members of this ensemble have different post-processing: say which with "
-                    "--postprocessing on or off."
-                )
-            model = EnsembleModule([model, *others])
+    def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
+        """Validate, test or predict, and print the end."""
+        assert isinstance(model, SegmentationModule)  # equip refuses others
+        if len(self.recalled.checkpoints) > 1:
+            model = self._ensemble(model)
         if self.subcommand == "predict":
             self._check_grids(data)
             trainer.predict(model, datamodule=data, return_predictions=False)
@@ -311,16 +304,25 @@ class Application:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     conclude_test(self.logger, self.run, model.test_rows, self.gallery)
                 notices, details = [*model.remarks(), *data.notices], []
-                if model.postprocessing is not None:
-                    notices.append(
-                        f"post-processing: {model.postprocessing}; means before and after:"
-                    )
+                if (rules := model.usage.postprocessing) is not None:
+                    notices.append(f"post-processing: {rules}; means before and after:")
                     lines = effect_lines(model.test_rows, UNPROCESSED)
                     details += [f"  {line}" for line in lines]
                 details += calibration
                 print(test_summary(model.test_rows, table, self.run, notices, details))
 
-    def _changes(self, data: Any, model: Any) -> list[str]:
+    def _ensemble(self, first: SegmentationModule) -> EnsembleModule:
+        """Return the model of the first checkpoint together with those of the others."""
+        members = [first, *map(_load_segmentation, self.recalled.checkpoints[1:])]
+        unlike = any(one.usage.postprocessing != first.usage.postprocessing for one in members)
+        if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
+            raise InputError(
+                "The members of this ensemble have different post-processing: say which with "
+                "--postprocessing on or off."
+            )
+        return EnsembleModule(members)
+
+    def _changes(self, data: CohortData, model: SegmentationModule) -> list[str]:
         """Name what makes this another test than the run's own, as folders of its results.
 
         Its own is that of its best checkpoint with its settings on all its test cases.
@@ -347,21 +349,29 @@ class Application:
             changes.append("-".join(["without", *(data.drop or ["none"])]))
         if words := [word for word in self.recalled.model_words if not word.startswith(RULES)]:
             changes.append(f"model-{_digest(' '.join(words))}")
-        if model.postprocessing != self.trained_postprocessing:
+        rules = model.usage.postprocessing
+        if rules != self.trained_postprocessing:
             choice = self.arguments.postprocessing
             if choice == "as_trained":  # as the experiment of this command has it, another one
-                rules = model.postprocessing
                 choice = "off" if rules is None else _digest(str(rules))
             changes.append(f"postprocessing-{choice}")
-        if model.empty_rule is not BRATS:
-            changes.append(f"rule-{model.empty_rule.name}")
+        if model.usage.empty_rule is not BRATS:
+            changes.append(f"rule-{model.usage.empty_rule.name}")
         return changes
 
-    def _results_folder(self, data: Any, model: Any) -> Path:
+    def _results_folder(self, data: CohortData, model: SegmentationModule) -> Path:
         """Return the run's own folder for its own test, one inside it for anything else."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
         return self.run.folder.joinpath(*self._changes(data, model))
+
+
+def _load_segmentation(path: Path) -> SegmentationModule:
+    """Load a further member of an ensemble."""
+    module = load_module(path)
+    if not isinstance(module, SegmentationModule):
+        raise InputError(f"{path} holds a first stage, which segments nothing: leave it out.")
+    return module
 
 
 def _rules(card: dict[str, Any]) -> Postprocessing | None:

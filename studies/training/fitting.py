@@ -10,10 +10,12 @@ from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from datamodules.base import CohortData
 from errors import InputError
 from evaluation.figures.curves import training_curves_png
+from evaluation.metrics.postprocessing import Postprocessing
 from files import write_atomically
 from lightning_modules.base import TrainingModule
 from lightning_modules.callbacks.metrics_file import (
@@ -24,8 +26,10 @@ from lightning_modules.callbacks.metrics_file import (
 )
 from lightning_modules.callbacks.resuming import Ending, checkpoints
 from lightning_modules.callbacks.run_progress import RunProgress
+from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import choose_execution
 from lightning_modules.run_logger import wandb_run
+from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers
 from studies.runs.checkpoint_settings import trained_by
 from studies.runs.environment import (
@@ -45,7 +49,7 @@ from studies.runs.planning import (
     replace_strings,
     train_stages,
 )
-from studies.runs.run import SCHEMA, Run
+from studies.runs.run import SCHEMA
 from studies.settings.trainer import (
     choose_device,
     hand_over_optimisation,
@@ -55,6 +59,7 @@ from studies.settings.trainer import (
 from studies.settings.trainer_check import explained
 from studies.tracking import weights_and_biases
 from studies.tracking.artifacts import checkpoint_files, sources
+from studies.training.session import Session
 from studies.training.summary import training_summary
 
 TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
@@ -64,7 +69,7 @@ class AlreadyFinishedError(Exception):
     """The very training asked for has been done; its text is the summary of that run."""
 
 
-class Training:
+class Training(Session):
     """What happens around one ``fit``.
 
     Args:
@@ -73,8 +78,8 @@ class Training:
     """
 
     def __init__(self, plan: Plan, arguments: Namespace) -> None:
+        super().__init__(plan.run, arguments)
         self.plan = plan
-        self.run: Run = plan.run
         self.resume = bool(arguments.resume)
         self.overwrite = bool(arguments.overwrite)
         self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
@@ -83,7 +88,7 @@ class Training:
 
     # -- before the classes exist ------------------------------------------------------------------
 
-    def prepare(self, arguments: Namespace) -> None:
+    def prepare(self) -> None:
         """Train missing stages, put their checkpoints into the configuration, settle the run.
 
         Raises:
@@ -91,6 +96,7 @@ class Training:
             InputError: when it was begun before, and neither --resume nor --overwrite is given; or
                 an upstream checkpoint does not fit.
         """
+        arguments = self.arguments
         if is_main_process() and not self.rehearsal:
             if self.run.finished and not self.overwrite:
                 weights_and_biases.answer_agent(arguments.trainer, self.plan)
@@ -170,7 +176,7 @@ class Training:
 
     # -- once they exist ---------------------------------------------------------------------------
 
-    def equip(self, model: Any, data: Any, settings: dict[str, Any]) -> None:
+    def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
         """Give the trainer its callbacks and folder, and the model its card."""
         precision = str(self.plan.config["trainer"]["precision"])
         on_cpu = choose_device(settings.get("accelerator", "auto")) == "cpu"
@@ -183,17 +189,22 @@ class Training:
             callbacks += [MetricsFile(run.metrics_file), self.gallery]
             callbacks += checkpoints(run.checkpoints, model)
             settings["plugins"] = with_whole_checkpoints(settings.get("plugins"))
-        if not model.automatic_optimization:
-            hand_over_optimisation(model, settings)
+        clip = None if model.automatic_optimization else hand_over_optimisation(model, settings)
         callbacks.insert(0, Ending(limit_of_steps(settings)))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
             enable_model_summary=False,
         )
-        model.seed = int(self.plan.config["seed_everything"])
-        model.augmented = bool(data.augmentation)
-        model.card.update(self._card())
+        model.configure_for_fit(
+            FitSettings(
+                patch_size=tuple(data.patch_size),
+                seed=int(self.plan.config["seed_everything"]),
+                augmented=bool(data.augmentation),
+                gradient_clip_val=clip,
+                card=self._card(),
+            )
+        )
 
     def _card(self) -> dict[str, Any]:
         plan = self.plan
@@ -221,14 +232,8 @@ class Training:
 
     # -- the training itself -----------------------------------------------------------------------
 
-    def execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
-        """Train, or where nothing is trainable validate once; then say what came of it."""
-        try:
-            self._execute(trainer, model, data)
-        finally:
-            weights_and_biases.finish()
-
-    def _execute(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+    def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
+        """Train, or where nothing is trainable validate once; then print the end of the run."""
         if self.rehearsal:
             trainer.fit(model, datamodule=data)
             print("Rehearsal done (fast_dev_run): nothing was kept.")
@@ -245,7 +250,7 @@ class Training:
                         status=TRAINED,
                         wall_seconds=round(spent + time.monotonic() - began, 1),
                         peak_memory_gb=peak_memory_gb(),
-                        scores=self._scores(trainer),
+                        scores=self._scores(model),
                         validation_cases=self.gallery.best_rows,
                         # where the row of the test goes on
                         wandb_step=0 if logged is None else logged.step,
@@ -253,17 +258,17 @@ class Training:
             if trainer.is_global_zero:
                 self._conclude(trainer)
 
-    def _train(self, trainer: L.Trainer, model: Any, data: Any) -> None:
+    def _train(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         if trainer.is_global_zero:
             self._begin(trainer, model)
-        if getattr(model, "has_nothing_to_train", False):
+        if model.has_nothing_to_train:
             self._validate_once(trainer, model, data)
         else:
             path = self._resumed_checkpoint(is_main=trainer.is_global_zero)
             with explained():
                 trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
 
-    def _check_selected(self, trainer: L.Trainer, model: Any) -> None:
+    def _check_selected(self, trainer: L.Trainer, model: TrainingModule) -> None:
         """Refuse to finish a training that ended before any validation."""
         if self.gallery.best_score == -math.inf and model.monitor not in trainer.callback_metrics:
             raise InputError(
@@ -306,7 +311,7 @@ class Training:
             )
         return None
 
-    def _begin(self, trainer: L.Trainer, model: Any) -> None:
+    def _begin(self, trainer: L.Trainer, model: TrainingModule) -> None:
         run, plan = self.run, self.plan
         remove_leftovers(run.checkpoints)
         for notice in [*model.remarks(), *plan.data.notices, *self._not_repeatable()]:
@@ -329,7 +334,7 @@ class Training:
             seed=plan.config["seed_everything"],
             parameters=model.parameter_counts(),
             per_slice=model.per_slice,
-            postprocessing=str(getattr(model, "postprocessing", None) or "none"),
+            postprocessing=str(_rules(model) or "none"),
             remarks=model.remarks(),
             execution={
                 "training": str(trainer.precision),
@@ -359,16 +364,14 @@ class Training:
             found.append(f"{', '.join(changed)}: the last digits may not be those of one machine.")
         return found
 
-    def _validate_once(self, trainer: L.Trainer, model: Any, data: Any) -> None:
-        model.patch_size = tuple(data.patch_size)
+    def _validate_once(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         trainer.validate(model, datamodule=data, verbose=False)
         trainer.save_checkpoint(self.run.best_checkpoint)
         self.gallery.publish(trainer)
 
-    def _scores(self, trainer: L.Trainer) -> dict[str, float]:
+    def _scores(self, model: TrainingModule) -> dict[str, float]:
         rows = self.gallery.best_rows
         if not rows:  # a pretraining has no regions
-            model: Any = trainer.lightning_module
             best = self.gallery.best_score
             return {model.monitor: best if model.monitor_mode == "max" else -best}
         names = [name for name in rows[0] if name != "case_id"]
@@ -377,7 +380,12 @@ class Training:
         }
 
 
-def _concerns(callback: Any, model: Any) -> bool:
+def _rules(model: TrainingModule) -> Postprocessing | None:
+    """Return the post-processing of a model that segments."""
+    return model.usage.postprocessing if isinstance(model, SegmentationModule) else None
+
+
+def _concerns(callback: Callback, model: TrainingModule) -> bool:
     """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
     watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
     return not watches or model.monitor == TrainingModule.monitor

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from datamodules.base import CohortData
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 from studies.runs.checkpoint_settings import Recall
@@ -24,6 +25,7 @@ from studies.settings.trainer_check import build_trainer, check_trainer
 from studies.settings.unknown_names import ExperimentParser, explain
 from studies.training.applying import Application
 from studies.training.fitting import Training
+from studies.training.session import Session
 
 LARGEST_SEED = 2**32 - 1  # of NumPy
 EXAMPLES = {
@@ -56,7 +58,8 @@ class ExperimentCLI(LightningCLI):
     def __init__(self, subcommand: str, line: CommandLine, recalled: Recall | None = None) -> None:
         self.line = line
         self.recalled = recalled
-        self.session: Training | Application | None = None
+        self.session: Session | None = None
+        self.planned_data: CohortData | None = None  # of fit: built, prepared and split to plan it
         defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
         super().__init__(
             model_class=L.LightningModule,
@@ -207,12 +210,13 @@ class ExperimentCLI(LightningCLI):
         if self.recalled is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])
-            planner = Planner(self.parse_fit, Path(arguments.runs_dir))
-            self.session = Training(planner.plan(self.line, config), arguments)
+            plan = Planner(self.parse_fit, Path(arguments.runs_dir)).plan(self.line, config)
+            self.session = Training(plan, arguments)
+            self.planned_data = plan.data
         else:
             check_trainer(arguments.trainer.as_dict())
             self.session = Application(str(self.subcommand), self.recalled, arguments)
-        self.session.prepare(arguments)
+        self.session.prepare()
 
     def _set_seed(self) -> None:
         seed = self.arguments.seed_everything
@@ -221,9 +225,14 @@ class ExperimentCLI(LightningCLI):
         super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer, with a wrong input told in its own words."""
+        """Build model, trainer and, unless planned with, data; a wrong input keeps its words."""
+        planned = self.planned_data
+        reused = [] if planned is None else [(lambda *_, **__: planned, type(planned), False)]
         try:
-            super().instantiate_classes()
+            self.config_init = self.parser.instantiate(self.config, instantiators=reused)
+            self.datamodule = self._get(self.config_init, "data")
+            self.model = self._get(self.config_init, "model")
+            self.trainer = self.instantiate_trainer()
         except ValueError as error:  # jsonargparse wraps what a constructor raises
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.base import CohortData
+from datamodules.cases.case import PreparedCase
+from datamodules.layouts.conventions import WHOLE_TUMOUR
 from errors import InputError
 from evaluation.figures.viewed_case import ViewedCase
 from evaluation.statistics.comparison import Row
@@ -53,7 +56,7 @@ def view_cases(
     """
     predictions: dict[str, dict[str, np.ndarray]] = {case_id: {} for case_id in chosen}
     scores: dict[str, dict[str, dict[str, float]]] = {case_id: {} for case_id in chosen}
-    patients: dict[str, Any] = {}
+    patients: dict[str, PreparedCase] = {}
     remarks: list[str] = []
     reasons: dict[str, list[str]] = {}
     for name, runs in systems.items():
@@ -87,7 +90,9 @@ def view_cases(
     return viewed, remarks
 
 
-def segment_cases(tested: Tested, wanted: Sequence[str]) -> dict[str, tuple[Any, np.ndarray]]:
+def segment_cases(
+    tested: Tested, wanted: Sequence[str]
+) -> dict[str, tuple[PreparedCase, np.ndarray]]:
     """Return case id to the patient and the regions (R, *native) that a run predicts for him.
 
     Args:
@@ -143,7 +148,7 @@ def _checkpoint(tested: Tested) -> Path:
     return checkpoint
 
 
-def _data(card: Mapping[str, Any]) -> Any:
+def _data(card: Mapping[str, Any]) -> CohortData:
     """Return the data of a training, split as its checkpoint says."""
     import lightning as L  # noqa: N812, the name its own documentation uses
     from jsonargparse import ArgumentError, ArgumentParser
@@ -155,7 +160,8 @@ def _data(card: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=L.LightningDataModule)
     try:
-        data: Any = parser.instantiate(parser.parse_object({"data": card["config"]["data"]})).data
+        settings = parser.parse_object({"data": card["config"]["data"]})
+        data: CohortData = parser.instantiate(settings).data
     except (ArgumentError, ValueError) as error:
         raise InputError(f"its data cannot be opened ({' '.join(str(error).split())}).") from error
     data.stored_split = stored_split([dict(card)])
@@ -194,19 +200,18 @@ def _predict(
     trainer.predict(load_module(checkpoint), loader, return_predictions=False)
 
 
-def _regions(case: Any, file: Path, card: Mapping[str, Any]) -> np.ndarray:
+def _regions(case: PreparedCase, file: Path, card: Mapping[str, Any]) -> np.ndarray:
+    """Return the regions (R, *native) of a label map that a model of a card wrote."""
     import nibabel as nib
 
     image: Any = nib.load(file)
-    labels = np.asarray(image.dataobj)
-    if len(card["regions"]) == 1:  # the 2D study writes 1 for tumour
-        return labels[None] == 1
-    regions: np.ndarray = case.convention.to_regions(labels)
-    return regions
+    names = tuple(card["regions"])
+    convention = WHOLE_TUMOUR if names == WHOLE_TUMOUR.regions else case.convention
+    return convention.to_regions(np.asarray(image.dataobj))[: len(names)]
 
 
 def _viewed(
-    case: Any,
+    case: PreparedCase,
     place: str,
     predictions: Mapping[str, np.ndarray],
     scores: Mapping[str, Mapping[str, float]],
@@ -226,7 +231,9 @@ def _viewed(
     )
 
 
-def _deviation(case: Any, regions: np.ndarray, name: str, scores: Mapping[str, float]) -> list[str]:
+def _deviation(
+    case: PreparedCase, regions: np.ndarray, name: str, scores: Mapping[str, float]
+) -> list[str]:
     """Say where a picture is not what was scored: the table and the checkpoint disagree."""
     from evaluation.metrics.scores import dice
 

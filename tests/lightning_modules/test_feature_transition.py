@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from errors import InputError
 from fusion import FeatureTransitionFusion
 from lightning_modules import BackboneModule, FeatureTransitionModule
+from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.image_pool import ImagePool
 from lightning_modules.losses import ClassDiceLoss
 
@@ -88,7 +89,7 @@ def test_losses_are_least_squares_and_ten_times_the_cycle(stage_one, batch, monk
 
 
 def test_gradients_of_both_are_clipped(stage_one, batch, monkeypatch):
-    stage_one.gradient_clip_val = 1e-9
+    stage_one.configure_for_fit(FitSettings((16, 16, 16), gradient_clip_val=1e-9))
     stage_one.optimizer_factory = lambda weights: torch.optim.SGD(weights, lr=1.0)
     before = copy.deepcopy(stage_one.network.state_dict())
     train(stage_one, batch, monkeypatch, lambda *_: None)

@@ -4,11 +4,14 @@ import torch
 from monai.losses import DiceLoss
 
 from backbones import DynUNet
-from datamodules.layouts.conventions import CANONICAL, REGIONS
+from datamodules.layouts.conventions import CANONICAL, REGIONS, WHOLE_TUMOUR
 from errors import InputError
+from evaluation.metrics.postprocessing import Postprocessing
+from evaluation.metrics.scores import EMPTY_RULES
 from lightning_modules import BackboneModule
 from lightning_modules.callbacks.metrics_file import MetricsFile, read_metrics
 from lightning_modules.callbacks.prediction_writer import volume_row
+from lightning_modules.contracts.settings import FitSettings, UseSettings
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.segmentation import nest
 from lightning_modules.weights.checkpoints import build
@@ -76,6 +79,15 @@ def test_nested_regions_are_those_of_the_composed_label_map():
         assert np.array_equal(ours.numpy(), composed)
 
 
+def test_a_model_writes_the_patient_s_values_or_those_of_its_own_convention():
+    module, regions = make_module(), torch.rand(3, 4, 4, 4).numpy() > 0.5
+    assert np.array_equal(module.label_map(Patient, regions), CANONICAL.from_regions(regions))
+    module.convention = WHOLE_TUMOUR
+    labels = module.label_map(Patient, regions[:1])
+    assert np.array_equal(labels, regions[0].astype(np.uint8))
+    assert np.array_equal(module.convention_of(Patient).to_regions(labels)[:1], regions[:1])
+
+
 def test_overlap_of_one_is_refused():
     with pytest.raises(InputError, match=r"model\.overlap is 1"):
         make_module(overlap=1.0)
@@ -89,6 +101,20 @@ def test_an_ensemble_is_the_mean_of_probabilities():
     expected = torch.stack([member.probabilities(image) for member in members]).mean(0)
     assert torch.equal(EnsembleModule(members).probabilities(image), expected)
     assert not torch.equal(expected, members[0].probabilities(image))
+
+
+def test_an_ensemble_is_applied_as_its_settings_say():
+    members = [make_module().eval(), make_module(network=_other_dynunet).eval()]
+    for member in members:
+        member.configure_for_fit(FitSettings((16, 16, 16)))
+    ensemble = EnsembleModule(members)
+    image = torch.randn(1, 4, 16, 16, 16)
+    plain = ensemble.probabilities(image)
+    ensemble.configure_for_use(UseSettings(Postprocessing(), EMPTY_RULES["nan"], "flips"))
+    flipped = torch.stack([member.window(tta="flips")(member, image) for member in members])
+    assert torch.equal(ensemble.probabilities(image), flipped.mean(0))
+    assert not torch.equal(ensemble.probabilities(image), plain)
+    assert {member.usage for member in members} == {ensemble.usage}
 
 
 def _other_dynunet(*sizes):

@@ -14,6 +14,7 @@ from errors import InputError
 from evaluation.metrics.calibration import Reliability, measure_reliability
 from evaluation.tables.per_case import read_csv
 from lightning_modules.callbacks.prediction_writer import PredictionWriter
+from lightning_modules.contracts.settings import UseSettings
 from outputs import LEDGER
 
 CASE = "BraTS2021_00003"
@@ -52,7 +53,7 @@ def write(folder, case, **settings):
     }
     data = SimpleNamespace(cases={case.case_id: case})
     trainer = SimpleNamespace(world_size=1, is_global_zero=True, datamodule=data)
-    module = SimpleNamespace(regions=REGIONS)
+    module = SimpleNamespace(regions=REGIONS, usage=UseSettings())
     writer.on_predict_start(trainer, module)
     writer.on_predict_batch_end(trainer, module, outputs, None, 0)
     return probabilities

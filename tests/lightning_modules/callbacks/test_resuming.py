@@ -16,6 +16,7 @@ from datamodules.loading import collate
 from lightning_modules.base import TrainingModule
 from lightning_modules.callbacks.metrics_file import MetricsFile, read_metrics
 from lightning_modules.callbacks.resuming import Ending, checkpoints
+from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.weights.checkpoints import WholeCheckpoints
 
 ITEMS, PER_STEP = 8, 2
@@ -102,7 +103,7 @@ def train(
 ):  # fmt: skip
     torch.manual_seed(0)
     module = Noting(curve, scheduler=scheduler)
-    module.seed = seed
+    module.configure_for_fit(FitSettings(patch_size=(8,), seed=seed))
     callbacks = [breaks, MetricsFile(folder / "metrics.csv"), Ending(steps)]
     if stopping:
         callbacks.insert(0, EarlyStopping(module.monitor, mode="max", patience=stopping))

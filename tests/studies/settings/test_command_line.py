@@ -1,7 +1,21 @@
 import pytest
+import yaml
 
 from errors import InputError
 from studies.settings.command_line import ROOT, CommandLine, find_config
+
+
+def test_settings_that_are_no_file_go_to_the_parser_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {fold: 1}")
+    line = CommandLine(["best.ckpt", "mine.yaml"], [("t", ["--t", "1"])])
+    line.contents = {"best.ckpt": {"model": {"rate": 1e-05, "name": None}, "seed_everything": 0}}
+    first, own, *others = line.words()
+    assert first == "--config"
+    assert yaml.safe_load(own) == line.content("best.ckpt") == line.contents["best.ckpt"]
+    assert others == ["--config", str(file), "--t", "1"]
+    assert line.content("mine.yaml") == {"data": {"fold": 1}}
 
 
 def test_sorts_configs_and_options_in_every_spelling():

@@ -11,14 +11,12 @@ from studies.settings.trainer import hand_over_optimisation, limit_of_steps, wit
 
 
 class Adversarial(nn.Module):
-    gradient_clip_val = None
     steps_per_batch = 2
 
 
 def test_what_lightning_refuses_goes_to_the_module():
-    module, settings = Adversarial(), {"gradient_clip_val": 1.0, "strategy": "ddp"}
-    hand_over_optimisation(module, settings)
-    assert module.gradient_clip_val == 1.0
+    settings = {"gradient_clip_val": 1.0, "strategy": "ddp"}
+    assert hand_over_optimisation(Adversarial(), settings) == 1.0
     assert "gradient_clip_val" not in settings
     assert settings["strategy"] == "ddp_find_unused_parameters_true"
 

@@ -9,7 +9,8 @@ from jsonargparse import Namespace
 from datamodules.splits import Split
 from errors import InputError
 from evaluation.metrics.postprocessing import Postprocessing
-from evaluation.metrics.scores import BRATS, EMPTY_RULES
+from evaluation.metrics.scores import EMPTY_RULES
+from lightning_modules.contracts.settings import UseSettings
 from studies.runs.run import Run
 from studies.training import applying
 from studies.training.applying import Application
@@ -39,8 +40,7 @@ def folder_of(data=None, model=None, **arguments):
         ),
         SimpleNamespace(
             **{
-                "postprocessing": None,
-                "empty_rule": BRATS,
+                "usage": UseSettings(),
                 "test_rows": [{"case_id": case_id} for case_id in split.test],
                 **(model or {}),
             }
@@ -81,7 +81,7 @@ def test_a_part_of_its_patients_is_not_its_test():
 
 
 def test_another_rule_and_postprocessing_lie_one_in_the_other():
-    model = {"empty_rule": EMPTY_RULES["nan"], "postprocessing": Postprocessing()}
+    model = {"usage": UseSettings(Postprocessing(), EMPTY_RULES["nan"])}
     assert folder_of(model=model) == "postprocessing-on/rule-nan"
 
 
@@ -108,7 +108,7 @@ def predicting(
         output=output, data=of_patients, trainer=Namespace(precision=None, logger=None), **given
     )
     application = Application("predict", recalled, arguments)
-    application.prepare(arguments)
+    application.prepare()
     return application
 
 

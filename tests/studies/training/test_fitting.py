@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim import Adam
 
 import cli
+from datamodules.base import CohortDataModule
 from errors import InputError
 from evaluation.tables.per_case import write_csv
 from lightning_modules import FeatureTransitionModule
@@ -53,6 +54,27 @@ def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeyp
     assert is_whole(run.last_checkpoint)
     assert (run.checkpoints / "last.damaged").read_bytes() == b"half of it"
     assert not half.exists()
+
+
+def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeypatch):
+    configs = ["--config", "experiments/akbar2022.yaml", "--config", str(SHRUNKEN)]
+    built, trained_on, construct, fit = [], [], CohortDataModule.__init__, L.Trainer.fit
+
+    def counted(data, **settings):
+        built.append(data)
+        construct(data, **settings)
+
+    def noted(trainer, *words, datamodule, **others):
+        trained_on.append(datamodule)
+        fit(trainer, *words, datamodule=datamodule, **others)
+
+    monkeypatch.setattr(CohortDataModule, "__init__", counted)
+    monkeypatch.setattr(L.Trainer, "fit", noted)
+    words = ["fit", *configs, "--trainer.fast_dev_run", "true", "--runs_dir", "runs-once"]
+    assert cli.main(words) == 0
+    assert len(built) == 1
+    assert trained_on == built
+    assert built[0].trainer is not None
 
 
 def test_a_training_without_a_validation_is_not_finished(in_workplace, monkeypatch, capsys):
@@ -122,7 +144,7 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
 
     monkeypatch.setattr(weights_and_biases, "conclude", conclude)
     monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
-    model = SimpleNamespace(monitor="val/loss", monitor_mode="min")
+    model = SimpleNamespace(monitor="val/loss", monitor_mode="min", has_nothing_to_train=False)
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
     trainer.callback_metrics = {"val/loss": 0.5}
     plan = SimpleNamespace(run=run, stages={}, config={"model": {}})

@@ -1,0 +1,50 @@
+"""What happens around one ``fit``, ``validate``, ``test`` or ``predict``, whichever it is."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import lightning as L  # noqa: N812, the name its own documentation uses
+from jsonargparse import Namespace
+
+from datamodules.base import CohortData
+from lightning_modules.base import TrainingModule
+from studies.runs.run import Run
+from studies.tracking import weights_and_biases
+
+
+class Session(ABC):
+    """One command of `ExperimentCLI`, which calls `prepare`, `equip` and `execute` in this order.
+
+    Args:
+        run: the run that is trained or used.
+        arguments: the parsed arguments of the subcommand.
+    """
+
+    def __init__(self, run: Run, arguments: Namespace) -> None:
+        self.run = run
+        self.arguments = arguments
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Check the command and settle its arguments before model, data and trainer are built."""
+
+    @abstractmethod
+    def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
+        """Configure the built model and data, and the settings of the trainer to be built.
+
+        Args:
+            model: as its constructor left it.
+            data: not yet prepared, or prepared when the run was planned.
+            settings: the trainer's arguments; are changed.
+        """
+
+    def execute(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
+        """Run the command, print its end, and finish what W&B began in any case."""
+        try:
+            self._run(trainer, model, data)
+        finally:
+            weights_and_biases.finish()
+
+    @abstractmethod
+    def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
+        """Run the command and print its end."""
