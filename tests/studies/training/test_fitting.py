@@ -1,3 +1,4 @@
+from functools import wraps
 from types import SimpleNamespace
 
 import lightning as L  # noqa: N812, the name its own documentation uses
@@ -60,6 +61,7 @@ def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeyp
     configs = ["--config", "experiments/akbar2022.yaml", "--config", str(SHRUNKEN)]
     built, trained_on, construct, fit = [], [], CohortDataModule.__init__, L.Trainer.fit
 
+    @wraps(construct)  # the parser reads its options from the signature
     def counted(data, **settings):
         built.append(data)
         construct(data, **settings)
