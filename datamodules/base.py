@@ -343,7 +343,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         if notice not in self.notices:
             self.notices.append(notice)
 
-    def _ranks(self) -> tuple[int, int]:
+    def ranks(self) -> tuple[int, int]:
         """(world size, rank) of the trainer, or of one process without it."""
         if self.trainer is None:
             return 1, 0
@@ -351,7 +351,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
 
     def _share(self) -> int:
         """Items of the global batch that fall on each device."""
-        world, _ = self._ranks()
+        world, _ = self.ranks()
         share, left = divmod(self.batch_size, world)
         if left:
             raise InputError(
@@ -362,14 +362,14 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
 
     def _one_by_one(self, dataset: Any) -> DataLoader[dict[str, Any]]:
         """Every item of a data set in its order, a batch each, shared by the devices."""
-        world, rank = self._ranks()
+        world, rank = self.ranks()
         # Pads so that all ranks take part equally often; metrics aggregate by case id.
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, world, rank, shuffle=False)
         return self._loader(dataset, sampler, 1)
 
     def _global_order(self, dataset: Any) -> GlobalOrderSampler:
         """Sampler of training items in one order over all devices, from the next epoch on."""
-        sampler = GlobalOrderSampler(dataset, *self._ranks())
+        sampler = GlobalOrderSampler(dataset, *self.ranks())
         if self.trainer is not None:
             # In a resumed training, workers fetch their first items before Lightning sets the
             # epoch.
@@ -382,7 +382,7 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
     ) -> DataLoader[dict[str, Any]]:
         workers = self.num_workers
         if workers is None:
-            workers = min(8, max(0, cores() - 2) // max(1, self._ranks()[0]))
+            workers = min(8, max(0, cores() - 2) // max(1, self.ranks()[0]))
         return DataLoader(
             dataset,
             batch_size=batch_size,

@@ -262,7 +262,7 @@ class TriAttentionFusion(nn.Module):
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the last feature map (B, feature_channels, D, H, W), the decoder's output."""
-        return self._decode(self._encode(image))
+        return self._decode(self.encode(image))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
@@ -276,7 +276,7 @@ class TriAttentionFusion(nn.Module):
         self, image: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the logits and the extra loss terms: `correlation`, weighted, a scalar in fp32."""
-        levels = self._encode(image)
+        levels = self.encode(image)
         logits = self.head(self._decode(levels))
         if self.correlation is None:
             return logits, {}
@@ -293,7 +293,7 @@ class TriAttentionFusion(nn.Module):
         grid = image.shape[2:]
         of_levels = [
             cast(DualAttention, fuse).weights(torch.cat(level, dim=1))
-            for fuse, level in zip(self.fuse, self._encode(image), strict=True)
+            for fuse, level in zip(self.fuse, self.encode(image), strict=True)
         ]
         of_channels = of_levels[0][0].float()
         of_modalities = torch.stack(
@@ -308,7 +308,7 @@ class TriAttentionFusion(nn.Module):
             "spatial_attention": torch.cat(of_voxels, dim=1),
         }
 
-    def _encode(self, image: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    def encode(self, image: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         """Return each level's maps of the four modalities, from the finest to the coarsest."""
         check_image(
             f"TriAttentionFusion of size {self.size}",

@@ -95,12 +95,12 @@ class FeatureTransitionModule(TrainingModule):
         self.toggle_optimizer(generators)
         made, cycle, adversarial = self.generator_losses(groups)
         total = adversarial + self.cycle_weight * cycle
-        self._descend(generators, total)
+        self.descend(generators, total)
         self.untoggle_optimizer(generators)
 
         self.toggle_optimizer(discriminators)
         judged = self.discriminator_loss(groups, made)
-        self._descend(discriminators, judged)
+        self.descend(discriminators, judged)
         self.untoggle_optimizer(discriminators)
 
         losses = {"cycle": cycle, "adversarial": adversarial, "discriminator": judged}
@@ -149,7 +149,8 @@ class FeatureTransitionModule(TrainingModule):
         ]
         return distances[0] + distances[1]
 
-    def _descend(self, optimizer: Any, loss: Tensor) -> None:
+    def descend(self, optimizer: Any, loss: Tensor) -> None:
+        """Take one step of an optimiser down the gradient of a loss."""
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()

@@ -109,7 +109,7 @@ def choose_execution(
         native = capability >= (8, 0)
         reason = "CUDA capability {}.{}".format(*capability)
     elif kind.type == "cpu":
-        flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in _processor_flags()]
+        flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in processor_flags()]
         native = bool(flags)
         reason = f"processor has {flags[0]}" if flags else "processor without avx512_bf16"
     if precision != "auto":
@@ -121,7 +121,7 @@ def choose_execution(
 
 
 @cache
-def _processor_flags() -> frozenset[str]:
+def processor_flags() -> frozenset[str]:
     """Return the instruction sets of the first processor; empty where Linux does not list them."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():

@@ -84,7 +84,7 @@ def _measure(variant: str, precision: Any, *, bf16: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         without = _seconds(epoch)
         store = EmbeddingStore(Path(folder))
-        filling = _seconds(lambda: store.fill(keys, lambda members: module._embed(image[members])))
+        filling = _seconds(lambda: store.fill(keys, lambda members: module.embed(image[members])))
         module.store = store
         epoch()  # warms the files
         with_store = min(_seconds(epoch) for _ in range(3))

@@ -1,17 +1,85 @@
 """Fixtures that more than one folder of tests needs."""
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from files import cores
+
+if TYPE_CHECKING:
+    from tests.trainings import Trainings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHRUNKEN = ROOT / "tests" / "conf" / "shrunken.yaml"
 SHRUNKEN_SLICES = ROOT / "tests" / "conf" / "shrunken_slices.yaml"
+MOST_PROCESSES = 4
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+KEPT = {"PYTEST_CURRENT_TEST", "WANDB_SERVICE"}  # the service goes on from test to test
+QUIETED = ("lightning.pytorch", "lightning.fabric")
 
 os.environ["WANDB_MODE"] = "offline"  # a test never talks to a server
 os.environ.setdefault("WANDB_SILENT", "true")
+# Tests run side by side instead, and networks of this size gain nothing from a second thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run folders of tests in as many processes as there are cores, at most four.
+
+    `-n` overrides it, `-n 0` for a debugger; files and single tests run in this process.
+    """
+    option = config.option
+    if IS_WORKER or getattr(option, "numprocesses", 0) is not None:
+        return  # this is one of them, or -n was given, or xdist is not there
+    if option.usepdb or option.collectonly or not any(Path(word).is_dir() for word in config.args):
+        return
+    option.numprocesses = min(cores(), MOST_PROCESSES)
+    option.loadscopereorder = False
+    if option.dist == "no":
+        option.dist = "loadfile"  # the fixtures of a file are made in one process
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of trained experiments as slow, and let several processes begin with such files.
+
+    What takes longest is begun first, so that all processes end at about the same time.
+    """
+    for item in items:
+        if "trainings" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+    if IS_WORKER:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def process_of_its_own() -> Iterator[None]:
+    """Put back what a command changes for its whole process, which would end with it elsewhere."""
+    environment, loggers = dict(os.environ), {name: logging.getLogger(name) for name in QUIETED}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    torch = sys.modules.get("torch")
+    if torch:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        threads = torch.get_num_threads()
+    yield
+    for name in (set(os.environ) | set(environment)) - KEPT:
+        if name not in environment:
+            del os.environ[name]
+        elif os.environ.get(name) != environment[name]:
+            os.environ[name] = environment[name]
+    for name, logger in loggers.items():
+        logger.setLevel(levels[name])
+    if torch:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warned)
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +91,36 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a researcher: his runs, and beside them a cache that all tests share."""
-    folder = tmp_path_factory.mktemp("workplace")
+@pytest.fixture(scope="session", autouse=True)
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all processes of this session; no test uses the cache of the user."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if IS_WORKER else base
     os.environ["GLIOFUSE_CACHE"] = str(folder / "cache")
     return folder
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a researcher, with what tests of this process leave in it."""
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="session")
+def trainings(session_folder: Path) -> "Trainings":
+    """Runs of the project's experiments, made on demand and shared by all processes."""
+    from tests.trainings import Trainings
+
+    folder = session_folder / "trainings"
+    (folder / "printed").mkdir(parents=True, exist_ok=True)
+    return Trainings(folder)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, for copies of runs and for what a command writes."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

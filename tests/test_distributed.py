@@ -11,6 +11,8 @@ import torch
 
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 
+pytestmark = pytest.mark.slow
+
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
 
 

@@ -17,6 +17,7 @@ from studies.training.segment_again import view_cases
 from tests.browser import visit
 from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
+from tests.trainings import only_run
 
 FIRST_STAGES = ("FeatureTransitionModule", "SamPretrainModule")
 
@@ -45,11 +46,6 @@ def config_of(name: str) -> list[str]:
     return ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
 
 
-def only_run(workplace, name):
-    (folder,) = (path for path in (workplace / "runs" / name).iterdir() if path.is_dir())
-    return folder
-
-
 def rows_of(path):
     with path.open(newline="") as handle:
         return list(csv.DictReader(handle))
@@ -68,10 +64,9 @@ def test_the_list_of_experiments_is_complete():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_fit_test_predict(name, in_workplace, capsys):
-    assert run("fit", *config_of(name)) == 0
-    assert "Next         lightning test" in capsys.readouterr().out
-    folder = only_run(in_workplace, name)
+def test_fit_test_predict(name, trainings):
+    folder = trainings.tested(name)
+    assert "Next         lightning test" in trainings.printed("fit", name)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert set(manifest["scores"]) == {f"val/dice/{region}" for region in REGIONS}
@@ -85,7 +80,6 @@ def test_fit_test_predict(name, in_workplace, capsys):
     assert list((folder / "overlays").glob("*.png"))
     assert list((folder / "wandb").glob("offline-run-*"))
 
-    assert run("test", "--config", f"experiments/{name}.yaml") == 0
     scores = rows_of(folder / "per_case.csv")
     assert [row["case_id"] for row in scores] == sorted(card["split"]["test"])
     assert {f"{metric}/{region}" for metric in METRICS for region in REGIONS} <= set(scores[0])
@@ -95,21 +89,17 @@ def test_fit_test_predict(name, in_workplace, capsys):
     assert {row["case_id"] for row in bins} == {row["case_id"] for row in scores}
     assert (folder / "reliability.png").is_file()
 
-    output = in_workplace / f"predictions-{name}"
-    assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
+    output = trainings.predicted(name)
     volumes = rows_of(output / "volumes.csv")
     assert [row["case_id"] for row in volumes] == [row["case_id"] for row in scores]
     assert len(list(output.glob("*.png"))) == len(scores)
 
 
 @pytest.mark.parametrize("name", ["fusion"])
-def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace):
-    folder = only_run(in_workplace, name)
-    output = in_workplace / f"predictions-{name}"
-    references = {
-        case.prediction_name: case
-        for case in find_cases(next((in_workplace / "cache" / "phantoms").glob("v*mm*[0-9]")))
-    }
+def test_scoring_the_files_of_predict_gives_the_table_of_test(name, trainings, tmp_path):
+    folder, output = trainings.tested(name), trainings.predicted(name)
+    cohort = trainings.phantoms(name)
+    references = {case.prediction_name: case for case in find_cases(cohort)}
     table = sorted(rows_of(folder / "per_case.csv"), key=lambda row: row["case_id"])
     files = sorted(output.glob("*_seg.nii.gz"))
     assert len(files) == len(table)
@@ -124,16 +114,15 @@ def test_scoring_the_files_of_predict_gives_the_table_of_test(name, in_workplace
         for index, region in enumerate(REGIONS):
             expected = dice(regions[0][index], regions[1][index])
             assert float(row[f"dice/{region}"]) == pytest.approx(expected, abs=1e-9)
-    cohort = str(next(iter(references.values())).label.parents[1])
-    words = ("--predictions", str(output), "--references", cohort, "--allow_missing", "true")
-    assert run("evaluate", *words, "--out", str(output / "again")) == 0
-    again = rows_of(output / "again" / "per_case.csv")
+    words = ("--predictions", str(output), "--references", str(cohort), "--allow_missing", "true")
+    assert run("evaluate", *words, "--out", str(tmp_path / "again")) == 0
+    again = rows_of(tmp_path / "again" / "per_case.csv")
     # a phantom has another name in its run than in its files
     assert [{**row, "case_id": ""} for row in again] == [{**row, "case_id": ""} for row in table]
 
 
-def test_another_rule_for_empty_regions_keeps_the_run_s_own_test(in_workplace, capsys):
-    folder = only_run(in_workplace, "dynunet")
+def test_another_rule_for_empty_regions_keeps_the_run_s_own_test(trainings, home, capsys):
+    folder = trainings.copy(trainings.tested("dynunet"), home)
     before = (folder / "per_case.csv").read_bytes()
     assert run("test", "--config", "experiments/dynunet.yaml", "--rule", "nan") == 0
     assert "rule nan" in " ".join(capsys.readouterr().out.split())
@@ -142,48 +131,44 @@ def test_another_rule_for_empty_regions_keeps_the_run_s_own_test(in_workplace, c
     assert (folder / "per_case.csv").read_bytes() == before
 
 
-def test_a_finished_training_is_not_done_again(in_workplace, capsys):
-    before = (only_run(in_workplace, "dynunet") / "checkpoints" / "best.ckpt").stat().st_mtime_ns
+def test_a_finished_training_is_not_done_again(trainings, home, capsys):
+    folder = trainings.copy(trainings.trained("dynunet"), home)
+    before = (folder / "checkpoints" / "best.ckpt").stat().st_mtime_ns
     assert run("fit", *config_of("dynunet")) == 0
     assert "was finished before" in capsys.readouterr().out
-    after = (only_run(in_workplace, "dynunet") / "checkpoints" / "best.ckpt").stat().st_mtime_ns
-    assert before == after
+    assert only_run(home / "runs", "dynunet") == folder
+    assert (folder / "checkpoints" / "best.ckpt").stat().st_mtime_ns == before
 
 
-def test_metrics_file_has_a_row_an_epoch(in_workplace):
+def test_metrics_file_has_a_row_an_epoch(trainings):
     for name in ("dynunet", "fusion"):
-        rows = rows_of(only_run(in_workplace, name) / "metrics.csv")
+        rows = rows_of(trainings.trained(name) / "metrics.csv")
         assert [float(row["epoch"]) for row in rows] == [0, 1]
         assert {"train/loss", "val/dice/WT", "val/dice/mean", "lr"} <= set(rows[0])
 
 
-def test_validate_gives_the_scores_that_fit_reported(in_workplace, capsys):
-    manifest = json.loads((only_run(in_workplace, "fusion") / "manifest.json").read_text())
+def test_validate_gives_the_scores_that_fit_reported(trainings, home, capsys):
+    folder = trainings.copy(trainings.trained("fusion"), home)
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert run("validate", "--config", "experiments/fusion.yaml") == 0
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.split()[:1] == ["WT"])
     assert float(line.split()[1]) == pytest.approx(manifest["scores"]["val/dice/WT"], abs=6e-4)
 
 
-def test_a_fusion_checkpoint_is_whole(in_workplace, tmp_path):
-    folder = only_run(in_workplace, "fusion")
-    alone = tmp_path / "moved.ckpt"
-    alone.write_bytes((folder / "checkpoints" / "best.ckpt").read_bytes())
-    runs = in_workplace / "runs"
-    hidden = runs.rename(in_workplace / "runs-hidden")
-    try:
-        output = tmp_path / "out"
-        assert run("predict", "--ckpt_path", str(alone), "--output", str(output)) == 0
-    finally:
-        hidden.rename(runs)
+def test_a_fusion_checkpoint_is_whole(trainings, home):
+    alone = home / "moved.ckpt"
+    alone.write_bytes((trainings.trained("fusion") / "checkpoints" / "best.ckpt").read_bytes())
+    output = home / "out"  # there are no runs of backbones here
+    assert run("predict", "--ckpt_path", str(alone), "--output", str(output)) == 0
     assert (output / "volumes.csv").read_text() == (
-        in_workplace / "predictions-fusion" / "volumes.csv"
+        trainings.predicted("fusion") / "volumes.csv"
     ).read_text()
 
 
-def test_ensemble_with_flips_and_probabilities(in_workplace, tmp_path):
+def test_ensemble_with_flips_and_probabilities(trainings, tmp_path):
     members = [
-        str(only_run(in_workplace, name) / "checkpoints" / "best.ckpt")
+        str(trainings.trained(name) / "checkpoints" / "best.ckpt")
         for name in ("dynunet", "segresnet")
     ]
     words = ["predict", "--ckpt_path", *members, "--output", str(tmp_path), "--tta", "flips"]
@@ -195,24 +180,17 @@ def test_ensemble_with_flips_and_probabilities(in_workplace, tmp_path):
     assert 0 <= values.min() <= values.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce"])
-def test_overlays_lie_over_an_experiment(overlay, in_workplace):
+def test_overlays_lie_over_an_experiment(overlay, home):
     words = [
         "--config",
         "experiments/dynunet.yaml",
         "--config",
         f"experiments/scale/{overlay}.yaml",
     ]
-    small = [
-        "--config",
-        str(SHRUNKEN),
-        "--trainer.max_epochs",
-        "1",
-        "--runs_dir",
-        f"runs-{overlay}",
-    ]
-    assert run("fit", *words, *small) == 0
-    (folder,) = (in_workplace / f"runs-{overlay}" / "dynunet").iterdir()
+    assert run("fit", *words, "--config", str(SHRUNKEN), "--trainer.max_epochs", "1") == 0
+    folder = only_run(home / "runs", "dynunet")
     config = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     if overlay == "dice_ce":
         assert config["loss"]["class_path"] == "monai.losses.DiceCELoss"
@@ -222,13 +200,14 @@ def test_overlays_lie_over_an_experiment(overlay, in_workplace):
         assert "phantom_study" in json.loads((folder / "manifest.json").read_text())["overlays"]
 
 
-def test_paper_scale_trains_a_base_network(in_workplace):
+@pytest.mark.slow
+def test_paper_scale_trains_a_base_network(home):
     words = ["--config", "experiments/dynunet.yaml", "--config", "experiments/scale/brats3d.yaml"]
     small = ["--config", str(SHRUNKEN), "--data.patch_size", "[64,64,64]", "--data.batch_size", "1"]
     short = ["--trainer.max_epochs", "1", "--data.patches_per_epoch", "1"]
     short += ["--trainer.precision", "32-true"]  # 64 voxels leave a grid of 2 at the bottom
-    assert run("fit", *words, *small, *short, "--runs_dir", "runs-base") == 0
-    folder = next((in_workplace / "runs-base" / "dynunet").iterdir())
+    assert run("fit", *words, *small, *short) == 0
+    folder = only_run(home / "runs", "dynunet")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["parameters"] == {"all": 31_184_355, "trained": 31_184_355}
     assert manifest["overlays"] == ["brats3d", "shrunken"]
@@ -246,23 +225,26 @@ def test_an_experiment_file_says_what_it_is_and_how_to_run_it(path):
         assert "model" not in content
 
 
-def test_rehearsal_leaves_nothing_to_reuse(in_workplace):
+@pytest.mark.slow
+def test_rehearsal_leaves_nothing_to_reuse(home):
     words = ["fit", *config_of("fusion"), "--trainer.fast_dev_run", "true"]
-    assert run(*words, "--runs_dir", "runs-rehearsal", "--seed_everything", "7") == 0
-    assert not list((in_workplace / "runs-rehearsal").rglob("*.ckpt"))
-    assert not list((in_workplace / "runs-rehearsal").rglob("manifest.json"))
+    assert run(*words, "--seed_everything", "7") == 0
+    assert not list((home / "runs").rglob("*.ckpt"))
+    assert not list((home / "runs").rglob("manifest.json"))
 
 
-def test_a_report_shows_what_the_checkpoints_predict(in_workplace):
+def test_a_report_shows_what_the_checkpoints_predict(trainings, home):
+    for name in ("dynunet", "fusion"):
+        trainings.copy(trainings.tested(name), home)
     assert run("report", "dynunet", "fusion", "--out", "report.html") == 0
-    page = in_workplace / "report.html"
+    page = home / "report.html"
     text = page.read_text()
     assert len(text) < 60e6
     assert "in the pictures and" not in text  # their Dice is the table's
     assert "SYNTHETIC" in text
     assert "Without" not in text
     for name in ("dynunet", "fusion"):
-        folder = only_run(in_workplace, name)
+        folder = only_run(home / "runs", name)
         tested = [row["case_id"] for row in rows_of(folder / "per_case.csv")]
         kept = {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
         assert {file.rpartition("-")[0] for file in kept} <= set(tested)

@@ -15,6 +15,8 @@ import cli
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = "3"
 
 
@@ -61,7 +63,7 @@ def kill_in(name, runs, words, environment):
             words, cwd=runs.parent, env=environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not any(runs.glob(f"{name}/*/checkpoints/last.ckpt")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -76,7 +78,7 @@ def kill_in(name, runs, words, environment):
 
 def wait_until_free(runs):
     """Until the stages of a killed command have noticed that their parent is gone."""
-    for _ in range(100):
+    for _ in range(600):
         if all(_is_free(folder) for folder in runs.glob("*/*")):
             break
         time.sleep(0.1)
@@ -128,6 +130,7 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatc
     kill_in("fusion", killed, resume, environment)
     finish(begin(resume, workplace, environment))
 
+    groups = set()
     for name in ("dynunet", "segresnet", "fusion"):
         first, second = only(whole / name), only(killed / name)
         assert first.name == second.name  # the same identity
@@ -139,9 +142,13 @@ def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatc
             values = [row[name] for row in curve]
             assert values == sorted(set(values)), (name, values)
         assert curve[-1]["epoch"] == int(EPOCHS) - 1
+        groups |= {folder.group for folder in folders if folder.history}
+        kinds = {folder.job_type for folder in folders if folder.history}
+        assert kinds == {"fusion" if second.parent.name == "fusion" else "backbone"}
         filed = json.loads((second / "manifest.json").read_text())["tracking"]
         assert {folder.id for folder in folders if folder.history} == {filed["id"]}
         assert filed["id"].startswith(f"{second.name}-")
+    assert len(groups) == 1  # backbones that were trained in the background lie beside the fusion
 
 
 def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):

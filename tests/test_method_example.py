@@ -79,23 +79,26 @@ def test_the_line_of_the_head_passes_the_contract(head_example):
         test(head(contract.CHANNELS, 3, size="tiny"))
 
 
-def test_its_experiment_is_trained_tested_and_predicted_with(example, in_workplace):
+@pytest.mark.slow
+def test_its_experiment_is_trained_tested_and_predicted_with(example, home):
     folder, _ = example
     config = ["--config", str(folder / "residual_unet.yaml")]
     assert cli.main(["fit", *config, *SMALL]) == 0
-    (manifest,) = (in_workplace / "runs" / "residual_unet").glob("*/manifest.json")
+    (manifest,) = (home / "runs" / "residual_unet").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "finished"
     assert cli.main(["test", *config]) == 0
     assert (manifest.parent / "per_case.csv").is_file()
     assert cli.main(["predict", *config, "--output", "predictions-example"]) == 0
-    assert list((in_workplace / "predictions-example").glob("*_seg.nii.gz"))
+    assert list((home / "predictions-example").glob("*_seg.nii.gz"))
 
 
-def test_the_experiment_of_the_head_is_trained_and_tested(head_example, in_workplace):
+def test_the_experiment_of_the_head_is_trained_and_tested(head_example, trainings, home):
+    for name in ("dynunet", "segresnet"):
+        trainings.copy(trainings.trained(name), home)
     folder, _ = head_example
     config = ["--config", str(folder / "gated_fusion.yaml")]
-    assert cli.main(["fit", *config, *SMALL]) == 0
-    (manifest,) = (in_workplace / "runs" / "gated_fusion").glob("*/manifest.json")
+    assert cli.main(["fit", *config, "--config", str(SHRUNKEN)]) == 0
+    (manifest,) = (home / "runs" / "gated_fusion").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "finished"
     assert cli.main(["test", *config]) == 0
     assert (manifest.parent / "per_case.csv").is_file()

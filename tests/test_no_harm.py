@@ -14,6 +14,8 @@ from lightning_modules.callbacks.prediction_writer import PredictionWriter
 from outputs import LEDGER
 from tests.datamodules.tiny_patients import make_volumes, save
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 
@@ -192,7 +194,7 @@ def test_a_prediction_that_is_killed_is_repeated_by_the_same_command(
         case_id = f"BraTS2021_{number:05d}"
         write_patient(tmp_path / "cohort" / case_id, case_id, number)
     words = ["--data.root", tmp_path / "cohort", "--output", tmp_path / "out"]
-    written = PredictionWriter._write_table
+    written = PredictionWriter.write_table
 
     class KilledError(Exception):
         pass
@@ -203,7 +205,7 @@ def test_a_prediction_that_is_killed_is_repeated_by_the_same_command(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(PredictionWriter, "_write_table", killed)
+        patched.setattr(PredictionWriter, "write_table", killed)
         with pytest.raises(KilledError):
             predict(trained, *words)
     assert (tmp_path / "out" / "BraTS2021_00007_seg.nii.gz").is_file()

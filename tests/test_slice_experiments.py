@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from evaluation.metrics.scores import METRICS, SLICE_METRICS
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
 from studies.benchmarks.benchmark_file import read_benchmark
 from tests.conftest import ROOT, SHRUNKEN_SLICES
+from tests.trainings import only_run
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
@@ -33,23 +35,17 @@ def config_of(name, *overlays):
     return [word for file in files for word in ("--config", file)]
 
 
-def only_run(workplace, name, runs="runs"):
-    (folder,) = (path for path in (workplace / runs / name).iterdir() if path.is_dir())
-    return folder
-
-
 def rows_of(path):
     with path.open(newline="") as handle:
         return list(csv.DictReader(handle))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_fit_test_predict(name, in_workplace, capsys):
-    assert run("fit", *config_of(name)) == 0
-    printed = capsys.readouterr().out
+def test_fit_test_predict(name, trainings):
+    folder = trainings.tested(name)
+    printed = trainings.printed("fit", name)
     assert "selected slices" in printed
     assert "training 4 patients" in printed
-    folder = only_run(in_workplace, name)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert set(manifest["scores"]) == {"val/dice/WT"}
@@ -63,8 +59,7 @@ def test_fit_test_predict(name, in_workplace, capsys):
         assert list(card["stages"]) == ["experiments/sam_tiny_pretrain.yaml"]
     assert list((folder / "overlays").glob("*.png"))
 
-    assert run("test", "--config", f"experiments/{name}.yaml") == 0
-    printed = capsys.readouterr().out
+    printed = trainings.printed("test", name)
     assert "selected slices" in printed
     assert "whole volumes" in printed
     scores = rows_of(folder / "per_case.csv")
@@ -72,14 +67,16 @@ def test_fit_test_predict(name, in_workplace, capsys):
     columns = {f"slices/{metric}/WT" for metric in SLICE_METRICS}
     assert columns | {f"{metric}/WT" for metric in METRICS} | {"empty_rule"} <= set(scores[0])
 
-    output = in_workplace / f"predictions-{name}"
-    assert run("predict", "--config", f"experiments/{name}.yaml", "--output", str(output)) == 0
+    output = trainings.predicted(name)
     volumes = rows_of(output / "volumes.csv")
     assert [row["case_id"] for row in volumes] == [row["case_id"] for row in scores]
     assert len(list(output.glob("*.png"))) == len(scores)
 
 
-def test_systems_stand_side_by_side(in_workplace, capsys):
+def test_systems_stand_side_by_side(trainings, home, capsys):
+    for name in SYSTEMS:
+        trainings.copy(trainings.tested(name), home)
+    trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
     assert run("fit", *config_of("sam_adapter")) == 0  # finished before: printed again
     printed = capsys.readouterr().out
     table = printed[printed.index("Systems trained on the same data") :]
@@ -87,52 +84,54 @@ def test_systems_stand_side_by_side(in_workplace, capsys):
         assert name in table
 
 
-def test_another_question_does_not_change_a_systems_row(in_workplace, tmp_path):
-    file = only_run(in_workplace, "sam_adapter") / "manifest.json"
+def test_another_question_does_not_change_a_systems_row(trainings, home):
+    file = trainings.copy(trainings.tested("sam_adapter"), home) / "manifest.json"
     before = json.loads(file.read_text())["test_scores"]
     assert before
-    words = ["test", "--config", "experiments/sam_adapter.yaml", "--results_dir", str(tmp_path)]
+    words = ["test", "--config", "experiments/sam_adapter.yaml", "--results_dir", "results"]
     assert run(*words, "--data.selection", "largest") == 0
     words = ["test", "--ckpt_path", str(file.parent / "checkpoints" / "last.ckpt")]
     assert run(*words) == 0
     assert json.loads(file.read_text())["test_scores"] == before
 
 
-def test_several_systems_validate_and_test_as_an_ensemble(in_workplace, tmp_path, capsys):
+def test_several_systems_validate_and_test_as_an_ensemble(trainings, home, capsys):
     members = [
-        str(only_run(in_workplace, name) / "checkpoints" / "best.ckpt")
+        str(trainings.copy(trainings.trained(name), home) / "checkpoints" / "best.ckpt")
         for name in ("sam_adapter", "swin_unet")
     ]
     assert run("validate", "--ckpt_path", *members) == 0
     assert "selected slices" in capsys.readouterr().out
-    assert run("test", "--ckpt_path", *members, "--results_dir", str(tmp_path)) == 0
+    assert run("test", "--ckpt_path", *members, "--results_dir", "results") == 0
     printed = capsys.readouterr().out
     assert "frozen base vit_tiny" in printed
     assert "training began from" in printed
 
 
-def test_slices_of_another_size_are_refused(in_workplace, capsys):
+def test_slices_of_another_size_are_refused(trainings, home, capsys):
+    trainings.copy(trainings.trained("sam_adapter"), home)
     words = ["test", "--config", "experiments/sam_adapter.yaml", "--data.slice_size", "96"]
     assert run(*words) == 2
     assert "leave data.slice_size as the checkpoint has it" in capsys.readouterr().err
 
 
-def test_pretraining_is_a_stage_that_segments_nothing(in_workplace, capsys):
-    folder = only_run(in_workplace, "sam_tiny_pretrain")
+def test_pretraining_is_a_stage_that_segments_nothing(trainings, home, capsys):
+    folder = trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
     assert (folder / "overlays" / "reconstruction.png").is_file()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["scores"]["val/loss"] > 0
     train = set(read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]["split"]["train"])
-    adapter = read_checkpoint(only_run(in_workplace, "sam_adapter") / "checkpoints" / "best.ckpt")
+    adapter = read_checkpoint(trainings.trained("sam_adapter") / "checkpoints" / "best.ckpt")
     assert train == set(adapter[KEY]["split"]["train"])
     assert run("test", "--config", "experiments/sam_tiny_pretrain.yaml") == 2
     assert "Pretraining segments nothing" in capsys.readouterr().err
 
 
-def test_predictions_lie_on_the_original_grid_of_every_modality(in_workplace):
-    cohort = next((in_workplace / "cache" / "phantoms").glob("*-exam"))
+def test_predictions_lie_on_the_original_grid_of_every_modality(trainings, home):
+    trainings.copy(trainings.trained("sam_adapter"), home)
+    cohort = trainings.phantoms("sam_adapter")
     exam = sorted(path for path in cohort.iterdir() if path.is_dir())[0]
-    output = in_workplace / "all-grids"
+    output = home / "all-grids"
     files = [f"--{name}={next(exam.glob(f'*_{name}.nii.gz'))}" for name in MODALITIES]
     config = ["--config", "experiments/sam_adapter.yaml"]
     assert run("predict", *config, *files, "--all_grids", "--output", str(output)) == 0
@@ -143,13 +142,16 @@ def test_predictions_lie_on_the_original_grid_of_every_modality(in_workplace):
     assert grids == images
 
 
-def test_a_raw_exam_is_predicted_on_its_own_t2(in_workplace):
-    cohort = next((in_workplace / "cache" / "phantoms").glob("*-exam"))
-    output = in_workplace / "predictions-raw"
+def test_a_raw_exam_is_predicted_on_its_own_t2(trainings, home):
+    trainings.copy(trainings.trained("sam_adapter"), home)
+    cohort, output = home / "exams", home / "predictions-raw"
+    exams = trainings.phantoms("sam_adapter")
+    for exam in sorted(path for path in exams.iterdir() if path.is_dir())[:2]:
+        shutil.copytree(exam, cohort / exam.name)
     words = ["--config", "experiments/sam_adapter.yaml", "--data.root", str(cohort)]
     assert run("predict", *words, "--output", str(output)) == 0
     masks = sorted(output.glob("*_seg.nii.gz"))
-    assert len(masks) == 6
+    assert len(masks) == 2
     for mask in masks:
         made = nib.load(mask)
         (t2,) = cohort.rglob(mask.name.replace("_seg", "_t2"))
@@ -158,14 +160,17 @@ def test_a_raw_exam_is_predicted_on_its_own_t2(in_workplace):
         assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1}
 
 
-def test_unaugmented_single_modality_trains_on_stored_embeddings(in_workplace, capsys):
-    words = ["--data.augmentation", "false", "--runs_dir", "runs-stored"]
+def test_unaugmented_single_modality_trains_on_stored_embeddings(
+    trainings, home, session_folder, capsys
+):
+    trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
+    words = ["--data.augmentation", "false"]
     assert run("fit", *config_of("sam_flair"), *words) == 0
     assert "is computed once a slice" in capsys.readouterr().out
-    stored = list((in_workplace / "cache" / "embeddings").rglob("*.npy"))
+    stored = list((session_folder / "cache" / "embeddings").rglob("*.npy"))
     assert stored
     assert np.load(stored[0]).dtype == np.float16
-    first = only_run(in_workplace, "sam_flair", "runs-stored")
+    first = only_run(home / "runs", "sam_flair")
     before = read_checkpoint(first / "checkpoints" / "last.ckpt")["state_dict"]
     assert run("fit", *config_of("sam_flair"), *words, "--overwrite") == 0
     (again,) = (p for p in first.parent.iterdir() if ".replaced-" not in p.name)
@@ -173,11 +178,12 @@ def test_unaugmented_single_modality_trains_on_stored_embeddings(in_workplace, c
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(in_workplace):
-    words = ["--runs_dir", "runs-recipe", "--trainer.max_epochs", "1"]
+@pytest.mark.slow
+def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(home):
+    words = ["--trainer.max_epochs", "1"]
     recipe = "experiments/scale/same_recipe.yaml"
     assert run("fit", *config_of("swin_unet", recipe), *words) == 0
-    folder = only_run(in_workplace, "swin_unet", "runs-recipe")
+    folder = only_run(home / "runs", "swin_unet")
     rival = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     sam = yaml.safe_load((ROOT / "experiments" / "sam_adapter.yaml").read_text())
     for key, options in (("optimizer", ("lr", "weight_decay")), ("loss", ("lambda_dice",))):
@@ -197,7 +203,8 @@ def test_embedded_study_holds_out_eight_exams_for_every_system():
     assert read_benchmark("experiments/benchmarks/sam_adapter.yaml").overlays == [overlay]
 
 
-def test_paper_scale_has_the_parameters_of_the_paper(in_workplace, capsys):
+@pytest.mark.slow
+def test_paper_scale_has_the_parameters_of_the_paper(home, capsys):
     overlay = "experiments/scale/slices2d.yaml"
     words = ["--model.weights", "random", "--model.image_size", "256", "--data.slice_size", "256"]
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
@@ -206,10 +213,7 @@ def test_paper_scale_has_the_parameters_of_the_paper(in_workplace, capsys):
     printed = capsys.readouterr().out
     assert "97,398,751 in all, 10,719,891 trained (11.0 %)" in printed
     assert "RANDOM WEIGHTS" in printed
-    manifests = (in_workplace / "runs" / "sam_adapter").glob("*/manifest.json")
-    (run_folder,) = (
-        path.parent
-        for path in manifests
-        if json.loads(path.read_text())["parameters"]["all"] == 97_398_751
-    )
-    assert 42e6 < (run_folder / "checkpoints" / "best.ckpt").stat().st_size < 45e6
+    folder = only_run(home / "runs", "sam_adapter")
+    parameters = json.loads((folder / "manifest.json").read_text())["parameters"]
+    assert parameters["all"] == 97_398_751
+    assert 42e6 < (folder / "checkpoints" / "best.ckpt").stat().st_size < 45e6

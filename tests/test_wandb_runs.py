@@ -1,9 +1,6 @@
 """What runs leave for Weights & Biases, read back from its own files."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +10,16 @@ from PIL import Image
 
 from evaluation.tables.per_case import read_csv
 from studies.commands.dashboard import BOARD, COLUMNS, SYSTEM
-from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 
 
 @pytest.fixture(scope="module")
-def folder_of(workplace):
-    """Folder of a tested run, trained by a process of its own as a person would."""
-    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    own["GLIOFUSE_CACHE"] = str(workplace / "cache")
-
-    def lightning(*words):
-        program = [sys.executable, str(ROOT / "cli.py"), *words, "--runs_dir", "runs-wandb"]
-        result = subprocess.run(
-            program, cwd=workplace, env=own, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert "sizes do not match" not in result.stdout + result.stderr  # of pictures in a list
-
-    def find(name: str, overlay: Path = SHRUNKEN) -> Path:
-        runs = workplace / "runs-wandb" / name
-        config = ["--config", f"experiments/{name}.yaml"]
-        if not runs.is_dir():
-            # as an agent of a sweep does it: there is nothing to resume yet
-            lightning("fit", *config, "--config", str(overlay), "--resume")
-        (folder,) = (path for path in runs.iterdir() if path.is_dir())
-        manifest = json.loads((folder / "manifest.json").read_text())
-        assert manifest["status"] == "finished"
-        if manifest["validation_cases"] and "test_scores" not in manifest:
-            lightning("test", *config)
-        return folder
-
-    return find
-
-
-@pytest.fixture(scope="module")
-def fusion(folder_of):
-    return folder_of("fusion")
+def fusion(trainings):
+    """Folder of a tested run; no picture in a list was of another size than the first."""
+    folder = trainings.tested("fusion")
+    for command in ("fit", "test"):
+        assert "sizes do not match" not in trainings.printed(command, "fusion")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +50,7 @@ def test_a_test_joins_the_run_of_its_training(folders, fusion, manifest):
 
 def test_backbones_lie_beside_the_fusion(fusion, folders):
     for folder in backbones(fusion):
-        first = stored(folder)[0]  # trained in the background
+        first = stored(folder)[0]
         assert first.finished
         assert first.job_type == "backbone"
         assert first.group == folders[0].group
@@ -183,11 +153,11 @@ def test_pictures_of_one_list_are_equally_large(folders):
                 assert picture.size == (shown["width"], shown["height"])
 
 
-def test_panels_name_only_what_runs_log(folder_of, folders):
+def test_panels_name_only_what_runs_log(trainings, folders):
     runs = [
         *folders,
-        *stored(folder_of("sam_t1", SHRUNKEN_SLICES)),
-        *stored(folder_of("sam_tiny_pretrain", SHRUNKEN_SLICES)),
+        *stored(trainings.tested("sam_t1")),
+        *stored(trainings.trained("sam_tiny_pretrain")),
     ]
     history = {name for run in runs for row in run.history for name in row}
     summaries = {name for run in runs for name in run.summary}

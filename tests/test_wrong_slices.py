@@ -83,10 +83,9 @@ def test_absent_official_checkpoint_offline(in_workplace, tmp_path, monkeypatch,
 
 
 @pytest.fixture
-def exams(in_workplace, tmp_path):
+def exams(trainings, in_workplace, tmp_path):
     """Two raw exams of the embedded cohort, to be spoilt."""
-    cli.main(fit("sam_t2", "--model.weights", "random", "--trainer.fast_dev_run", "true"))
-    cohort = next((in_workplace / "cache" / "phantoms").glob("*-exam"))
+    cohort = trainings.phantoms("sam_tiny_pretrain")
     for exam in sorted(path for path in cohort.iterdir() if path.is_dir())[:2]:
         shutil.copytree(exam, tmp_path / "exams" / exam.name)
     return tmp_path / "exams"

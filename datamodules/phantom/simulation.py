@@ -55,14 +55,14 @@ class _Job:
     spacing: float
 
 
-def _stream(seed: int, index: int, name: str) -> np.random.Generator:
+def random_stream(seed: int, index: int, name: str) -> np.random.Generator:
     """A generator of its own for every part of every patient."""
     return np.random.default_rng([seed, index, _STREAMS.index(name)])
 
 
 def enhances(seed: int, index: int) -> bool:
     """Whether a patient's tumour takes up contrast agent; known before anything is simulated."""
-    return bool(_stream(seed, index, "kind").random() >= WITHOUT_ENHANCEMENT)
+    return bool(random_stream(seed, index, "kind").random() >= WITHOUT_ENHANCEMENT)
 
 
 def _simulate(
@@ -70,12 +70,12 @@ def _simulate(
 ) -> tuple[Grid, Anatomy, np.ndarray, dict[str, Field]]:
     """Grid, brain, label and noise-free signals of one patient."""
     grid = brain_grid(spacing)
-    pose = draw_pose(_stream(seed, index, "pose"))
-    plan = plan_lesion(_stream(seed, index, "plan"), pose, enhances(seed, index))
+    pose = draw_pose(random_stream(seed, index, "pose"))
+    plan = plan_lesion(random_stream(seed, index, "plan"), pose, enhances(seed, index))
     push = mass_effect(plan, grid)
-    brain = draw_anatomy(_stream(seed, index, "anatomy"), grid, pose, push)
-    lesion = grow_lesion(_stream(seed, index, "lesion"), plan, brain, grid)
-    signals = simulate_signals(_stream(seed, index, "signal"), brain, lesion, grid)
+    brain = draw_anatomy(random_stream(seed, index, "anatomy"), grid, pose, push)
+    lesion = grow_lesion(random_stream(seed, index, "lesion"), plan, brain, grid)
+    signals = simulate_signals(random_stream(seed, index, "signal"), brain, lesion, grid)
     return grid, brain, lesion.label, signals
 
 
@@ -89,7 +89,7 @@ def generate_patient(seed: int, index: int, spacing: float) -> PhantomPatient:
     """
     grid, brain, label, signals = _simulate(seed, index, spacing)
     images = {
-        modality: acquire(_stream(seed, index, modality), signals[modality], brain, grid)
+        modality: acquire(random_stream(seed, index, modality), signals[modality], brain, grid)
         for modality in MODALITIES
     }
     return PhantomPatient(grid, images, label, enhances(seed, index))
@@ -111,7 +111,7 @@ def _write_patient(job: _Job) -> None:
     with whole_folder(final) as temporary:
         if job.layout == EXAM:
             grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing)
-            streams = {m: _stream(job.seed, job.index, m) for m in MODALITIES}
+            streams = {m: random_stream(job.seed, job.index, m) for m in MODALITIES}
             write_exam(temporary, final.name, signals, brain, label, grid, streams, note)
         else:
             patient = generate_patient(job.seed, job.index, job.spacing)

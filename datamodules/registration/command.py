@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """Register all exams and print one table; return 1 if any exam is bad."""
     from rich.console import Console
 
-    options = _parse(argv)
+    options = parse(argv)
     root = Path(options.root).expanduser()
     refuse_among_inputs(options.out, "--out", root, [root])
     exams, ambiguous = sort_exams(options.root, options.labels)
@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a `lightning prepare` command line."""
     parser = CommandParser(
         prog="lightning prepare",
         description="Register every modality of hospital exams to T2, one folder a patient.",

@@ -139,7 +139,7 @@ class PredictionWriter(Callback):
             volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
             self.rows[case.case_id] |= {**volumes, "doubts": doubts}
         if trainer.world_size == 1:
-            self._write_table(list(self.rows.values()))
+            self.write_table(list(self.rows.values()))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table of all ranks' patients, each once."""
@@ -151,7 +151,7 @@ class PredictionWriter(Callback):
             torch.distributed.all_gather_object(gathered, self.rows)
             rows = list({key: row for part in gathered for key, row in part.items()}.values())
         if trainer.is_global_zero and rows:
-            self._write_table(rows)
+            self.write_table(rows)
             model = cast(Segmenter, pl_module)
             if model.usage.shows_maps:
                 text = json.dumps(model.map_channels(), indent=2)
@@ -160,7 +160,8 @@ class PredictionWriter(Callback):
     def _save_on_modality(self, case: RegisteredCase, mask: Path, modality: str, name: str) -> None:
         self.outputs.write(name, lambda file: case.save_on_modality(mask, modality, file))
 
-    def _write_table(self, rows: list[dict[str, Any]]) -> None:
+    def write_table(self, rows: list[dict[str, Any]]) -> None:
+        """Write the table of volumes, its rows in the order of their case ids."""
         ordered = sorted(rows, key=lambda row: row["case_id"])
         self.outputs.write(VOLUMES, lambda file: write_csv(ordered, file))
 

@@ -214,7 +214,7 @@ class SamAdapterModule(SliceModule):
         self.store = EmbeddingStore(self._embedding_folder(Path(data.cache_dir)))
         self.store.fill(
             keys,
-            lambda members: self._embed(images(members)),
+            lambda members: self.embed(images(members)),
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             progress="embedding slices" if self.trainer.is_global_zero else None,
@@ -241,12 +241,13 @@ class SamAdapterModule(SliceModule):
         image = batch["image"][0, selected]
         chosen = zip(batch["slice_key"][0], selected.tolist(), strict=True)
         keys = [key for key, is_selected in chosen if is_selected]
-        self.store.fill(keys, lambda members: self._embed(image[members]))
+        self.store.fill(keys, lambda members: self.embed(image[members]))
         with self.execution.active():
             logits = self.network.decode(self.store.read(keys, self.device))
         return torch.sigmoid(logits.float())
 
-    def _embed(self, image: Tensor) -> Tensor:
+    def embed(self, image: Tensor) -> Tensor:
+        """Return the frozen encoder's embeddings of images, at the precision of this run."""
         with self.execution.active():
             embedding: Tensor = self.network.embed(image.to(self.device))
         return embedding

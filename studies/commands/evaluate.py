@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     changed = outputs.check(FILES, read, unlisted=contents.unlisted())
     for kept in outputs.make_room(changed):
         print(f"Note: what was there is kept as {kept}.", flush=True)
-    return _evaluate(pairs, missing, notes, contents, outputs, options)
+    return evaluate_pairs(pairs, missing, notes, contents, outputs, options)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -203,7 +203,7 @@ def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namesp
     return Contents(options.out / RECORD, TABLE, made_of)
 
 
-def _evaluate(
+def evaluate_pairs(
     pairs: Sequence[Pair],
     missing: Sequence[str],
     notes: list[str],
@@ -244,7 +244,7 @@ def _evaluate(
     rows: list[dict[str, Any]] = []
     reliability: dict[str, dict[str, Reliability]] = {}
     unwritten: OSError | None = None
-    for pair, scored in _score(good, options):
+    for pair, scored in score_pairs(good, options):
         if isinstance(scored, str):
             problems[pair.case_id] = [scored]
             console.print(f"bad  {pair.case_id}: {scored}")
@@ -358,7 +358,7 @@ def _cohort_contradictions(
     return sentences
 
 
-def _score(
+def score_pairs(
     pairs: Sequence[Pair], options: argparse.Namespace
 ) -> Iterator[tuple[Pair, "Scored | str"]]:
     """Give the scores of every pair, or why it has none, with a bar in a terminal."""

@@ -177,7 +177,7 @@ def _compose(
     statistics = [table for table in tested if table not in ways]
     with TemporaryDirectory() as scratch:
         studio = Path(scratch)
-        distributions = [*_variants(variants, studio), *_distributions(beside, columns, studio)]
+        distributions = [*_variants(variants, studio), *draw_distributions(beside, columns, studio)]
         curves = _curves(beside, studio, remarks)
         reliabilities = _reliabilities(beside, remarks)
         calibration = _calibration(reliabilities, studio)
@@ -242,7 +242,7 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
     return found
 
 
-def _distributions(
+def draw_distributions(
     beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
 ) -> list[Picture]:
     """One picture a measure, a page being narrower than a figure of all; of one region one.

@@ -88,7 +88,7 @@ def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
     """
     for job in jobs:  # here once, not by every job in its log
         check_account(job.plan.config)
-    gpus = [] if _spread(jobs) else _gpus(jobs)
+    gpus = [] if _spread(jobs) else gpus_of(jobs)
     at_once, threads = _share(wanted, jobs, gpus)
     return LocalWorkers(at_once, threads, gpus if len(gpus) > 1 else [])
 
@@ -100,7 +100,7 @@ def share(options: argparse.Namespace, jobs: Sequence[Job]) -> tuple[int, int]:
         options: those of `add_options`; of jobs on a Ray cluster one is taken to be done at once.
         jobs: what will be done.
     """
-    at_once, threads = _share(options.jobs, jobs, [] if _spread(jobs) else _gpus(jobs))
+    at_once, threads = _share(options.jobs, jobs, [] if _spread(jobs) else gpus_of(jobs))
     return (1, options.cpus_per_job or threads) if options.ray else (at_once, threads)
 
 
@@ -115,7 +115,7 @@ def _spread(jobs: Sequence[Job]) -> bool:
     return bool(devices - {"auto", "1"})
 
 
-def _gpus(jobs: Sequence[Job]) -> list[str]:
+def gpus_of(jobs: Sequence[Job]) -> list[str]:
     """Return the GPUs that the jobs may use, by the names that their processes know them by."""
     from studies.settings.trainer import choose_device
 

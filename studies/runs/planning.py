@@ -79,7 +79,7 @@ class Planner:
     def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
         """Resolve one training and, first, everything upstream of it."""
         config = self.parse(line) if config is None else config
-        data = self._prepare(config["data"])
+        data = self.prepare_cohort(config["data"])
         stages = {}
         for name in dict.fromkeys(_strings(config["model"]["init_args"])):
             if name.endswith((".yaml", ".yml")):
@@ -114,7 +114,8 @@ class Planner:
         data: CohortData = data_class(**spec["init_args"])
         return data
 
-    def _prepare(self, spec: Mapping[str, Any]) -> CohortData:
+    def prepare_cohort(self, spec: Mapping[str, Any]) -> CohortData:
+        """Return the data module of a configuration with its cases prepared, once for each."""
         key = json.dumps(spec, sort_keys=True, default=str)
         if key not in self.prepared:
             data = self.make_data(spec)
@@ -245,7 +246,7 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
     """
     for stage in plan.stages.values():
         train_stages(stage, side_by_side=side_by_side)
-    _wait_for_others(plan)
+    wait_for_others(plan)
     pending = [stage for stage in plan.stages.values() if not stage.run.finished]
     for name, stage in plan.stages.items():
         state = "trained before" if stage.run.finished else "to be trained first"
@@ -271,7 +272,7 @@ def _elsewhere(plan: Plan) -> bool:
     return _alone() and (plan.run.is_locked() or plan.run.finished)
 
 
-def _wait_for_others(plan: Plan) -> None:
+def wait_for_others(plan: Plan) -> None:
     """Wait for stages that other processes train, such as another agent of the same sweep."""
     for name, stage in plan.stages.items():
         if stage.run.finished or not _elsewhere(stage):
@@ -283,7 +284,7 @@ def _wait_for_others(plan: Plan) -> None:
 
 def _train_group(group: list[Plan], threads: int | None) -> None:
     with ExitStack() as stack:
-        processes = [_start(plan, index, threads, stack) for index, plan in enumerate(group)]
+        processes = [start_stage(plan, index, threads, stack) for index, plan in enumerate(group)]
         bars = stack.enter_context(RunBars())
         for plan in group:
             bars.begin(plan.run.progress_file, plan.run.experiment)
@@ -306,9 +307,17 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
         raise InputError(_failure(failed[0]))
 
 
-def _start(
+def start_stage(
     plan: Plan, index: int, threads: int | None, stack: ExitStack
 ) -> subprocess.Popen[bytes]:
+    """Start the training of a stage as a process of its own, which ends with the stack.
+
+    Args:
+        plan: the stage.
+        index: its number among those that are trained at the same time.
+        threads: of the processor that it may use; None: as many as this process may.
+        stack: holds its log file and ends it.
+    """
     run = plan.run
     run.folder.mkdir(parents=True, exist_ok=True)
     run.progress_file.unlink(missing_ok=True)

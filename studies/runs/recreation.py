@@ -141,7 +141,7 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
         then, now = _comparable(then), _comparable(now)
         cohort = plan.data.voxel_fingerprint()
         found.append(Difference("identity", str(manifest.get("schema", 1)), str(SCHEMA)))
-    for name, one, other in _changed({**then, "cohort": None}, {**now, "cohort": None}):
+    for name, one, other in changed_values({**then, "cohort": None}, {**now, "cohort": None}):
         found.append(Difference(name, _short(one), _short(other)))
     sections: list[tuple[str, Any, Any]] = [
         ("data fingerprint", manifest.get("cohort"), cohort),
@@ -208,7 +208,7 @@ def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
     return [
         Difference(f"{section} {name}".strip(), _short(before), _short(here))
         for section, one, other in sections
-        for name, before, here in _changed(one, other)
+        for name, before, here in changed_values(one, other)
     ]
 
 
@@ -224,11 +224,11 @@ def _files(run: Run, parse: Parse) -> tuple[Any, Any]:
     return {name: stored.get(name) for name in parts}, {name: today.get(name) for name in parts}
 
 
-def _changed(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def changed_values(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield every leaf in which two nested values differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in dict.fromkeys([*one, *other]):
-            yield from _changed(one.get(key), other.get(key), f"{name}.{key}".strip("."))
+            yield from changed_values(one.get(key), other.get(key), f"{name}.{key}".strip("."))
     elif one != other:
         yield name, one, other
 

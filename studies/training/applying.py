@@ -175,9 +175,9 @@ class Application(Session):
         named, unlisted = [*names, PREDICTIONS], contents.unlisted()
         changed = outputs.check(named, [*inputs, *needed], unlisted=unlisted)
         if is_main_process():
-            self._make_room(contents, changed)
+            self.make_room(contents, changed)
 
-    def _make_room(self, contents: Contents, changed: Sequence[str] = ()) -> None:
+    def make_room(self, contents: Contents, changed: Sequence[str] = ()) -> None:
         """Move other predictions aside, once nothing else is wrong with the command.
 
         Args:
@@ -291,7 +291,7 @@ class Application(Session):
         else:
             trainer.test(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
-                folder = self._results_folder(data, model)
+                folder = self.results_folder(data, model)
                 outputs, table, calibration = Outputs(folder, "--results_dir"), folder / TABLE, []
                 if model.reliability:
                     title = f"{self.run.experiment} {self.run.id}"
@@ -359,7 +359,7 @@ class Application(Session):
             changes.append(f"rule-{model.usage.empty_rule.name}")
         return changes
 
-    def _results_folder(self, data: CohortData, model: SegmentationModule) -> Path:
+    def results_folder(self, data: CohortData, model: SegmentationModule) -> Path:
         """Return the run's own folder for its own test, one inside it for anything else."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)

@@ -102,7 +102,7 @@ class Training(Session):
                 weights_and_biases.answer_agent(arguments.trainer, self.plan)
                 summary = training_summary(self.run, repeated=True)
                 raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
-            self._check_started()
+            self.check_started()
             if self.resume and not self.run.started and not running_as_stage():
                 folder = self.run.folder
                 print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
@@ -156,7 +156,8 @@ class Training(Session):
                 "at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
             )
 
-    def _check_started(self) -> None:
+    def check_started(self) -> None:
+        """Refuse what was begun before without ``--resume``; move it aside with ``--overwrite``."""
         run = self.run
         if self.overwrite:
             run.discard()
@@ -183,7 +184,7 @@ class Training(Session):
         model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
         run = self.run
         progress = run.progress_file if running_as_stage() else None
-        given = [one for one in settings.get("callbacks") or [] if _concerns(one, model)]
+        given = [one for one in settings.get("callbacks") or [] if concerns(one, model)]
         callbacks = [*given, RunProgress(run.experiment, progress)]
         if not self.rehearsal:
             callbacks += [MetricsFile(run.metrics_file), self.gallery]
@@ -260,7 +261,7 @@ class Training(Session):
 
     def _train(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         if trainer.is_global_zero:
-            self._begin(trainer, model)
+            self.begin(trainer, model)
         if model.has_nothing_to_train:
             self._validate_once(trainer, model, data)
         else:
@@ -311,10 +312,11 @@ class Training(Session):
             )
         return None
 
-    def _begin(self, trainer: L.Trainer, model: TrainingModule) -> None:
+    def begin(self, trainer: L.Trainer, model: TrainingModule) -> None:
+        """Write the files of a run that are known before its first step, and print its notes."""
         run, plan = self.run, self.plan
         remove_leftovers(run.checkpoints)
-        for notice in [*model.remarks(), *plan.data.notices, *self._not_repeatable()]:
+        for notice in [*model.remarks(), *plan.data.notices, *self.not_repeatable()]:
             print(f"Note: {notice}", flush=True)
         run.write_config(_plain(plan.config))
         write_atomically(
@@ -347,7 +349,7 @@ class Training(Session):
             tracking=self.filed,
         )
 
-    def _not_repeatable(self) -> list[str]:
+    def not_repeatable(self) -> list[str]:
         """Return why this training may not end as another one of the same command."""
         clock = self.plan.config["trainer"].get("max_time")
         timed = [f"trainer.max_time {clock} ends it by the clock: elsewhere it ends elsewhere."]
@@ -385,7 +387,7 @@ def _rules(model: TrainingModule) -> Postprocessing | None:
     return model.usage.postprocessing if isinstance(model, SegmentationModule) else None
 
 
-def _concerns(callback: Callback, model: TrainingModule) -> bool:
+def concerns(callback: Callback, model: TrainingModule) -> bool:
     """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
     watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
     return not watches or model.monitor == TrainingModule.monitor

@@ -167,7 +167,7 @@ def test_encoders_see_one_modality_each():
     image = torch.randn(1, 4, 16, 16, 16)
     other = image.clone()
     other[:, 1] += 1
-    for level, changed in zip(network._encode(image), network._encode(other), strict=True):
+    for level, changed in zip(network.encode(image), network.encode(other), strict=True):
         same = [torch.equal(one, two) for one, two in zip(level, changed, strict=True)]
         assert same == [True, False, True, True]
 
@@ -187,7 +187,7 @@ def test_maps_are_the_weights_of_the_finest_level_and_of_every_level():
         assert len(network.map_channels[name]) == one.shape[1]
         assert not one.requires_grad
         assert 0 <= one.min() < one.max() <= 1
-    levels = network._encode(image)
+    levels = network.encode(image)
     joined = torch.cat(levels[0], dim=1)
     of_channels, of_voxels = network.fuse[0].weights(joined)
     means = of_channels.reshape(2, 4, 4).mean(2)  # four channels a modality

@@ -36,13 +36,13 @@ def write(module, path):
 def train(module, batch, monkeypatch, before_step):
     """One real training step of Lightning; `before_step` sees every optimiser before it steps."""
     monkeypatch.setattr(module, "log_train", lambda *_: None)
-    original = module._descend
+    original = module.descend
 
     def descend(optimizer, loss):
         before_step(optimizer, loss)
         original(optimizer, loss)
 
-    monkeypatch.setattr(module, "_descend", descend)
+    monkeypatch.setattr(module, "descend", descend)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

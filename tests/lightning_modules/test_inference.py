@@ -40,7 +40,7 @@ def position_network(image):
 @pytest.mark.parametrize("machine", FLAGS)
 def test_execution_follows_the_processor(monkeypatch, machine):
     flags, expected = FLAGS[machine]
-    monkeypatch.setattr(inference, "_processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(inference, "processor_flags", lambda: frozenset(flags))
     chosen = choose_execution("cpu")
     assert chosen.precision == expected
     assert choose_execution(torch.device("cpu")).to_dict() == chosen.to_dict()

@@ -13,7 +13,7 @@ from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.conventions import CANONICAL
 from datamodules.patients.find import find_cases
 from datamodules.patients.grouping import one_person, regroup
-from datamodules.registration.command import _parse
+from datamodules.registration.command import parse
 from datamodules.registration.folder import find_registered, rename
 from datamodules.splits import make_split
 from errors import InputError
@@ -228,7 +228,7 @@ def test_a_registered_exam_follows_a_new_grouping_without_being_registered_again
 
 
 def test_prepare_takes_a_pattern():
-    options = _parse(["--data.root", "x", "--out", "y", "--data.patient", "(P1)"])
+    options = parse(["--data.root", "x", "--out", "y", "--data.patient", "(P1)"])
     assert options.patient == "(P1)"
 
 

@@ -159,11 +159,11 @@ def test_lesions_are_spread_as_in_the_public_cohorts():
 
 @pytest.mark.parametrize("index", range(4))
 def test_volumes_are_the_planned_ones_and_only_enhancing_patients_enhance(index):
-    from datamodules.phantom.simulation import _stream
+    from datamodules.phantom.simulation import random_stream
 
     patient = generate_patient(2, index, 3.0)
-    pose = draw_pose(_stream(2, index, "pose"))
-    plan = plan_lesion(_stream(2, index, "plan"), pose, enhances(2, index))
+    pose = draw_pose(random_stream(2, index, "pose"))
+    plan = plan_lesion(random_stream(2, index, "plan"), pose, enhances(2, index))
     whole = (patient.label > 0).sum() * patient.grid.voxel_ml
     core = np.isin(patient.label, (1, 3)).sum() * patient.grid.voxel_ml
     assert whole == pytest.approx(plan.whole_ml, rel=0.15)

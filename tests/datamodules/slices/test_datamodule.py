@@ -136,7 +136,7 @@ def test_two_ranks_of_batch_1_see_what_one_rank_of_batch_2_sees():
 def test_a_batch_that_devices_cannot_share_is_refused(module, monkeypatch):
     data = module(batch_size=3)
     data.setup("fit")
-    monkeypatch.setattr(data, "_ranks", lambda: (2, 0))
+    monkeypatch.setattr(data, "ranks", lambda: (2, 0))
     with pytest.raises(InputError, match="shared by 2 devices"):
         data.train_dataloader()
     data.batch_size = 4

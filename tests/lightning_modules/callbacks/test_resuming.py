@@ -39,7 +39,7 @@ class Data(L.LightningDataModule):
 
     patch_size = (8,)
     _global_order = CohortDataModule._global_order
-    _ranks = CohortDataModule._ranks
+    ranks = CohortDataModule.ranks
 
     def __init__(self, workers):
         super().__init__()

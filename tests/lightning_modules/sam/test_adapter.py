@@ -141,7 +141,7 @@ def test_stored_embeddings_train_the_decoder_as_the_encoder_itself_does(tmp_path
     batch = {"image": image, "mask": mask, "slice_key": ["aa", "bb", "cc"]}
     with_encoder = SliceModule.compute_loss(model, batch)
     model.store = EmbeddingStore(tmp_path)
-    model.store.fill(batch["slice_key"], lambda members: model._embed(image[members]))
+    model.store.fill(batch["slice_key"], lambda members: model.embed(image[members]))
     batch["image"] = torch.full_like(image, torch.nan)  # the encoder is not asked again
     stored = model.compute_loss(batch)
     torch.testing.assert_close(stored, with_encoder, atol=2e-3, rtol=2e-3)

@@ -59,7 +59,7 @@ def planner(tmp_path, monkeypatch):
     for name in ("dynunet", "segresnet", "late", "fusion", "over"):
         Path(f"{name}.yaml").touch()
     made = Planner(parse, tmp_path / "runs")
-    for name in ("_prepare", "make_data"):
+    for name in ("prepare_cohort", "make_data"):
         monkeypatch.setattr(made, name, lambda spec: Data(**spec["init_args"]))
     return made
 

@@ -15,6 +15,8 @@ import cli
 from studies.runs.run import Run
 from tests.conftest import ROOT, SHRUNKEN
 
+pytestmark = pytest.mark.slow
+
 BROKEN = """\
 model:
   class_path: lightning_modules.BackboneModule
@@ -74,7 +76,7 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(runs.glob("dynunet/*/manifest.json")):
         assert first.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
@@ -82,7 +84,7 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
     assert alive(runs)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    for _ in range(100):  # its jobs notice that it is gone
+    for _ in range(600):  # its jobs notice that it is gone
         if not alive(runs):
             break
         time.sleep(0.1)

@@ -144,9 +144,9 @@ def test_an_evaluation_that_is_killed_leaves_the_earlier_one_whole(folders, monk
         yield from list(scored(pairs, options))[:1]
         raise KilledError
 
-    scored = evaluating._score
+    scored = evaluating.score_pairs
     with monkeypatch.context() as patched:
-        patched.setattr(evaluating, "_score", killed)
+        patched.setattr(evaluating, "score_pairs", killed)
         with pytest.raises(KilledError):
             evaluate(folders, "--rule", "nan", "--overwrite")
     assert (out / "per_case.csv").read_bytes() == whole
@@ -169,7 +169,7 @@ def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(
     assert evaluate(folders, "--out", "out") == 0
     whole = Path("out/per_case.csv").read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(evaluating, "_evaluate", None)
+        patched.setattr(evaluating, "evaluate_pairs", None)
         for words, told in (
             (("--rule", "nan"), "rule brats instead of nan"),
             (("--regions", "WT,ET"), "regions WT,TC,ET instead of WT,ET"),

@@ -35,7 +35,7 @@ def undrawn(monkeypatch):
     def nothing(*_, **__):
         return []
 
-    monkeypatch.setattr("studies.commands.report._distributions", nothing)
+    monkeypatch.setattr("studies.commands.report.draw_distributions", nothing)
 
 
 def report(capsys, *words):

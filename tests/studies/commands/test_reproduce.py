@@ -14,7 +14,7 @@ from evaluation.tables.per_case import write_csv
 from studies.commands.reproduce import compare, move_outdated, write_record
 from studies.runs import recreation
 from studies.runs.environment import git_revision, hardware, versions
-from studies.runs.recreation import _changed, find_run, outdated, recreate, stages_of
+from studies.runs.recreation import changed_values, find_run, outdated, recreate, stages_of
 from studies.runs.run import Run
 
 
@@ -60,7 +60,7 @@ def test_what_only_one_has_is_no_agreement(run):
 def test_every_leaf_that_changed_is_named():
     then = {"data": {"seed": 0, "size": [1, 2]}, "model": "a", "gone": 1}
     now = {"data": {"seed": 1, "size": [1, 2]}, "model": "b", "new": 2}
-    assert list(_changed(then, now)) == [
+    assert list(changed_values(then, now)) == [
         ("data.seed", 0, 1),
         ("model", "a", "b"),
         ("gone", 1, None),

@@ -125,6 +125,7 @@ def node_of(runs_dir, nodes):
     raise AssertionError("no node trains")
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch):
     from ray.cluster_utils import Cluster
 

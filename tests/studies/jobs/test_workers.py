@@ -62,9 +62,9 @@ def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("studies.settings.trainer.choose_device", lambda _: "cuda")
-    assert placement._gpus([]) == []  # no job, no GPU is asked for
+    assert placement.gpus_of([]) == []  # no job, no GPU is asked for
     job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": {"accelerator": "auto"}}))
-    assert placement._gpus([job]) == names
+    assert placement.gpus_of([job]) == names
 
 
 @pytest.mark.parametrize(

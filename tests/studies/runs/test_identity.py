@@ -51,7 +51,7 @@ def plan(tmp_path, monkeypatch):
             return config(rules, ["net.yaml"] if line.experiment == "fusion" else [])
 
         planner = Planner(parse, tmp_path / "runs")
-        monkeypatch.setattr(planner, "_prepare", lambda spec: Data())
+        monkeypatch.setattr(planner, "prepare_cohort", lambda spec: Data())
         return planner.plan(CommandLine([f"{name}.yaml"]))
 
     (tmp_path / "fusion.yaml").touch()

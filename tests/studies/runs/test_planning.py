@@ -37,7 +37,7 @@ def begin(run):
 
 
 def test_a_stage_that_another_process_trains_is_waited_for(stage, monkeypatch, capsys):
-    monkeypatch.setattr(planning, "_start", None)  # nothing is trained here
+    monkeypatch.setattr(planning, "start_stage", None)  # nothing is trained here
     begin(stage.run)
     planning.train_stages(SimpleNamespace(stages={"net.yaml": stage}), side_by_side=False)
     assert stage.run.finished
@@ -70,7 +70,7 @@ def test_so_is_one_that_another_process_began_a_moment_before(
         begin(plan.run)  # the one started here comes too late
         return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
 
-    monkeypatch.setattr(planning, "_start", start)
+    monkeypatch.setattr(planning, "start_stage", start)
     plan = SimpleNamespace(stages={"net.yaml": stage})
     planning.train_stages(plan, side_by_side=side_by_side)
     assert stage.run.finished
@@ -111,8 +111,8 @@ def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, mo
         stack.callback(thread.join)
         return SimpleNamespace(poll=lambda: None if thread.is_alive() else 0)
 
-    monkeypatch.setattr(planning, "_start", start)
-    monkeypatch.setattr(planning, "_wait_for_others", lambda plan: None)
+    monkeypatch.setattr(planning, "start_stage", start)
+    monkeypatch.setattr(planning, "wait_for_others", lambda plan: None)
     if terminal:
         monkeypatch.setattr("progress.draws_bars", lambda console=None: True)
         console = Console(force_terminal=True, color_system=None, width=120)
@@ -129,4 +129,4 @@ def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, mo
 def test_ranks_of_one_training_begin_a_stage_together(stage, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with stage.run.lock():
-        planning._wait_for_others(SimpleNamespace(stages={"net.yaml": stage}))
+        planning.wait_for_others(SimpleNamespace(stages={"net.yaml": stage}))

@@ -36,7 +36,7 @@ def parser():
 def planner(parser, tmp_path, monkeypatch):
     """A planner that only looks: what it refuses, it refuses before any data are prepared."""
     made = Planner(parser.parse_fit, tmp_path)
-    monkeypatch.setattr(made, "_prepare", None)
+    monkeypatch.setattr(made, "prepare_cohort", None)
     return made
 
 

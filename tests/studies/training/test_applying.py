@@ -30,7 +30,7 @@ def folder_of(data=None, model=None, **arguments):
     )
     settings = {**TRAINED, **(data or {})}
     split = settings.pop("split", Split(["p1"], ["p2"], ["p4", "p3"]))
-    found = application._results_folder(
+    found = application.results_folder(
         SimpleNamespace(
             split=split,
             drop=settings.get("drop", []),
@@ -138,11 +138,11 @@ def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
     monkeypatch.chdir(tmp_path)
     predicting(tmp_path).contents.write()
     again = predicting(tmp_path, overwrite=True)
-    again._make_room(again.contents)
+    again.make_room(again.contents)
     assert Path("predictions/prediction.json").is_file()  # the same stays
     other = predicting(tmp_path, overwrite=True, tta="flips")
     assert Path("predictions").exists()  # till nothing else can be wrong
-    other._make_room(other.contents)
+    other.make_room(other.contents)
     (aside,) = tmp_path.glob("predictions.replaced-*")
     assert (aside / "prediction.json").is_file()
     assert capsys.readouterr().out == f"Note: what predictions held lies in {aside} now.\n"

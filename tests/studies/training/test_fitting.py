@@ -1,3 +1,4 @@
+from functools import wraps
 from types import SimpleNamespace
 
 import lightning as L  # noqa: N812, the name its own documentation uses
@@ -15,16 +16,16 @@ from lightning_modules.weights.checkpoints import WholeCheckpoints, is_whole
 from studies.runs.environment import hardware
 from studies.runs.run import Run
 from studies.tracking import weights_and_biases
-from studies.training.fitting import Training, _concerns
+from studies.training.fitting import Training, concerns
 from tests.conftest import SHRUNKEN
 
 
 def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_something_else():
     stopping, own = EarlyStopping("val/dice/mean", mode="max"), EarlyStopping("val/loss")
     module = FeatureTransitionModule()
-    assert not _concerns(stopping, module)
-    assert _concerns(own, module)
-    assert _concerns(ModelCheckpoint(), module)
+    assert not concerns(stopping, module)
+    assert concerns(own, module)
+    assert concerns(ModelCheckpoint(), module)
 
 
 def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeypatch, capsys):
@@ -60,6 +61,7 @@ def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeyp
     configs = ["--config", "experiments/akbar2022.yaml", "--config", str(SHRUNKEN)]
     built, trained_on, construct, fit = [], [], CohortDataModule.__init__, L.Trainer.fit
 
+    @wraps(construct)  # the parser reads its options from the signature
     def counted(data, **settings):
         built.append(data)
         construct(data, **settings)
@@ -99,8 +101,8 @@ def test_overwrite_leaves_a_run_that_another_process_trains(tmp_path):
     session.run, session.overwrite = run, True
     with run.lock():  # noqa: SIM117 - the second is refused
         with pytest.raises(InputError, match="cannot be moved aside"):
-            session._check_started()
-    session._check_started()
+            session.check_started()
+    session.check_started()
     assert not run.folder.exists()
 
 
@@ -115,13 +117,13 @@ def test_a_stage_that_was_stopped_is_named_before_anything_begins(tmp_path):
     session.plan = SimpleNamespace(stages={"b.yaml": stage})
     told = r"^Its stage a was begun before .*a/abc\): repeat .*--resume.*again\.$"
     with pytest.raises(InputError, match=told):
-        session._check_started()
+        session.check_started()
     with first.lock(), pytest.raises(InputError, match="Its stage b was begun"):
-        session._check_started()
+        session.check_started()
     with first.lock(), second.lock():
-        session._check_started()  # others train them, and are waited for
+        session.check_started()  # others train them, and are waited for
     session.resume = True
-    session._check_started()
+    session.check_started()
 
 
 def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing(
@@ -143,7 +145,7 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
         return []
 
     monkeypatch.setattr(weights_and_biases, "conclude", conclude)
-    monkeypatch.setattr(Training, "_begin", lambda *words: run.update_manifest(status="running"))
+    monkeypatch.setattr(Training, "begin", lambda *words: run.update_manifest(status="running"))
     model = SimpleNamespace(monitor="val/loss", monitor_mode="min", has_nothing_to_train=False)
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
     trainer.callback_metrics = {"val/loss": 0.5}
@@ -166,12 +168,12 @@ def test_what_may_change_the_last_digits_is_said(tmp_path):
     session = Training.__new__(Training)
     session.run, session.resume = run, True
     session.plan = SimpleNamespace(config={"trainer": {"max_time": "00:01:00:00"}})
-    (clock,) = session._not_repeatable()  # it begins anew: nothing of the first part is left
+    (clock,) = session.not_repeatable()  # it begins anew: nothing of the first part is left
     assert "by the clock" in clock
     run.checkpoints.mkdir()
     run.last_checkpoint.touch()
     session.plan = SimpleNamespace(config={"trainer": {"max_time": None}})
-    (machine,) = session._not_repeatable()
+    (machine,) = session.not_repeatable()
     assert f"threads {now['threads'] + 1} then, {now['threads']} now" in machine
     run.update_manifest(hardware=now)
-    assert session._not_repeatable() == []
+    assert session.not_repeatable() == []
