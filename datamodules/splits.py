@@ -111,8 +111,7 @@ def make_split(
                 f"data.n_folds is {n_folds} for {len(order)} {noun}: expected between 2 and the "
                 f"number of {noun}."
             )
-        if not 0 <= fold < n_folds:
-            raise InputError(f"data.fold is {fold}: expected 0 to {n_folds - 1}.")
+        check_fold(fold, n_folds)
         test = order[fold::n_folds]
         source = f"fold {fold} of {n_folds}, seed {seed}"
     else:
@@ -126,6 +125,16 @@ def make_split(
         source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"
     rest = [patient for patient in order if patient not in set(test)]
     return _assemble(patients, rest, test, protocol, source)
+
+
+def check_fold(fold: int, n_folds: int) -> None:
+    """Refuse the number of a fold that does not exist.
+
+    Raises:
+        InputError: Naming the folds that exist.
+    """
+    if not 0 <= fold < n_folds:
+        raise InputError(f"data.fold is {fold}: expected 0 to {n_folds - 1}.")
 
 
 def _assemble(

@@ -35,6 +35,12 @@ _PLAIN = {  # pydantic's names of types in words that people use of files
     "a valid string": "a text",
     "a valid list": "a list",
 }
+EXPRESSION = r"'(.+)_visit\d+'"
+_TEXTS = {  # examples of the texts that a layout holds
+    "patient": f"a regular expression in quotes, such as {EXPRESSION}",
+    "label": 'one pattern in quotes, such as "{case}/{case}_seg.nii.gz"',
+    "name": 'a text in quotes, such as "ward"',
+}
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
@@ -62,9 +68,14 @@ def _expression(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is no regular expression ({error})") from error
+        raise ValueError(
+            f'is no regular expression: {pattern!r} fails with "{error}", write one such as '
+            f"{EXPRESSION}"
+        ) from error
     if not groups:
-        raise ValueError("has no group: write one in parentheses that holds the patient")
+        raise ValueError(
+            f"has no group: write one in parentheses that holds the patient, as {EXPRESSION}"
+        )
     return pattern
 
 
@@ -334,6 +345,8 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     expected = re.sub(r" or instance of \w+", "", expected).removeprefix("expected ")
     expected = re.sub(r"^have (at least .*) after validation.*", r"\1", expected)
     expected = _PLAIN.get(expected, expected)
+    if expected == "a text":
+        expected = _TEXTS.get(place, expected)
     found = _SHORT.repr(fault["input"])
     return (
         f"{place} is {found}, expected {expected}"

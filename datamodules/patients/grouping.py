@@ -59,7 +59,7 @@ def check_pattern(pattern: str) -> re.Pattern[str]:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"data.patient {pattern!r} is no regular expression ({error}): give one such as "
+            f"data.patient {pattern!r} is no regular expression, {error}: give one such as "
             "'(P\\d+)' with one group that holds the patient."
         ) from error
     if expression.groups != 1:

@@ -102,7 +102,7 @@ def write_calibration(
     outputs.settle(CALIBRATION[0], lambda file: write_csv(rows, file))
     regions = next(iter(patients.values()))
     pooled = {region: reduce(add, (own[region] for own in patients.values())) for region in regions}
-    number = f"{len(patients)} patient{'' if len(patients) == 1 else 's'}"
+    number = f"{len(patients)} case{'' if len(patients) == 1 else 's'}"
     above = f"{title}, {number}"
     outputs.settle(CALIBRATION[1], lambda file: reliability_png(pooled, file, above))
     lines = [
@@ -115,7 +115,7 @@ def write_calibration(
         errors = [own[region].ece for own in patients.values()]
         lines.append(
             f"  {region}  {counts.ece:.4f} over all voxels, {nan_mean(errors):.4f} as the mean of "
-            f"{len(counted(errors))} patients; {counts.overlooked:.1%} overlooked"
+            f"{len(counted(errors))} cases; {counts.overlooked:.1%} overlooked"
         )
     return lines
 

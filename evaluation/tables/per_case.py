@@ -126,7 +126,7 @@ def slice_table(rows: Sequence[Row], title: str = "") -> Table:
     shown = [{name: row[name] for name in measured if name in row} for row in rows]
     volumes = any("dice/WT" in row for row in rows)
     notes = [
-        f"{len(rows)} patient{'' if len(rows) == 1 else 's'}, slices averaged within a patient",
+        f"{_counted_cases(rows)}, slices averaged within each case",
         f"slices {rule.of_slices()}",
         *([f"volumes {rule}"] if volumes else []),
         *_uncounted(shown),
@@ -256,20 +256,25 @@ def _dice_cells(values: Sequence[float]) -> list[str]:
     return [f"{fmean(values):.3f}{spread}", f"{median(values):.3f}"]
 
 
+def _counted_cases(rows: Sequence[Row]) -> str:
+    """Return the number of rows as cases: several of them may be examinations of one patient."""
+    return f"{len(rows)} case{'' if len(rows) == 1 else 's'}"
+
+
 def _footnotes(rows: Sequence[Row], note: str | None) -> list[str]:
-    notes = [f"{len(rows)} patient{'' if len(rows) == 1 else 's'}", str(rule_of(rows))]
+    notes = [_counted_cases(rows), str(rule_of(rows))]
     if any(name.partition("/")[0] in FURTHER for name in _names(rows)):
         notes.append(EXPLAINED)
     return [*notes, *_uncounted(rows), *([note] if note else [])]
 
 
 def _uncounted(rows: Sequence[Row]) -> list[str]:
-    """Return how many patients each mean counts, where the rule leaves some without a score."""
+    """Return how many cases each mean counts, where the rule leaves some without a score."""
     short: dict[str, list[str]] = {}
     for name in _names(rows):
         if is_metric(name) and len(column(rows, name)) < sum(name in row for row in rows):
             short.setdefault(str(len(column(rows, name))), []).append(name)
-    return [f"patients counted: {number} in {', '.join(names)}" for number, names in short.items()]
+    return [f"cases counted: {number} in {', '.join(names)}" for number, names in short.items()]
 
 
 def _number(value: str) -> float | str:

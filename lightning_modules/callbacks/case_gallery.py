@@ -93,7 +93,7 @@ def log_cases(
         name: found if isinstance(found, np.ndarray) else np.asarray(wandb.Image(found).image)
         for name, found in pictures.items()
     }
-    images = {name: wandb.Image(one, caption=name) for name, one in of_one_size(shown).items()}
+    images = {name: wandb.Image(one, caption=name) for name, one in pad_to_one_size(shown).items()}
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = wandb.Table(columns=[*columns, "overlay"])
     for row in rows:
@@ -104,7 +104,7 @@ def log_cases(
     run.log(logged, step=step, commit=True)
 
 
-def of_one_size(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def pad_to_one_size(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return RGB pictures with margins of their own background, so that all are equally large.
 
     W&B shows the pictures of a list at the size of the first, and complains of others.

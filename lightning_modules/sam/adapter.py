@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backbones.sam.state import fit_state_dict
 from errors import InputError
 from lightning_modules.contracts.protocols import TrainingSlices
-from lightning_modules.sam.embeddings import EmbeddingStore, digits_of
+from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint, set_arguments
 from lightning_modules.weights.pretrained import official_sam, read_pretrained
@@ -57,7 +57,9 @@ class SamAdapterModule(SliceModule):
         super().__init__(**training)
         self.variant = variant or VARIANT_OF_SIZE[size]
         self.network: Any = network(self.variant, self.image_size)
-        self.weights = _settled(weights or ("random" if self.variant == "vit_tiny" else "official"))
+        self.weights = _absolute(
+            weights or ("random" if self.variant == "vit_tiny" else "official")
+        )
         self.origin = self._load_base(network, self.weights)
         self.store: EmbeddingStore | None = None
         self._base_hash: str | None = None
@@ -253,13 +255,13 @@ class SamAdapterModule(SliceModule):
         return embedding
 
     def _embedding_folder(self, cache_dir: Path) -> Path:
-        settings = (self.base_hash(), self.network.modality, *digits_of(self.execution))
+        settings = (self.base_hash(), self.network.modality, *numerics_of(self.execution))
         return (
             cache_dir / "embeddings" / hashlib.sha256("|".join(settings).encode()).hexdigest()[:32]
         )
 
 
-def _settled(weights: str) -> str:
+def _absolute(weights: str) -> str:
     """Return a source of weights that means the same from any working directory."""
     is_file = weights.endswith((".ckpt", ".pth", ".pt")) and not weights.startswith("{")
     return str(Path(weights).expanduser().resolve()) if is_file else weights

@@ -12,7 +12,7 @@ from lightning_modules.inference import Execution
 from progress import Bar
 
 
-def digits_of(execution: Execution) -> tuple[str, ...]:
+def numerics_of(execution: Execution) -> tuple[str, ...]:
     """Return everything but weights and slice that the last digits of an embedding depend on.
 
     A processor splits sums by its threads and instruction set. Were the store shared between

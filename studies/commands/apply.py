@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.layouts.case_files import MODALITIES
 from lightning_modules.callbacks.metrics_file import running_as_stage
-from studies.runs.checkpoint_settings import recall
+from studies.runs.checkpoint_settings import find_checkpoints
 from studies.runs.environment import is_main_process
 from studies.runs.process import stop_with_parent
 from studies.runs.request import applied_options, applied_settings, read_settings
@@ -44,16 +44,16 @@ def _apply(subcommand: str, words: list[str]) -> int:
         ExperimentCLI(subcommand, line)  # prints and leaves
     check_typed(subcommand, line)
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
-    recalled = recall(line, runs_dir, _resolve)
+    restored = find_checkpoints(line, runs_dir, _resolve)
     line.options = applied_options(line)
     if is_main_process():
-        print(recalled.notice, flush=True)
+        print(restored.notice, flush=True)
     images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
-    checkpoint = str(recalled.checkpoints[0])
+    checkpoint = str(restored.checkpoints[0])
     base = {
-        "model": recalled.model or recalled.cards[0]["model"],
-        "data": recalled.config["data"],
-        "seed_everything": recalled.config["seed_everything"],
+        "model": restored.model or restored.cards[0]["model"],
+        "data": restored.config["data"],
+        "seed_everything": restored.config["seed_everything"],
     }
     # the network, the split and what training used up are the checkpoint's
     overlays = {file: applied_settings(read_settings(file)) for file in line.configs}
@@ -62,7 +62,7 @@ def _apply(subcommand: str, words: list[str]) -> int:
     if images:
         line.options.append(("data.images", [f"--data.images={json.dumps(images)}"]))
     line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
-    session = ExperimentCLI(subcommand, line, recalled).session
+    session = ExperimentCLI(subcommand, line, restored).session
     return 1 if isinstance(session, Application) and session.failures else 0
 
 

@@ -13,7 +13,7 @@ from datamodules.layouts.label_files import named_convention
 from errors import InputError
 from evaluation.metrics.empty_rules import EMPTY_RULES, rule_named
 from outputs import Outputs
-from studies.runs.input_record import Contents, check_writable
+from studies.runs.input_record import InputRecord, check_writable
 from studies.scores.mask_folders import Masks, Pair, find_masks, pair_up
 
 if TYPE_CHECKING:
@@ -187,12 +187,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + others
 
 
-def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> Contents:
+def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> InputRecord:
     """Return of what the table is made: files are named by their folder, not by what they hold."""
     predicted, reference = (
         "by the names" if convention is None else convention.describe() for convention in chosen
     )
-    made_of = {
+    inputs = {
         "predictions": str(options.predictions.resolve()),
         "references": str(options.references.resolve()),
         "rule": options.rule,
@@ -200,14 +200,14 @@ def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namesp
         "labels": reference,
         "prediction_labels": predicted,
     }
-    return Contents(options.out / RECORD, TABLE, made_of)
+    return InputRecord(options.out / RECORD, TABLE, inputs)
 
 
 def evaluate_pairs(
     pairs: Sequence[Pair],
     missing: Sequence[str],
     notes: list[str],
-    contents: Contents,
+    contents: InputRecord,
     outputs: Outputs,
     options: argparse.Namespace,
 ) -> int:

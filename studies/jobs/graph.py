@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from datamodules.slices.random_split import cases_of
 from errors import InputError
-from studies.runs.checkpoint_settings import RULES, trained_by
+from studies.runs.checkpoint_settings import RULES, settings_of_run
 from studies.runs.planning import Plan, postprocessing_of
 from studies.runs.run import Run
 from studies.scores.tested import read_scores
@@ -196,7 +196,7 @@ def _other_rules(plan: Plan) -> list[str]:
     if not run.finished:
         return []
     asked = postprocessing_of(plan.config["model"])
-    model = trained_by(run).config.get("model")
+    model = settings_of_run(run).config.get("model")
     if not model or asked == postprocessing_of(model):
         return []
     return [f"--{RULES}{json.dumps(asked)}"]

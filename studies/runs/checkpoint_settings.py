@@ -18,13 +18,13 @@ from studies.settings.command_line import CommandLine
 
 # Data settings that must be those of the training.
 PREPARATION = ("spacing", "normalisation")
-RULES = "model.postprocessing="  # how a changed one begins in `Recall.model_words`
+RULES = "model.postprocessing="  # how a changed one begins in `CheckpointSettings.model_words`
 # What ``fit`` would make of a command line, laid over a configuration where one is given.
 Resolve = Callable[[CommandLine, Mapping[str, Any] | None], dict[str, Any]]
 
 
 @dataclass
-class Recall:
+class CheckpointSettings:
     """What ``validate``, ``test`` and ``predict`` start from.
 
     Args:
@@ -46,7 +46,7 @@ class Recall:
     model: dict[str, Any] = field(default_factory=dict)
 
 
-def recall(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Recall:
+def find_checkpoints(line: CommandLine, runs_dir: Path, resolve: Resolve) -> CheckpointSettings:
     """Find the checkpoints a command line means.
 
     Without ``--ckpt_path`` it is the newest finished run of the experiment that has the settings
@@ -79,7 +79,7 @@ def recall(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Recall:
     for path, other in zip(given[1:], cards[1:], strict=True):
         _check_alike(given[0], card, path, other)
     if named:
-        request = _ask(line, given, cards, resolve)
+        request = _check_named(line, given, cards, resolve)
     experiment, run_id = card["run"]["experiment"], card["run"]["id"]
     home = given[0].resolve().parent.parent
     if not (home / "manifest.json").is_file():  # the file was moved out of its run
@@ -94,7 +94,7 @@ def recall(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Recall:
             if stated:
                 words = [*words, f"{RULES}{json.dumps(postprocessing_of(model))}"]
     run = Run(experiment, run_id, home)
-    return Recall(given, cards, card["config"], run, notice, words, model)
+    return CheckpointSettings(given, cards, card["config"], run, notice, words, model)
 
 
 def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str, Request | None]:
@@ -106,7 +106,7 @@ def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str
         return runs[0], f"{notice}: {runs[0].best_checkpoint}", None
     request = Request(settings, resolve(_of_training(line), None))
     check_together(line, request.resolved["data"]["init_args"])
-    known = [(run, trained_by(run)) for run in runs]
+    known = [(run, settings_of_run(run)) for run in runs]
     fitting = [(run, one) for run, one in known if not request.missing(one)]
     if not fitting:
         raise InputError(_none(line, runs_dir, request, [one for _, one in known]))
@@ -162,7 +162,7 @@ def _values(path: tuple[str, ...], known: list[Trained]) -> list[str]:
     return list(dict.fromkeys(str(value_at(one.config, path)) for one in known))
 
 
-def _ask(
+def _check_named(
     line: CommandLine, given: list[Path], cards: list[dict[str, Any]], resolve: Resolve
 ) -> Request | None:
     """Hold what a command names against the checkpoints that it names too.
@@ -211,7 +211,7 @@ def _of_training(line: CommandLine) -> CommandLine:
     return CommandLine(list(line.configs), kept)
 
 
-def trained_by(run: Run) -> Trained:
+def settings_of_run(run: Run) -> Trained:
     """Return what a run's folder says of its training; nothing where its files are gone."""
     manifest = run.manifest()
     config: Any = None

@@ -16,18 +16,18 @@ UNSET = "None"  # how a setting that is not given stands in a record
 
 
 @dataclass(frozen=True)
-class Contents:
+class InputRecord:
     """The results that a command is about to leave in a folder.
 
     Args:
-        record: file that says of what the results beside it were made.
+        file: file that says of what the results beside it were made.
         result: name of the file that lies there when there are any.
-        made_of: what determines them, each as a person writes it.
+        inputs: what determines them, each as a person writes it.
     """
 
-    record: Path
+    file: Path
     result: str
-    made_of: Mapping[str, str]
+    inputs: Mapping[str, str]
 
     def others(self) -> str | None:
         """Return in words what else the folder holds; None where it is empty or holds the same.
@@ -36,27 +36,27 @@ class Contents:
             InputError: when that cannot be read.
         """
         try:
-            held: Any = json.loads(self.record.read_text())
+            held: Any = json.loads(self.file.read_text())
         except FileNotFoundError:
-            if not (self.record.parent / self.result).exists():
+            if not (self.file.parent / self.result).exists():
                 return None
             held = None
         except ValueError:
             held = None
         except OSError as error:
             raise InputError(
-                f"{self.record} cannot be read ({error.strerror}): give another folder for the "
+                f"{self.file} cannot be read ({error.strerror}): give another folder for the "
                 "results."
             ) from error
         if not isinstance(held, dict):
             return f"a {self.result} that does not say of what it was made"
-        if not set(held) & set(self.made_of):
-            return f"a {self.record.name} of something else"
+        if not set(held) & set(self.inputs):
+            return f"a {self.file.name} of something else"
         # a setting that the version which wrote the results did not know yet was unset there
         differing = [
-            f"{name} {held.get(name, 'unset')} instead of {self.made_of.get(name, 'unset')}"
-            for name in {**self.made_of, **held}
-            if held.get(name, UNSET) != self.made_of.get(name, UNSET)
+            f"{name} {held.get(name, 'unset')} instead of {self.inputs.get(name, 'unset')}"
+            for name in {**self.inputs, **held}
+            if held.get(name, UNSET) != self.inputs.get(name, UNSET)
         ]
         more = [f"{len(differing) - NAMED} more"] if len(differing) > NAMED else []
         return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
@@ -77,28 +77,28 @@ class Contents:
             ours = f", or --overwrite to {remedy}" if remedy else ""
             other = ours if self._is_own() else ", or move that away"
             raise InputError(
-                f"{option} {self.record.parent} holds {held}: give another {option}{other}."
+                f"{option} {self.file.parent} holds {held}: give another {option}{other}."
             )
 
     def _is_own(self) -> bool:
         """Whether this program wrote what is there, so that it may be replaced."""
-        listed = Outputs(self.record.parent, "").listed()
-        return self.unlisted() or self.record.name in listed or self.result in listed
+        listed = Outputs(self.file.parent, "").listed()
+        return self.unlisted() or self.file.name in listed or self.result in listed
 
     def write(self) -> None:
         """Note of what the results are made."""
-        text = json.dumps(dict(self.made_of), indent=2) + "\n"
-        Outputs(self.record.parent, "").write(self.record.name, text)
+        text = json.dumps(dict(self.inputs), indent=2) + "\n"
+        Outputs(self.file.parent, "").write(self.file.name, text)
 
     def unlisted(self) -> bool:
         """Whether an earlier version, which kept no list of its files, wrote the results."""
-        if self.record.name in Outputs(self.record.parent, "").listed():
+        if self.file.name in Outputs(self.file.parent, "").listed():
             return False
         try:
-            held: Any = json.loads(self.record.read_text())
+            held: Any = json.loads(self.file.read_text())
         except (OSError, ValueError):
             return False
-        return isinstance(held, dict) and bool(set(held) & set(self.made_of))
+        return isinstance(held, dict) and bool(set(held) & set(self.inputs))
 
     def move_aside(self, used: Sequence[Path], also: Sequence[str] = ()) -> Path:
         """Move the results to a new folder beside theirs; return it.
@@ -113,7 +113,7 @@ class Contents:
         Raises:
             InputError: when some of what is needed lies in the folder, or it cannot be moved.
         """
-        folder = self.record.parent.resolve()
+        folder = self.file.parent.resolve()
         for path in used:
             if path.resolve().is_relative_to(folder):
                 raise InputError(
@@ -121,7 +121,7 @@ class Contents:
                     "needed: give another folder for the results."
                 )
         listed = Outputs(folder, "").listed()
-        ours = {*listed, *also, self.record.name, self.result, LEDGER}
+        ours = {*listed, *also, self.file.name, self.result, LEDGER}
         try:
             if {_name(file, folder) for file in Outputs(folder, "").strangers()} <= ours:
                 aside = set_aside(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from datamodules.slices.random_split import PAPER_TEST_SHARE, is_by_slice
-from datamodules.splits import TEST_SHARE, make_split
+from datamodules.splits import TEST_SHARE, check_fold, make_split
 from errors import InputError
 from studies.runs.planning import PROTOCOL
 from studies.runs.unused_options import check_typed, plain_name
@@ -88,11 +88,17 @@ class Request:
     resolved: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Refuse a split file that is not there."""
-        asked = self.resolved["data"].get("init_args", {}).get("split_file")
+        """Refuse a split file or a fold that does not exist."""
+        data = self.resolved["data"].get("init_args", {})
+        file, n_folds = data.get("split_file"), data.get("n_folds")
         named = [one for one in self.settings if one.path == ("data", "split_file")]
-        if named and asked and not Path(asked).expanduser().is_file():
-            raise InputError(f"{named[-1].place}: there is no split file {asked}.")
+        if named and file and not Path(file).expanduser().is_file():
+            raise InputError(
+                f"{named[-1].place}: there is no split file {file}: give an existing file or leave "
+                "the option out."
+            )
+        if n_folds is not None and n_folds > 1:
+            check_fold(data.get("fold", 0), n_folds)
 
     def missing(self, trained: Trained) -> list[Setting]:
         """Return the settings that a training would have to have, and has not."""

@@ -17,10 +17,10 @@ from lightning_modules.base import OptimizerFactory, SchedulerFactory
 from lightning_modules.fusion import HeadFactory
 from lightning_modules.sam.adapter import SamFactory
 
-EVERY = ", known subclasses: "  # how jsonargparse begins its list
+KNOWN_SUBCLASSES = ", known subclasses: "  # how jsonargparse begins its list
 
 # What an option of this type takes; other classes that can be called so are taken too.
-SUCH_AS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+CLASSES_MEANT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         L.LightningModule,
         (
@@ -93,10 +93,10 @@ SUCH_AS: tuple[tuple[Any, tuple[str, ...]], ...] = (
 )
 
 
-def such_as(hint: Any) -> tuple[str, ...]:
+def classes_meant(hint: Any) -> tuple[str, ...]:
     """Return the classes that are meant where an option has this type; none for other types."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return next((classes for known, classes in SUCH_AS if known in parts), ())
+    return next((classes for known, classes in CLASSES_MEANT if known in parts), ())
 
 
 def type_of(action: Action) -> Any:
@@ -111,8 +111,8 @@ class BriefHelp(DefaultHelpFormatter):
         with warnings.catch_warnings():  # of classes that cannot be imported, and need not be
             warnings.simplefilter("ignore", UserWarning)
             text = str(super()._get_help_string(action))
-        classes = such_as(type_of(action))
-        head, found, _ = text.partition(EVERY)
+        classes = classes_meant(type_of(action))
+        head, found, _ = text.partition(KNOWN_SUBCLASSES)
         return f"{head}, such as {', '.join(classes)})" if found and classes else text
 
 

@@ -17,7 +17,7 @@ REFUSALS = (MisconfigurationException, ValueError, TypeError, ModuleNotFoundErro
 DEFAULTS = {
     name: parameter.default for name, parameter in inspect.signature(L.Trainer).parameters.items()
 }
-OURS = ("logger", "callbacks")  # objects, built and checked elsewhere
+BUILT_ELSEWHERE = ("logger", "callbacks")  # objects, built and checked elsewhere
 
 # What Lightning takes and stumbles over later, or trains nothing by.
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -68,7 +68,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     if steps is not None and steps != -1 and steps < 1:
         raise InputError(f"trainer.max_steps is {steps}: expected 1 or more, or -1 for no limit.")
     tried = {
-        name: DEFAULTS[name] if name in OURS or _holds_objects(value) else value
+        name: DEFAULTS[name] if name in BUILT_ELSEWHERE or _holds_objects(value) else value
         for name, value in settings.items()
         if name in DEFAULTS
     }
@@ -118,7 +118,7 @@ def _culprits(settings: Mapping[str, Any], error: BaseException) -> list[str]:
     changed = [
         name
         for name, value in settings.items()
-        if name not in OURS and name in DEFAULTS and repr(value) != repr(DEFAULTS[name])
+        if name not in BUILT_ELSEWHERE and name in DEFAULTS and repr(value) != repr(DEFAULTS[name])
     ]
     with _silently():
         # one that Lightning itself names is asked first: of two that clash either would do

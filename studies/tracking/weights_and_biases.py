@@ -14,7 +14,7 @@ from datamodules.slices.datamodule import RegisteredSliceDataModule
 from lightning_modules.callbacks.case_gallery import CaseGallery, log_cases
 from lightning_modules.callbacks.metrics_file import read_metrics
 from lightning_modules.run_logger import RunLogger, harmless
-from studies.runs.checkpoint_settings import Recall
+from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import PROTOCOL, Plan
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
@@ -118,7 +118,7 @@ def configure(trainer: Namespace, run: Run, plan: Plan) -> dict[str, Any]:
     return filed
 
 
-def configure_again(trainer: Namespace, run: Run, recalled: Recall) -> None:
+def configure_again(trainer: Namespace, run: Run, restored: CheckpointSettings) -> None:
     """Point the logger of ``test`` at the training's run: its scores join that run's summary."""
     filed = run.manifest().get("tracking")
     if filed is None:  # a checkpoint that was moved away from its run
@@ -126,7 +126,7 @@ def configure_again(trainer: Namespace, run: Run, recalled: Recall) -> None:
     elif _logger(trainer) is not None:
         tags = dict.fromkeys([*filed["tags"], "tested", *_benchmark()])
         filed = {"id": run.id, **filed, "tags": [tag[:64] for tag in tags]}
-        _configure(trainer, run, filed, recalled.config)
+        _configure(trainer, run, filed, restored.config)
 
 
 def _logger(trainer: Namespace) -> Namespace | None:

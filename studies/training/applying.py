@@ -30,10 +30,10 @@ from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
 from lightning_modules.weights.checkpoints import load_module, read_checkpoint
 from outputs import Outputs, lies_in, refuse_among_inputs
 from studies.jobs.graph import VARIANTS
-from studies.runs.checkpoint_settings import RULES, Recall, check_preparation
+from studies.runs.checkpoint_settings import RULES, CheckpointSettings, check_preparation
 from studies.runs.environment import is_main_process
 from studies.runs.exposure import Exposure
-from studies.runs.input_record import Contents, check_writable
+from studies.runs.input_record import InputRecord, check_writable
 from studies.runs.planning import file_hash
 from studies.tracking.weights_and_biases import conclude_test, configure_again
 from studies.training.session import Session
@@ -77,29 +77,29 @@ class Application(Session):
 
     Args:
         subcommand: validate, test or predict.
-        recalled: the checkpoints and the settings they bring along.
+        restored: the checkpoints and the settings they bring along.
         arguments: the parsed arguments of the subcommand.
     """
 
-    def __init__(self, subcommand: str, recalled: Recall, arguments: Namespace) -> None:
-        super().__init__(recalled.run, arguments)
+    def __init__(self, subcommand: str, restored: CheckpointSettings, arguments: Namespace) -> None:
+        super().__init__(restored.run, arguments)
         self.subcommand = subcommand
-        self.recalled = recalled
+        self.restored = restored
         self.failures: dict[str, str] = {}
         self.trained_postprocessing: Postprocessing | None = None
         self.gallery = CaseGallery()
         self.logger: Any = None
-        self.contents: Contents | None = None  # of the folder of predictions, or of scores
+        self.record: InputRecord | None = None  # of the folder of predictions, or of scores
 
     def prepare(self) -> None:
         """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
         arguments = self.arguments
         if self.subcommand == "predict":
-            self.contents = self._contents()
+            self.record = self._input_record()
             self._refuse_among_patients()
             # in every process: one that goes on alone would wait for the others
             check_writable(Path(arguments.output), f"--output {arguments.output}")
-            self.contents.refuse_others(
+            self.record.refuse_others(
                 "--output", "move that aside", overwrite=bool(arguments.overwrite)
             )
         if self.subcommand == "test" and arguments.results_dir:
@@ -108,39 +108,39 @@ class Application(Session):
         if self.subcommand != "test":
             arguments.trainer.logger = False
         else:
-            configure_again(arguments.trainer, self.run, self.recalled)
+            configure_again(arguments.trainer, self.run, self.restored)
 
-    def _contents(self) -> Contents:
+    def _input_record(self) -> InputRecord:
         """Return of what the predictions are made: the networks, the patients and the settings."""
         arguments, settings = self.arguments, self.arguments.data.init_args.as_dict()
-        made_of = {
+        inputs = {
             "checkpoint": " + ".join(
                 f"{card['run']['experiment']}/{card['run']['id']} ({file_hash(path)[:12]})"
-                for path, card in zip(self.recalled.checkpoints, self.recalled.cards, strict=True)
+                for path, card in zip(self.restored.checkpoints, self.restored.cards, strict=True)
             ),
             "patients": " ".join(str(path.resolve()) for path in self._patients()) or "phantoms",
             **{name: arguments[name] for name in ("tta", "rule") if name in arguments},
             "postprocessing": arguments.postprocessing,
-            "model": " ".join(self.recalled.model_words) or "as trained",
+            "model": " ".join(self.restored.model_words) or "as trained",
             "data": str(arguments.data.class_path).rpartition(".")[2],
             **{f"data.{name}": str(settings[name]) for name in settings if name not in NO_MASK},
         }
         if self.subcommand == "predict":
-            return Contents(Path(arguments.output) / PREDICTIONS, VOLUMES, made_of)
+            return InputRecord(Path(arguments.output) / PREDICTIONS, VOLUMES, inputs)
         limit = arguments.trainer.get("limit_test_batches")
-        made_of |= {"limit_test_batches": str(limit)} if limit is not None else {}
-        return Contents(Path(arguments.results_dir) / TEST, TABLE, made_of)
+        inputs |= {"limit_test_batches": str(limit)} if limit is not None else {}
+        return InputRecord(Path(arguments.results_dir) / TEST, TABLE, inputs)
 
     def _refuse_other_results(self, folder: Path) -> None:
         """Refuse a folder of scores in which a test would write over anything else."""
         if lies_in(folder, self.run.folder / VARIANTS):
             return  # of a benchmark, which names it after the test
         check_writable(folder, f"--results_dir {folder}")
-        self.contents = self._contents()
-        self.contents.refuse_others("--results_dir")
+        self.record = self._input_record()
+        self.record.refuse_others("--results_dir")
         names = [TABLE, *CALIBRATION, TEST]
-        read = [*self._patients(), *self.recalled.checkpoints]
-        Outputs(folder, "--results_dir").check(names, read, unlisted=self.contents.unlisted())
+        read = [*self._patients(), *self.restored.checkpoints]
+        Outputs(folder, "--results_dir").check(names, read, unlisted=self.record.unlisted())
 
     def _patients(self) -> list[Path]:
         """Return the files of the one patient, or the folder of all; none of phantoms."""
@@ -157,11 +157,11 @@ class Application(Session):
             root = root.parent
         refuse_among_inputs(folder, "--output", root, patients)
 
-    def _begin(self, contents: Contents, names: Sequence[str], inputs: Sequence[Path]) -> None:
+    def _begin(self, record: InputRecord, names: Sequence[str], inputs: Sequence[Path]) -> None:
         """Check all that will be written, then move other predictions aside.
 
         Args:
-            contents: of the folder.
+            record: of the folder.
             names: of all files, in it.
             inputs: files of the patients.
         """
@@ -171,22 +171,22 @@ class Application(Session):
             overwrite=bool(self.arguments.overwrite),
             can_overwrite=True,
         )
-        needed = [*self._patients(), *self.recalled.checkpoints]
-        named, unlisted = [*names, PREDICTIONS], contents.unlisted()
+        needed = [*self._patients(), *self.restored.checkpoints]
+        named, unlisted = [*names, PREDICTIONS], record.unlisted()
         changed = outputs.check(named, [*inputs, *needed], unlisted=unlisted)
         if is_main_process():
-            self.make_room(contents, changed)
+            self.make_room(record, changed)
 
-    def make_room(self, contents: Contents, changed: Sequence[str] = ()) -> None:
+    def make_room(self, record: InputRecord, changed: Sequence[str] = ()) -> None:
         """Move other predictions aside, once nothing else is wrong with the command.
 
         Args:
-            contents: of the folder.
+            record: of the folder.
             changed: results that the user changed, or that an earlier version wrote.
         """
-        if contents.others() or changed:
-            needed = [Path.cwd(), *self._patients(), *self.recalled.checkpoints]
-            aside = contents.move_aside(needed, changed)
+        if record.others() or changed:
+            needed = [Path.cwd(), *self._patients(), *self.restored.checkpoints]
+            aside = record.move_aside(needed, changed)
             print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
 
     def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
@@ -197,24 +197,24 @@ class Application(Session):
                 "scored nor predicted with: name it as model.weights of an experiment that builds "
                 "upon it, such as experiments/zhang2021.yaml."
             )
-        first = self.recalled.checkpoints[0]
+        first = self.restored.checkpoints[0]
         checkpoint = read_checkpoint(first)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         check_preparation(model.card, data.identity(), first)
-        data.stored_split = stored_split(self.recalled.cards)
+        data.stored_split = stored_split(self.restored.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
-        self.trained_postprocessing = _rules(self.recalled.cards[0])
+        self.trained_postprocessing = _rules(self.restored.cards[0])
         model.configure_for_use(self._usage(model))
         if self.subcommand == "predict":
-            contents = self.contents
+            record = self.record
             callbacks.append(
                 PredictionWriter(
                     Path(self.arguments.output),
                     probabilities=bool(self.arguments.probabilities),
                     all_grids=bool(self.arguments.all_grids),
-                    begin=partial(self._begin, contents) if contents else None,
-                    announce=contents.write if contents else None,
+                    begin=partial(self._begin, record) if record else None,
+                    announce=record.write if record else None,
                 )
             )
         # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
@@ -245,7 +245,7 @@ class Application(Session):
         """Refuse --maps where the network has none to show."""
         if not self.arguments.maps:
             return
-        if len(self.recalled.checkpoints) > 1 or not model.map_channels():
+        if len(self.restored.checkpoints) > 1 or not model.map_channels():
             raise InputError(
                 f"--maps: {self.run.experiment} shows no maps of what it looks at: leave "
                 "the option out, or use one checkpoint of a network that has some, such as one of "
@@ -276,7 +276,7 @@ class Application(Session):
     def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         """Validate, test or predict, and print the end."""
         assert isinstance(model, SegmentationModule)  # equip refuses others
-        if len(self.recalled.checkpoints) > 1:
+        if len(self.restored.checkpoints) > 1:
             model = self._ensemble(model)
         if self.subcommand == "predict":
             self._check_grids(data)
@@ -296,8 +296,8 @@ class Application(Session):
                 if model.reliability:
                     title = f"{self.run.experiment} {self.run.id}"
                     calibration = write_calibration(model.reliability, outputs, title)
-                if self.contents is not None:
-                    self.contents.write()
+                if self.record is not None:
+                    self.record.write()
                 # last: with it the test is done
                 outputs.settle(TABLE, partial(write_csv, model.test_rows))
                 if folder == self.run.folder:
@@ -313,7 +313,7 @@ class Application(Session):
 
     def _ensemble(self, first: SegmentationModule) -> EnsembleModule:
         """Return the model of the first checkpoint together with those of the others."""
-        members = [first, *map(_load_segmentation, self.recalled.checkpoints[1:])]
+        members = [first, *map(_load_segmentation, self.restored.checkpoints[1:])]
         unlike = any(one.usage.postprocessing != first.usage.postprocessing for one in members)
         if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
             raise InputError(
@@ -327,9 +327,9 @@ class Application(Session):
 
         Its own is that of its best checkpoint with its settings on all its test cases.
         """
-        card, checkpoints, changes = self.recalled.cards[0], self.recalled.checkpoints, []
+        card, checkpoints, changes = self.restored.cards[0], self.restored.checkpoints, []
         if len(checkpoints) > 1:
-            members = " ".join(str(card["run"]["id"]) for card in self.recalled.cards)
+            members = " ".join(str(card["run"]["id"]) for card in self.restored.cards)
             changes.append(f"ensemble-{_digest(members)}")
         elif checkpoints[0].resolve() != self.run.best_checkpoint.resolve():
             changes.append(f"checkpoint-{checkpoints[0].stem}")
@@ -347,7 +347,7 @@ class Application(Session):
             changes.append(f"data-{_digest(json.dumps(settings, sort_keys=True))}")
         if data.drop != card["data"].get("drop", []):
             changes.append("-".join(["without", *(data.drop or ["none"])]))
-        if words := [word for word in self.recalled.model_words if not word.startswith(RULES)]:
+        if words := [word for word in self.restored.model_words if not word.startswith(RULES)]:
             changes.append(f"model-{_digest(' '.join(words))}")
         rules = model.usage.postprocessing
         if rules != self.trained_postprocessing:

@@ -31,7 +31,7 @@ from lightning_modules.inference import choose_execution
 from lightning_modules.run_logger import wandb_run
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers
-from studies.runs.checkpoint_settings import trained_by
+from studies.runs.checkpoint_settings import settings_of_run
 from studies.runs.environment import (
     git_revision,
     hardware,
@@ -131,7 +131,7 @@ class Training(Session):
     def _other_rules(self) -> list[str]:
         """Return what to know where this experiment differs from the finished one afterwards."""
         asked = postprocessing_of(self.plan.config["model"])
-        model = trained_by(self.run).config.get("model")
+        model = settings_of_run(self.run).config.get("model")
         trained = postprocessing_of(model) if model else asked
         if asked == trained:
             return []

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from datamodules.base import CohortData
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
-from studies.runs.checkpoint_settings import Recall
+from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import Planner
 from studies.runs.unused_options import HIDDEN, check_together
 from studies.settings.command_line import DEFAULTS, CommandLine
@@ -52,12 +52,14 @@ class ExperimentCLI(LightningCLI):
     Args:
         subcommand: fit, validate, test or predict.
         line: the words after it.
-        recalled: what a trained model brings along; None for fit.
+        restored: what a trained model brings along; None for fit.
     """
 
-    def __init__(self, subcommand: str, line: CommandLine, recalled: Recall | None = None) -> None:
+    def __init__(
+        self, subcommand: str, line: CommandLine, restored: CheckpointSettings | None = None
+    ) -> None:
         self.line = line
-        self.recalled = recalled
+        self.restored = restored
         self.session: Session | None = None
         self.planned_data: CohortData | None = None  # of fit: built, prepared and split to plan it
         defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
@@ -207,7 +209,7 @@ class ExperimentCLI(LightningCLI):
         """Resolve the run (fit) or hold the data against the checkpoint (the others)."""
         arguments = self.arguments
         check_together(self.line, arguments.data.init_args.as_dict())
-        if self.recalled is None:
+        if self.restored is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])
             plan = Planner(self.parse_fit, Path(arguments.runs_dir)).plan(self.line, config)
@@ -215,7 +217,7 @@ class ExperimentCLI(LightningCLI):
             self.planned_data = plan.data
         else:
             check_trainer(arguments.trainer.as_dict())
-            self.session = Application(str(self.subcommand), self.recalled, arguments)
+            self.session = Application(str(self.subcommand), self.restored, arguments)
         self.session.prepare()
 
     def _set_seed(self) -> None:

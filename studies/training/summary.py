@@ -164,7 +164,7 @@ def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
         rows = list(csv.DictReader(handle))
     doubted = [f"  {row['case_id']}: {row['doubts']}" for row in rows if row["doubts"]]
     parts = [
-        f"{len(rows)} patient{'' if len(rows) == 1 else 's'} segmented into "
+        f"{len(rows)} case{'' if len(rows) == 1 else 's'} segmented into "
         f"{_relative(folder)}/ (label maps, overlays, volumes.csv)."
     ]
     if doubted:

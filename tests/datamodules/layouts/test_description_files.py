@@ -134,14 +134,24 @@ def test_the_layout_that_the_faulty_ones_vary_is_sound(layout):
 @pytest.mark.parametrize(
     ("content", "place"),
     [
-        ({**LAYOUT, "patient": "(.+_"}, "patient is no regular expression"),
+        (
+            {**LAYOUT, "patient": "(.+_"},
+            "patient is no regular expression: '(.+_' fails with \"missing ), unterminated "
+            "subpattern at position 0\", write one such as '(.+)_visit\\d+'.",
+        ),
         ({**LAYOUT, "patient": "a{99999999999999999999}(b)"}, "patient is no regular expression"),
-        ({**LAYOUT, "patient": 3}, "patient is 3"),
+        (
+            {**LAYOUT, "patient": 3},
+            "patient is 3, expected a regular expression in quotes, such as '(.+)_visit\\d+'.",
+        ),
         ({**LAYOUT, "patient": "p1"}, "patient has no group"),
-        ({**LAYOUT, "label": ["{case}.nii.gz"]}, "label is ['{case}.nii.gz']"),
+        (
+            {**LAYOUT, "label": ["{case}.nii.gz"]},
+            "label is ['{case}.nii.gz'], expected one pattern in quotes, such as \"{case}/",
+        ),
         ({**LAYOUT, "label": IMAGES["t1"]}, "one pattern for an image and the label"),
         ({**LAYOUT, "prediction": 3}, "prediction is 3"),
-        ({**LAYOUT, "name": 2021}, "name is 2021"),
+        ({**LAYOUT, "name": 2021}, "name is 2021, expected a text in quotes, such as"),
         ({**LAYOUT, "nmae": "x"}, "'nmae' is unknown"),
         ({**LAYOUT, "labels": {**LAYOUT["labels"], "cyst": 3}}, "'labels.cyst' is unknown"),
         ({**LAYOUT, "labels": {"whole": 1, "oedema": 2}}, "labels has whole beside"),

@@ -66,7 +66,7 @@ def test_score_table_shows_mean_spread_median_and_who_was_counted():
     text = render(score_table(ROWS, "Test", note="selected on these patients"))
     line = next(line for line in text.splitlines() if line.strip().startswith("ET"))
     assert line.split() == ["ET", "0.750", "±", f"{stdev(DICES):.3f}", "0.700", "10.00", "10.00"]
-    for words in ("Test", "3 patients", "373.13", "rule brats", "selected on these patients"):
+    for words in ("Test", "3 cases", "373.13", "rule brats", "selected on these patients"):
         assert words in text
 
 
@@ -103,7 +103,7 @@ def test_who_has_no_score_is_not_counted_and_that_is_said():
     assert cells["WT"][0] == "0.600"
     assert cells["ET"] == ["0.900", "0.900"]
     assert cells["mean"][0] == "0.650"  # of 0.5 and (0.7 + 0.9) / 2
-    assert "patients counted: 1 in dice/ET" in text
+    assert "cases counted: 1 in dice/ET" in text
     assert "(rule monai)" in text
     assert mean_scores(rows) == pytest.approx({"dice/WT": 0.6, "dice/ET": 0.9})
     unscored = [{"case_id": "a", "empty_rule": "nan", "dice/ET": float("nan")}]
@@ -145,7 +145,7 @@ def test_slice_table_keeps_slices_and_volumes_apart():
     assert "(rule brats)" not in other
     assert "diagonal" not in other
     left_out = [{**SLICED[0], "slices/hd95/WT": float("nan")}, SLICED[1]]
-    assert "patients counted: 1 in slices/hd95/WT" in render(slice_table(left_out))
+    assert "cases counted: 1 in slices/hd95/WT" in render(slice_table(left_out))
 
 
 def test_means_are_taken_over_patients():

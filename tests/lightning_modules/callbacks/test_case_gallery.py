@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_modules.callbacks import case_gallery
-from lightning_modules.callbacks.case_gallery import CaseGallery, mean_dice, of_one_size
+from lightning_modules.callbacks.case_gallery import CaseGallery, mean_dice, pad_to_one_size
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_the_worst_and_the_best_are_kept(monkeypatch):
 def test_smaller_pictures_get_margins_of_their_background():
     dark, light = np.full((2, 5, 4), 10, np.uint8), np.full((4, 2, 3), 200, np.uint8)
     dark[1], light[0, 1] = 77, 5  # what they show
-    found = of_one_size({"dark": dark, "light": light})
+    found = pad_to_one_size({"dark": dark, "light": light})
     assert [picture.shape for picture in found.values()] == [(4, 5, 3)] * 2
     assert found["dark"][..., 0].tolist() == [[10] * 5, [10] * 5, [77] * 5, [10] * 5]
     assert found["light"][0, :, 2].tolist() == [200, 200, 5, 200, 200]
     assert (found["light"][1:] == 200).all()
-    assert of_one_size({}) == {}
+    assert pad_to_one_size({}) == {}

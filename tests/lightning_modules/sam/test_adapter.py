@@ -11,7 +11,7 @@ from backbones import SamImageEncoder, SwinUnet
 from errors import InputError
 from lightning_modules import SamAdapterModule, SamPretrainModule, SliceBackboneModule
 from lightning_modules.inference import Execution
-from lightning_modules.sam.embeddings import EmbeddingStore, digits_of
+from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY
 
@@ -211,11 +211,11 @@ def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_stored_embeddings_belong_to_what_decides_their_last_digits(monkeypatch):
-    first = digits_of(Execution())
-    assert first == digits_of(Execution(reason="another"))
-    assert digits_of(Execution(precision="bf16")) != first
+    first = numerics_of(Execution())
+    assert first == numerics_of(Execution(reason="another"))
+    assert numerics_of(Execution(precision="bf16")) != first
     monkeypatch.setattr(torch, "get_num_threads", lambda: 97)
-    threaded = digits_of(Execution())
+    threaded = numerics_of(Execution())
     assert threaded != first
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
-    assert digits_of(Execution(device="cuda")) not in (first, threaded)
+    assert numerics_of(Execution(device="cuda")) not in (first, threaded)

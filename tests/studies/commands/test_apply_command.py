@@ -8,7 +8,7 @@ import yaml
 import cli
 from datamodules.layouts.case_files import MODALITIES
 from studies.commands import apply
-from studies.runs.checkpoint_settings import Recall
+from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.run import Run
 from tests.conftest import ROOT
 
@@ -34,13 +34,13 @@ def test_a_mistyped_setting_of_an_overlay_is_told_with_the_overlay(
     )
     config = {"data": data, "seed_everything": 0}
     run = Run("dynunet", "abc", tmp_path)
-    found = Recall([Path("best.ckpt")], [{"model": model}], config, run, "")
+    found = CheckpointSettings([Path("best.ckpt")], [{"model": model}], config, run, "")
 
-    def recalled(line, runs_dir, resolve):
+    def find(line, runs_dir, resolve):
         line.configs = line.configs[1:]
         return found
 
-    monkeypatch.setattr(apply, "recall", recalled)
+    monkeypatch.setattr(apply, "find_checkpoints", find)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("data: {batchsize: 2}")
     words = ["--config", "experiments/dynunet.yaml", "--config", "mine.yaml"]

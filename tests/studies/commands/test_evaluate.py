@@ -42,7 +42,7 @@ def test_scores_are_those_of_score_case_whatever_the_conventions(folders, capsys
         assert {name: row[name] for name in expected} == expected
         assert row["volume_ml/WT"] == pytest.approx(regions(seed)[0].sum() * 0.002, abs=1e-3)
     printed = capsys.readouterr().out
-    for words in ("3 patients", "(rule brats)", "predictions read as brats2023", "per_case.csv"):
+    for words in ("3 cases", "(rule brats)", "predictions read as brats2023", "per_case.csv"):
         assert words in printed
     assert not (folders / "new" / "calibration.csv").exists()
 
@@ -55,7 +55,7 @@ def test_a_rule_and_regions_can_be_chosen_and_are_recorded(folders, capsys):
     assert "dice/TC" not in rows[0]
     printed = capsys.readouterr().out
     assert "(rule nan)" in printed
-    assert "patients counted: 2 in dice/ET" in printed
+    assert "cases counted: 2 in dice/ET" in printed
 
 
 def test_nnunet_folders_tell_what_their_labels_mean(tmp_path):

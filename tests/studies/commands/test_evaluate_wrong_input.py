@@ -155,7 +155,7 @@ def test_a_full_disk_costs_the_file_and_not_the_numbers(folders, monkeypatch, ca
     monkeypatch.setattr("evaluation.tables.per_case.write_csv", full)
     assert evaluate(folders) == 2
     captured = capsys.readouterr()
-    assert "3 patients" in captured.out
+    assert "3 cases" in captured.out
     assert "per_case.csv cannot be written (No space left on device)" in captured.err
 
 
@@ -170,7 +170,7 @@ def test_the_advice_after_a_full_disk_is_never_refused(folders, monkeypatch, cap
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluating.Contents, "write", full)
+        patched.setattr(evaluating.InputRecord, "write", full)
         assert evaluate(folders, *words) == 2
     assert "make room and repeat the command" in capsys.readouterr().err
     if kept == "first":

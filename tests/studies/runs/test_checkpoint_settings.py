@@ -12,7 +12,7 @@ from datamodules.splits import make_split
 from errors import InputError
 from lightning_modules.weights.checkpoints import KEY
 from studies.commands import apply
-from studies.runs.checkpoint_settings import recall
+from studies.runs.checkpoint_settings import find_checkpoints
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
 from studies.training.fit_parser import FitParser
@@ -83,7 +83,7 @@ def train(tmp_path, monkeypatch, resolve):
 @pytest.fixture
 def ask(tmp_path, resolve):
     def found(*words):
-        return recall(CommandLine.parse(list(words)), Path("runs"), resolve)
+        return find_checkpoints(CommandLine.parse(list(words)), Path("runs"), resolve)
 
     return found
 
@@ -99,13 +99,16 @@ def test_a_fold_is_that_of_its_run_and_no_other(train, ask):
         found = ask(*EXPERIMENT, *FOLDS, str(number))
         assert found.run.id == f"fold{number}"
         assert f"with data.n_folds 3, data.fold {number}: " in found.notice
-    for asked in ([*FOLDS, "77"], ["--data.split_seed", "5"], ["--data.protocol", "paper"]):
+    for asked in (["--data.split_seed", "5"], ["--data.protocol", "paper"]):
         with pytest.raises(InputError) as refused:
             ask(*EXPERIMENT, *asked)
         assert "the splits of those there are: fold 1 of 3, seed 0; fold 0 of 3" in str(
             refused.value
         )
-    with pytest.raises(InputError, match=r"split_file: there is no split file /no\.json"):
+    with pytest.raises(InputError, match=r"^data\.fold is 77: expected 0 to 2\.$"):
+        ask(*EXPERIMENT, *FOLDS, "77")
+    missing = r"split_file: there is no split file /no\.json: give an existing file or leave"
+    with pytest.raises(InputError, match=missing):
         ask(*EXPERIMENT, "--data.split_file", "/no.json")
     with pytest.raises(InputError, match=r"--data.fold has no effect without --data.n_folds or"):
         ask(*EXPERIMENT, "--data.fold", "1")

@@ -9,7 +9,7 @@ import yaml
 
 import cli
 from lightning_modules.base import TrainingModule
-from studies.settings.option_help import SUCH_AS, such_as
+from studies.settings.option_help import CLASSES_MEANT, classes_meant
 from tests.conftest import ROOT
 
 
@@ -56,14 +56,14 @@ def test_help_names_what_the_experiments_use():
         model = (yaml.safe_load(file.read_text()) or {}).get("model")
         if model is None:
             continue
-        assert model["class_path"] in such_as(L.LightningModule)
+        assert model["class_path"] in classes_meant(L.LightningModule)
         hints = get_type_hints(TrainingModule.__init__)
         hints |= get_type_hints(imported(model["class_path"]).__init__)
         for name, value in model["init_args"].items():
             if isinstance(value, dict) and "class_path" in value:
-                assert value["class_path"] in such_as(hints[name]), (file.name, name)
+                assert value["class_path"] in classes_meant(hints[name]), (file.name, name)
 
 
 def test_what_help_names_exists():
-    assert all(callable(imported(path)) for _, classes in SUCH_AS for path in classes)
-    assert such_as(int) == ()
+    assert all(callable(imported(path)) for _, classes in CLASSES_MEANT for path in classes)
+    assert classes_meant(int) == ()

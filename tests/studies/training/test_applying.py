@@ -22,11 +22,11 @@ def folder_of(data=None, model=None, **arguments):
     """Return the folder of a test's scores, below the run's."""
     run = Run("fusion", "f0", Path("runs/fusion/f0"))
     card = {"data": TRAINED, "split": {"test": ["p3", "p4"]}, "run": {"id": "f0"}}
-    recalled = SimpleNamespace(
+    restored = SimpleNamespace(
         cards=[card], checkpoints=[run.best_checkpoint], model_words=[], run=run
     )
     application = Application(
-        "test", recalled, SimpleNamespace(results_dir=None, postprocessing="on", **arguments)
+        "test", restored, SimpleNamespace(results_dir=None, postprocessing="on", **arguments)
     )
     settings = {**TRAINED, **(data or {})}
     split = settings.pop("split", Split(["p1"], ["p2"], ["p4", "p3"]))
@@ -98,7 +98,7 @@ def predicting(
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     run.best_checkpoint.write_bytes(checkpoint)
     card = {"run": {"experiment": "fusion", "id": "f0"}}
-    recalled = SimpleNamespace(
+    restored = SimpleNamespace(
         cards=[card], checkpoints=[run.best_checkpoint], model_words=[], run=run
     )
     settings = {"root": "exams", "images": None, "spacing": 1.0, "batch_size": 2, **(data or {})}
@@ -107,14 +107,14 @@ def predicting(
     arguments = Namespace(
         output=output, data=of_patients, trainer=Namespace(precision=None, logger=None), **given
     )
-    application = Application("predict", recalled, arguments)
+    application = Application("predict", restored, arguments)
     application.prepare()
     return application
 
 
 def test_predictions_of_something_else_are_not_written_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    predicting(tmp_path).contents.write()
+    predicting(tmp_path).record.write()
     predicting(tmp_path)  # the same, such as one that was aborted
     predicting(tmp_path, data={"batch_size": 8, "root": str(tmp_path / "exams")})
     for changed, told in (
@@ -136,13 +136,13 @@ def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    predicting(tmp_path).contents.write()
+    predicting(tmp_path).record.write()
     again = predicting(tmp_path, overwrite=True)
-    again.make_room(again.contents)
+    again.make_room(again.record)
     assert Path("predictions/prediction.json").is_file()  # the same stays
     other = predicting(tmp_path, overwrite=True, tta="flips")
     assert Path("predictions").exists()  # till nothing else can be wrong
-    other.make_room(other.contents)
+    other.make_room(other.record)
     (aside,) = tmp_path.glob("predictions.replaced-*")
     assert (aside / "prediction.json").is_file()
     assert capsys.readouterr().out == f"Note: what predictions held lies in {aside} now.\n"
@@ -151,7 +151,7 @@ def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
 
 def test_every_process_refuses_what_the_first_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    predicting(tmp_path).contents.write()
+    predicting(tmp_path).record.write()
     monkeypatch.setattr(applying, "is_main_process", lambda: False)
     with pytest.raises(InputError, match="results of tta none instead of flips"):
         predicting(tmp_path, tta="flips")
