@@ -18,28 +18,28 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-EVERY_SECONDS = 60.0  # a line at most
-REMEMBERED_SECONDS = 1800.0  # a patient may take minutes: what remains goes by more than one
+EVERY_SECONDS = 60.0  # between lines in a log, at least
+REMEMBERED_SECONDS = 1800.0  # for the time left: a patient may take minutes
 
 
 def draws_bars(console: Console | None = None) -> bool:
-    """Whether a bar can be drawn over itself: in no log, also none that is coloured (FORCE_COLOR).
+    """Whether a bar can be redrawn: not in a log, even with FORCE_COLOR.
 
     Args:
-        console: where; None: the usual one on stdout.
+        console: console to draw on; None: the default one on stdout.
     """
     console = console or get_console()
     return bool(console.file.isatty()) and not console.is_dumb_terminal
 
 
 def make_progress(console: Console | None = None, *, in_bytes: bool = False) -> Progress:
-    """Return bars of this project's form: name, bar, count, times, latest scores.
+    """Return a progress display with name, bar, count, times and latest scores.
 
-    They show nothing where no bar can be drawn. What is printed meanwhile appears above them, and
-    a stream that goes into a file still goes there.
+    It shows nothing where no bar can be drawn. Text that is printed meanwhile appears above the
+    bars; output that is redirected to a file still goes there.
 
     Args:
-        console: where; None: the usual one on stdout.
+        console: console to draw on; None: the default one on stdout.
         in_bytes: whether bytes are counted.
     """
     return Progress(
@@ -61,12 +61,12 @@ class Bar:
     """Count elements on stderr: a bar in a terminal, in a log a line a minute and one at the end.
 
     Args:
-        iterable: whose elements are counted; None: `update` counts.
-        desc: what is done.
-        total: how many there are; None: unknown.
-        initial: how many were done before.
+        iterable: iterable whose elements are counted; None: `update` counts.
+        desc: description of the work.
+        total: number of elements; None: unknown.
+        initial: number of elements done before.
         disable: whether nothing is written.
-        delay: seconds; what ends before is not worth a bar or a line.
+        delay: seconds before a bar or a line is shown.
         in_bytes: whether bytes are counted.
     """
 
@@ -108,7 +108,7 @@ class Bar:
             self._print_line()
 
     def update(self, number: int = 1) -> None:
-        """Count what is done."""
+        """Add to the number of elements done."""
         self.done += number
         self.bars.update(self.task, completed=self.done)
         self._draw()

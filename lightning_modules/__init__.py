@@ -1,4 +1,4 @@
-"""How a network is trained: one LightningModule a file."""
+"""Training of the networks, one LightningModule a file."""
 
 from lightning_modules.backbone import BackboneModule, SliceBackboneModule
 from lightning_modules.feature_transition import FeatureTransitionModule

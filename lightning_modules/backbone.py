@@ -17,15 +17,15 @@ SliceNetworkFactory = Callable[[int, int, str, int], nn.Module]
 
 
 class NetworkModule(SegmentationModule):
-    """Segment with one network whose weights may begin elsewhere; a subclass builds it.
+    """Base of modules with one network, which may start from given weights.
 
     Attributes:
-        network: the network.
-        origin: in words, where its weights began; empty: nothing to say.
+        network: the network; a subclass builds it.
+        origin: where its initial weights come from, in words; empty: random, as usual.
     """
 
     job_type = "backbone"
-    network: Any  # beside its forward pass it may have terms of the loss and maps
+    network: Any  # may also have the methods forward_with_terms and maps
     origin: str
 
     def forward(self, image: Tensor) -> Tensor:
@@ -34,18 +34,18 @@ class NetworkModule(SegmentationModule):
         return logits
 
     def remarks(self) -> list[str]:
-        """Return where the weights began."""
+        """Return the origin of the initial weights."""
         return [f"training began from {self.origin}"] if self.origin else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note where the weights began; the file they came from is not needed again."""
+        """Store the origin of the weights in the card; their file is not needed again."""
         super().on_save_checkpoint(checkpoint)
         card = checkpoint[KEY]
         card["origin"] = self.origin
         set_arguments(card, weights=None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over where the weights began."""
+        """Restore the origin of the weights from the card."""
         super().on_load_checkpoint(checkpoint)
         self.origin = str(self.card.get("origin", self.origin))
 
@@ -60,8 +60,8 @@ class BackboneModule(NetworkModule):
     Args:
         network: a class built as ``network(4, 3, size)``.
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
-        weights: an earlier stage whose weights of the same name are where training begins: an
-            experiment (``fit`` trains it where that is missing) or its checkpoint; null: random.
+        weights: an earlier stage, from which weights of the same name are copied: an experiment
+            (``fit`` trains it first where needed) or its checkpoint; null: random weights.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -80,11 +80,11 @@ class BackboneModule(NetworkModule):
         self.origin = "" if weights is None else take_over(self.network, weights, size)
 
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits and the terms of the loss that come from inside the network."""
+        """Return the logits and the further terms of the loss that the network computes."""
         if not hasattr(self.network, "forward_with_terms"):
             return super().forward_with_terms(image)
-        found: tuple[Tensor, dict[str, Tensor]] = self.network.forward_with_terms(image)
-        return found
+        result: tuple[Tensor, dict[str, Tensor]] = self.network.forward_with_terms(image)
+        return result
 
     def map_channels(self) -> dict[str, tuple[str, ...]]:
         """Return the maps that the network can show, each with the names of its channels."""

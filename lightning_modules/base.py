@@ -1,4 +1,4 @@
-"""What every training shares, whatever its network is for: seed, optimiser, patch, card."""
+"""Base class of all training modules: seed, optimiser, check of the patch size, card."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -24,15 +24,15 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 
 
 class TrainingModule(L.LightningModule):
-    """One training of this project; a subclass says what its loss is and what validation measures.
+    """Base of all training modules; a subclass defines the loss and what validation measures.
 
     Args:
-        loss: what is minimised; how it is called is the subclass's affair.
+        loss: minimised in training; its arguments depend on the subclass.
         optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
             weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
         scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
             ReduceLROnPlateau follows ``monitor`` of the epochs that are validated.
-        precision: arithmetic of inference: auto takes bf16 where the processor has it.
+        precision: arithmetic of inference; auto takes bf16 where the processor supports it.
     """
 
     card: dict[str, Any]
@@ -41,7 +41,7 @@ class TrainingModule(L.LightningModule):
     monitor_mode: Literal["max", "min"] = "max"
     per_slice = False  # scores are means over slices first
     steps_per_batch = 1  # of optimisers: Lightning counts each
-    job_type = "training"  # how W&B files it
+    job_type = "training"  # of the W&B run
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class TrainingModule(L.LightningModule):
         self.card = {"model": None, "modalities": list(MODALITIES), "regions": list(self.regions)}
 
     def configure_for_fit(self, settings: FitSettings) -> None:
-        """Take over what a training sets on its model."""
+        """Apply the settings of a training to the model."""
         self.patch_size = settings.patch_size
         self.seed = settings.seed
         self.augmented = settings.augmented
@@ -77,8 +77,9 @@ class TrainingModule(L.LightningModule):
         Args:
             patch_size: voxels along every axis.
             bf16_on_cpu: whether the training will multiply in bf16 on a processor. There oneDNN's
-                weight gradient of a convolution whose output is two voxels deep reads memory that
-                nobody wrote (seen with torch 2.13 on AMX: anything up to NaN, another at each run).
+                weight gradient of a convolution whose output is two voxels deep reads
+                uninitialised memory (seen with torch 2.13 on AMX: values up to NaN that differ
+                between runs).
 
         Raises:
             InputError: when the network cannot take the patch, or cannot be trained on it.
@@ -106,10 +107,10 @@ class TrainingModule(L.LightningModule):
     # -- training ----------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make a step's randomness (dropout, pools) a function of its place and the seed alone.
+        """Seed the randomness of a step (dropout, pools) from the seed, epoch, batch and rank.
 
-        A seed an epoch would not do: a data loader draws from the same generator when its epoch
-        begins, before or after this hook, according to whether the training was interrupted.
+        One seed per epoch is not enough: at the start of an epoch the data loader draws from the
+        same generator, before this hook or after it, depending on whether training was resumed.
         """
         place = [self.seed, self.current_epoch, batch_idx, self.global_rank]
         sequence = np.random.SeedSequence(place)
@@ -137,17 +138,17 @@ class TrainingModule(L.LightningModule):
         return loss
 
     def rehearse_step(self, batch: dict[str, Any], optimizers: Sequence[Optimizer]) -> None:
-        """Take one optimisation step without a trainer, as a measurement of its cost does."""
+        """Take one optimisation step without a trainer, to measure its cost."""
         self.compute_loss(batch).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
 
     def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
-        """Return the optimiser that was asked for over some weights.
+        """Return the configured optimiser over some weights.
 
         Raises:
-            InputError: when it refuses its settings.
+            InputError: when the optimiser rejects its settings.
         """
         if self.optimizer_factory is None:
             return torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
@@ -170,10 +171,10 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedulers that Lightning does not step, or would step a checkpoint late.
+        """Step the schedulers that Lightning would not step, or only after the checkpoint is saved.
 
-        The first are those of a module that steps its own optimisers, the others follow the
-        validation of the epoch, where there was one.
+        Lightning does not step the schedulers of a module that steps its own optimisers, and it
+        steps ReduceLROnPlateau, which follows the epoch's validation, too late.
         """
         found: Any = self.lr_schedulers() or []
         for scheduler in found if isinstance(found, list) else [found]:
@@ -184,22 +185,22 @@ class TrainingModule(L.LightningModule):
                 scheduler.step(self.trainer.callback_metrics[self.monitor])
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step what follows no validation; the rest was stepped before the epoch's checkpoint.
+        """Step all schedulers but ReduceLROnPlateau, which `on_train_epoch_end` steps.
 
         Args:
             scheduler: to step.
-            metric: what it follows; None where it follows nothing.
+            metric: the metric that it monitors, if any.
         """
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_end(self) -> None:
-        """Note that this epoch has a validation."""
+        """Record that this epoch was validated."""
         self.validated_epoch = self.current_epoch
 
     @property
     def validated(self) -> bool:
-        """Whether the present epoch had a validation; if not, its scores are those of before."""
+        """Whether the current epoch was validated; if not, the logged scores are older."""
         return self.validated_epoch == self.current_epoch
 
     @property
@@ -214,7 +215,7 @@ class TrainingModule(L.LightningModule):
         return {"all": sum(weight.numel() for weight in weights), "trained": trained}
 
     def remarks(self) -> list[str]:
-        """Return what a reader of this run's scores has to know about the network."""
+        """Return remarks on the network that readers of its scores need."""
         return []
 
     @property
@@ -225,10 +226,10 @@ class TrainingModule(L.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the card: what the checkpoint says about itself."""
+        """Write the card, the description of the model that a checkpoint carries."""
         checkpoint[KEY] = {**self.card, "patch_size": list(self.patch_size or ())}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the card of a checkpoint, and with it the patch size of training."""
+        """Restore the card of a checkpoint, and with it the patch size of training."""
         self.card = dict(checkpoint[KEY])
         self.patch_size = tuple(self.card["patch_size"]) or None

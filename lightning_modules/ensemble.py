@@ -1,4 +1,4 @@
-"""Several trained models that segment together: the mean of their region probabilities."""
+"""Ensemble of trained models: the mean of their region probabilities."""
 
 import copy
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class EnsembleModule(SegmentationModule):
         return super().validation_step(batch, batch_idx)
 
     def remarks(self) -> list[str]:
-        """Return what has to be known about any member."""
+        """Return the remarks of all members."""
         return list(dict.fromkeys(text for member in self.models for text in member.remarks()))
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:

@@ -18,27 +18,27 @@ from lightning_modules.contracts.protocols import NativeCase
 from lightning_modules.image_pool import ImagePool
 from lightning_modules.inference import SlidingWindow
 
-POOLS = "image_pools"  # of every rank, in checkpoints that a training can go on from
+POOLS = "image_pools"  # key of every rank's pools in checkpoints that can be resumed
 
 
 class FeatureTransitionModule(TrainingModule):
     """Cross-modality feature transition: a cycle-consistent adversarial translation.
 
     "Cross-modality deep feature learning for brain tumor segmentation", Pattern Recognition 110,
-    section 3.1. Least-squares adversarial loss; L1 between a group and what comes back of it after
-    both generators, ten times; each discriminator sees a pool of the last ten translations. Read in
-    the authors' code, as are Adam 1e-4 and 10,000 steps of batch 1. Decided here: both terms of a
+    section 3.1. Least-squares adversarial loss; L1 between a group and its reconstruction by both
+    generators, weighted by 10; each discriminator sees a pool of the last ten translations. These,
+    Adam 1e-4 and 10,000 steps of batch 1 follow the authors' code. Own choices: both terms of a
     discriminator count half, and the checkpoint is selected by the L1 distance between translated
-    and true modalities inside the brain of validation patients, which the registered data allows.
+    and true modalities inside the brain of validation patients, which registered data allows.
     Intensities are normalised as for every other system (the authors clip at the 2nd and 98th
     percentile).
 
     Args:
-        size: named size of the networks; the stage that builds upon them has the same.
-        cycle_weight: of the cycle-consistency loss.
+        size: named size of the networks; the second stage must have the same.
+        cycle_weight: weight of the cycle-consistency loss.
         pool_size: translations that a discriminator's pool keeps.
         overlap: share of a sliding window that its neighbour covers again, in validation.
-        loss: taken so that a study's overlays fit every stage, and not used.
+        loss: unused; accepted so that a study's overlays fit every stage.
         **training: optimizer (built twice: generators, discriminators), scheduler, precision.
 
     Raises:
@@ -132,7 +132,7 @@ class FeatureTransitionModule(TrainingModule):
         return made, self.cycle_loss(groups, made), judged[0] + judged[1]
 
     def discriminator_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
-        """Return how badly real groups are told from translations of now and of the pools."""
+        """Return the discriminators' loss on real groups and on translations from the pools."""
         losses = []
         for index, (one, pool) in enumerate(zip(made, self.pools, strict=True)):
             real = self.network.judge(index, groups[1 - index])
@@ -141,7 +141,7 @@ class FeatureTransitionModule(TrainingModule):
         return losses[0] + losses[1]
 
     def cycle_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
-        """Return the L1 between both groups and what comes back of them, summed over the two."""
+        """Return the L1 between both groups and their reconstructions, summed over the two."""
         back = [self.network.generate(1 - index, one) for index, one in enumerate(made)]
         distances = [
             (returned.float() - group.float()).abs().mean()
@@ -156,18 +156,18 @@ class FeatureTransitionModule(TrainingModule):
         optimizer.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients where that was asked for; in float16 they are unscaled by now."""
+        """Clip the gradients where configured; in float16 they are already unscaled here."""
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
 
     # -- validation --------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new mean, and a new sample to draw."""
+        """Reset the mean and the sample to draw."""
         self.distances, self.sample = {}, None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Measure how far one patient's translated modalities are from the true ones."""
+        """Measure the L1 distance between one patient's translated and true modalities."""
         image = batch["image"]
         assert self.patch_size is not None  # set by setup
         window = SlidingWindow(
@@ -196,8 +196,8 @@ class FeatureTransitionModule(TrainingModule):
         self.log(self.monitor, float(np.mean(list(distances.values()))), sync_dist=True)
 
     def on_fit_end(self) -> None:
-        """Draw a validation slice: the true modalities, and each out of the other group."""
-        rehearsal = bool(getattr(self.trainer, "fast_dev_run", False))  # leaves nothing behind
+        """Draw a validation slice: each modality, and its translation from the other group."""
+        rehearsal = bool(getattr(self.trainer, "fast_dev_run", False))  # writes no files
         if self.sample is not None and self.trainer.is_global_zero and not rehearsal:
             true, translated, synthetic = self.sample
             translation_png(
@@ -216,7 +216,7 @@ class FeatureTransitionModule(TrainingModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the card and, where training can go on from it, the image pools of all ranks."""
+        """Write the card and, in a checkpoint that can be resumed, the image pools of all ranks."""
         super().on_save_checkpoint(checkpoint)
         if "optimizer_states" not in checkpoint:
             return
@@ -228,7 +228,7 @@ class FeatureTransitionModule(TrainingModule):
         checkpoint[POOLS] = pools
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the card and, of a training that goes on, this rank's image pools."""
+        """Restore the card and, when resuming, this rank's image pools."""
         super().on_load_checkpoint(checkpoint)
         pools = checkpoint.get(POOLS, [])
         if pools:
@@ -238,5 +238,5 @@ class FeatureTransitionModule(TrainingModule):
 
 
 def _towards(judgement: Tensor, value: float) -> tuple[Tensor, Tensor]:
-    """Return a judgement in fp32 and what it should be everywhere."""
+    """Return a discriminator's output in fp32 and its target, constant everywhere."""
     return judgement.float(), torch.full_like(judgement, value, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Stage 2: frozen backbones and one fusion head over their last feature maps."""
+"""Stage 2: a fusion head trained on the last feature maps of frozen backbones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ class FusionModule(SegmentationModule):
     """Fuse frozen backbones with a head of ``fusion``, after Vo-Thanh et al., section 3.
 
     The backbones stay in eval mode while the head trains, run once a batch, and keep no
-    activations; their weights are part of the checkpoint, which is therefore whole.
+    activations. The checkpoint contains their weights too.
 
     Args:
         head: a class of ``fusion``, built as ``head(feature_channels, 3, size)``.
-        backbones: what is fused: experiment files (``fit`` trains those not trained yet) or
+        backbones: networks to fuse: experiment files (``fit`` trains those not trained yet) or
             checkpoint files of stage 1. (A fusion checkpoint names the architectures instead, as
             JSON: their weights are in it.)
         size: named size of head and backbones: tiny for a CPU, base as in the paper.

@@ -1,4 +1,4 @@
-"""A memory of generated images, from which a discriminator is shown some of the past."""
+"""A pool of earlier generated images, shown to a discriminator beside new ones."""
 
 import torch
 from torch import Tensor

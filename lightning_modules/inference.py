@@ -1,4 +1,4 @@
-"""How a trained network segments a whole volume: arithmetic, windows, flips."""
+"""Inference on whole volumes: arithmetic, sliding windows, flips."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,9 @@ class Execution:
 
     Args:
         device: ``cpu``, ``cuda`` or ``mps``.
-        precision: of convolutions and matrix products; everything outside the network is fp32.
+        precision: precision of convolutions and matrix products; all else is fp32.
         channels_last: whether 3D activations keep the channels of a voxel side by side.
-        reason: what decided it.
+        reason: why this precision was chosen.
     """
 
     device: str = "cpu"
@@ -38,7 +38,7 @@ class Execution:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Run networks this way, whatever the trainer's own autocast says."""
+        """Apply this precision to the networks run inside, overriding the trainer's autocast."""
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(
@@ -49,7 +49,7 @@ class Execution:
             yield
 
     def arrange(self, image: Tensor) -> Tensor:
-        """Bring an image (B, C, *S) into the memory layout; its values stay."""
+        """Return an image (B, C, *S) in this memory layout, values unchanged."""
         if self.channels_last and image.ndim == 5:
             return image.contiguous(memory_format=torch.channels_last_3d)
         return image.contiguous()
@@ -74,7 +74,7 @@ class ChannelsLastInstanceNorm(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace instance norm without running statistics; pass everything else on."""
+        """Replace instance norm without running statistics; call everything else unchanged."""
         kwargs = kwargs or {}
         if (
             func is F.instance_norm
@@ -89,9 +89,9 @@ class ChannelsLastInstanceNorm(TorchFunctionMode):
 def choose_execution(
     device: torch.device | str, precision: Literal["auto", "fp32", "bf16"] = "auto"
 ) -> Execution:
-    """Choose how inference runs from what the processor says of itself, never by timing.
+    """Choose precision and memory layout from the processor's instruction sets, not by timing.
 
-    The same machine thus always gives the same masks: timing would break resume.
+    So the same machine always gives the same masks, which resuming needs.
 
     Args:
         device: where the network is.
@@ -113,7 +113,7 @@ def choose_execution(
         native = bool(flags)
         reason = f"processor has {flags[0]}" if flags else "processor without avx512_bf16"
     if precision != "auto":
-        reason = f"asked for, {reason}"
+        reason = f"requested, {reason}"
     bf16 = precision == "bf16" or (precision == "auto" and native)
     # oneDNN computes channels-last whatever it is given; elsewhere the layout was not measured.
     channels_last = kind.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
@@ -122,7 +122,7 @@ def choose_execution(
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """Return the instruction sets of the first processor; empty where Linux does not list them."""
+    """Return the instruction sets of the first processor; empty outside of Linux."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         for line in listing.read_text().splitlines():
@@ -145,9 +145,9 @@ class SlidingWindow:
         mode: weight of a window's voxels: Gaussian, sigma an eighth of the window, or constant.
         tta: ``flips`` averages the probabilities over all flips of the spatial axes, 8 in 3D.
         execution: precision and memory layout; None takes that of the image's device.
-        fill: what padding holds: the background value of the prepared images.
+        fill: value of the padding: the background of the prepared images.
         batch_size: windows a forward pass.
-        activation: what turns the network's output into what is blended.
+        activation: applied to the network's output before blending.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class SlidingWindow:
         self.activation = activation
 
     def __call__(self, network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Return probabilities (B, R, *S) in fp32, or whatever the activation makes.
+        """Return probabilities (B, R, *S), or other outputs of the activation, in fp32.
 
         Args:
             network: from windows (N, M, *patch) to logits (N, R, *patch), in eval mode.

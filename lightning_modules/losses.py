@@ -10,7 +10,7 @@ class ClassDiceLoss(nn.Module):
 
     For networks whose regions are sums of classes: the classes are differences of regions, both in
     prediction and reference. Background is left out and the denominator squared, as in the second
-    stage of Zhang et al. 2021 (read in the authors' code).
+    stage of Zhang et al. 2021 (from the authors' code).
     """
 
     def __init__(self) -> None:
@@ -27,8 +27,8 @@ def classes_of(regions: Tensor) -> Tensor:
     """Return necrosis, oedema, enhancing (B, 3, *S) of nested WT, TC, ET (B, 3, *S).
 
     Args:
-        regions: probabilities or masks; what is negative, where a core lies outside its tumour,
-            becomes 0.
+        regions: probabilities or masks; negative differences, where a core lies outside its
+            tumour, become 0.
     """
     whole, core, enhancing = regions.unbind(dim=1)
     return torch.stack([core - enhancing, whole - core, enhancing], dim=1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The logger of a run: Weights & Biases, with every epoch once, also when it is trained twice."""
+"""Logger for Weights & Biases that logs every epoch once, even one trained again on resume."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 @contextmanager
 def harmless(what: str) -> Iterator[None]:
-    """Let W&B fail with a note: what is computed is never lost to it.
+    """Turn an error of W&B into a printed note, so that no result is lost to it.
 
     Args:
-        what: what W&B did not do.
+        what: what failed, such as ``did not take an epoch``.
     """
     try:
         yield
@@ -26,20 +26,20 @@ def harmless(what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what an exception says."""
+    """Return the first line of an exception's message."""
     return next(iter(str(error).strip().splitlines()), repr(error))
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger, with one row an epoch that resume does not repeat.
+    """Lightning's W&B logger with one row an epoch, which resuming does not repeat.
 
-    A training that is killed goes on from its last checkpoint, so what was logged since would
-    stand in the curves twice: metrics wait here until the checkpoint of their epoch is written.
-    W&B's own step is that of the trainer, so the folders of a resumed run follow each other.
+    A killed training resumes from its last checkpoint, so rows logged after it would appear twice.
+    Metrics therefore wait here until the checkpoint of their epoch is written. W&B's step is the
+    trainer's, so the folders of a resumed run follow each other.
 
     Args:
-        *arguments: of WandbLogger.
-        **settings: of WandbLogger, and what it passes to ``wandb.init``.
+        *arguments: arguments of WandbLogger.
+        **settings: arguments of WandbLogger, and those it passes to ``wandb.init``.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -51,7 +51,7 @@ class RunLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run, begun at the first use: offline where the server does not answer."""
+        """The W&B run, started on first use; offline where the server does not answer."""
         if self._experiment is None and not self._offline:
             import wandb
 
@@ -70,32 +70,32 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep metrics until their checkpoint; the epoch's training loss comes after it."""
+        """Hold metrics until their checkpoint; the epoch's training loss arrives after it."""
         self.waiting.setdefault(step, {}).update(metrics)
         if step is not None and step <= self.settled:
             self.flush()
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Remember that resume would not repeat what waits; ``best`` says nothing about that."""
+        """Mark held metrics as safe to log once ``last.ckpt``, not ``best.ckpt``, is written."""
         super().after_save_checkpoint(checkpoint_callback)
         if checkpoint_callback.filename == "last":
             self.settled = max([self.settled, *(step for step in self.waiting if step is not None)])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Hand over what no checkpoint follows, unless the training was broken off."""
+        """Log the remaining metrics, unless the training was interrupted."""
         if status == "success":
             self.flush()
         super().finalize(status)
 
     def flush(self) -> None:
-        """Hand everything over that waits, a row a step; what W&B does not take is left out."""
+        """Log all held metrics, a row a step; rows that W&B refuses are left out."""
         with harmless("did not take an epoch"):
             run = self.experiment
             for step, metrics in self.waiting.items():
                 if step is None:
                     run.log(metrics)
-                else:  # W&B drops a row whose step lies behind: someone else may have logged since
+                else:  # W&B drops a row of an earlier step: other code may have logged since
                     row = {**metrics, "trainer/global_step": step}
                     run.log(row, step=max(step, run.step), commit=True)
         self.waiting.clear()

@@ -1,4 +1,4 @@
-"""What every segmentation shares: sliding window, metrics, test and predictions of patients."""
+"""Base class of segmentation modules: sliding window, metrics, test and prediction."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ UNPROCESSED = "unprocessed/"  # columns of scores before post-processing
 
 
 def nest(regions: Tensor) -> Tensor:
-    """Return regions (B, 3, *S), bool, as the composed label map holds them: ET in TC in WT.
+    """Return regions (B, 3, *S), bool, nested as in the composed label map: ET in TC in WT.
 
     The same as ``LabelConvention.from_regions`` and back, without leaving the device.
     """
@@ -31,10 +31,10 @@ def nest(regions: Tensor) -> Tensor:
 
 
 class SegmentationModule(TrainingModule):
-    """Train and apply one segmentation network; knows no architecture.
+    """Train, test and apply a segmentation network of any architecture.
 
-    A subclass says what ``forward(image) -> logits`` is. Patients are scored whole: probabilities
-    of a sliding window over the prepared volume select the checkpoint, and ``test`` scores the
+    A subclass defines ``forward(image) -> logits``. Patients are scored whole: probabilities of
+    a sliding window over the prepared volume select the checkpoint, and ``test`` scores the
     composed label map on the original grid against the original label.
 
     Args:
@@ -45,7 +45,7 @@ class SegmentationModule(TrainingModule):
         **training: optimizer, scheduler, precision.
     """
 
-    convention: LabelConvention | None = None  # of its label maps; None: the patient's own
+    convention: LabelConvention | None = None  # label values of its masks; None: the patient's own
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class SegmentationModule(TrainingModule):
         self.usage = UseSettings(postprocessing)
         self.dice = RegionDice(self.regions)
         self.test_rows: list[dict[str, Any]] = []
-        self.reliability: dict[str, dict[str, Reliability]] = {}  # of test patients, by region
+        self.reliability: dict[str, dict[str, Reliability]] = {}  # by test case and region
 
     def configure_for_use(self, settings: UseSettings) -> None:
-        """Take over how test and predict apply the model."""
+        """Apply the settings of test and predict to the model."""
         self.usage = settings
 
     # -- training ----------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class SegmentationModule(TrainingModule):
 
     def compute_loss(self, batch: dict[str, Any]) -> Tensor:
         """Return the training loss of a batch; every further term is logged by its name."""
-        # channels-last where the processor likes it: a third of a step of the tiny networks
+        # channels-last, where chosen, saves a third of a step of the tiny networks
         logits, terms = self.forward_with_terms(self.execution.arrange(batch["image"]))
         loss: Tensor = self.loss(logits.float(), batch["mask"])
         for name, term in terms.items():
@@ -89,7 +89,7 @@ class SegmentationModule(TrainingModule):
         """Return the sliding window of inference.
 
         Raises:
-            InputError: when the patch size of training is not known.
+            InputError: when the patch size of training is unknown.
         """
         if self.patch_size is None:
             raise InputError(
@@ -146,7 +146,7 @@ class SegmentationModule(TrainingModule):
         self.dice.reset()
 
     def segment(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Segment one patient on his original grid.
+        """Segment one patient on the original grid.
 
         Returns:
             ``case``, ``probabilities`` (R, *native) in fp32, ``labels`` (*native), uint8 in the
@@ -156,7 +156,7 @@ class SegmentationModule(TrainingModule):
         return self.postprocess(self.assemble(batch, self.probabilities(batch["image"])[0]))
 
     def assemble(self, batch: dict[str, Any], probabilities: Tensor) -> dict[str, Any]:
-        """Bring one patient's probabilities to his original grid and compose his label map."""
+        """Bring one patient's probabilities to the original grid and compose the label map."""
         case: NativeCase = batch["case"][0]
         native = case.to_native(probabilities.float().cpu())
         labels = self.label_map(case, native > 0.5)
@@ -164,7 +164,7 @@ class SegmentationModule(TrainingModule):
         return {"case": case, "probabilities": native, "labels": labels, "regions": regions}
 
     def convention_of(self, case: NativeCase) -> LabelConvention:
-        """Return what the values of a patient's predicted label map mean."""
+        """Return the convention of the label values in a patient's predicted label map."""
         return self.convention or case.convention
 
     def label_map(self, case: NativeCase, regions: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ class SegmentationModule(TrainingModule):
         return self.convention_of(case).from_regions(regions)
 
     def postprocess(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Apply the rules, where there are any, to one patient's regions and label map."""
+        """Apply post-processing, if any, to one patient's regions and label map."""
         rules = self.usage.postprocessing
         if rules is None:
             return result
@@ -189,7 +189,7 @@ class SegmentationModule(TrainingModule):
             before = self.score({**result, "regions": result["unprocessed"]}, batch)
             row |= {UNPROCESSED + name: value for name, value in before.items() if is_metric(name)}
         self.test_rows.append(row)
-        if batch.get("whole", [True])[0]:  # else it was trained on other slices of this patient
+        if batch.get("whole", [True])[0]:  # else other slices of this patient were trained on
             pairs = zip(result["probabilities"], result["case"].native_regions(), strict=True)
             counts = [measure_reliability(ours, theirs) for ours, theirs in pairs]
             self.reliability[row["case_id"]] = dict(zip(self.regions, counts, strict=True))
@@ -212,7 +212,7 @@ class SegmentationModule(TrainingModule):
         }
 
     def on_test_epoch_end(self) -> None:
-        """Bring the patients of all ranks together, each once, in the order of their ids."""
+        """Gather the cases of all ranks, each once, in the order of their ids."""
         rows = self.test_rows
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
@@ -226,7 +226,7 @@ class SegmentationModule(TrainingModule):
             self.log(f"test/{name}", value)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Segment one patient, no label needed; with ``maps`` (K, *native) where they are shown."""
+        """Segment one patient without a label; with ``maps`` (K, *native) where requested."""
         result = self.segment(batch)
         if self.usage.shows_maps:
             case = result["case"]

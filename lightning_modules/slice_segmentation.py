@@ -1,4 +1,4 @@
-"""What the systems of the 2D study share: one patient is a stack of axial slices."""
+"""Base class of the 2D study: a patient is a stack of axial slices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from lightning_modules.segmentation import SegmentationModule
 
 
 class SliceModule(SegmentationModule):
-    """Segment the whole tumour slice by slice; a subclass says what ``forward`` is.
+    """Segment the whole tumour slice by slice; a subclass defines ``forward``.
 
     The checkpoint is selected by the Dice of the selected slices, averaged within a patient first.
-    ``test`` scores them and the whole volume apart, on the original grid.
+    ``test`` scores them, and separately the whole volume, on the original grid.
 
     Args:
         image_size: pixels along either side of a slice, as ``data.slice_size``.
@@ -37,7 +37,7 @@ class SliceModule(SegmentationModule):
         self.dice = SliceDice(self.regions)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
-        """Hold the size of the slices against the network's, then pass their shape through it."""
+        """Check that the slices have the network's size, then pass their shape through it."""
         if tuple(patch_size) != (self.image_size, self.image_size):
             raise InputError(
                 f"data.slice_size is {patch_size[0]} and model.image_size {self.image_size}: "
@@ -51,7 +51,7 @@ class SliceModule(SegmentationModule):
         """Return probabilities (1, S, 1, H, W) of a patient's slices (1, S, M, H, W).
 
         Raises:
-            InputError: when the slices have another size than those of training.
+            InputError: when the slices differ in size from those of training.
         """
         size = (self.image_size, self.image_size)
         if tuple(image.shape[-2:]) != size:
@@ -69,15 +69,15 @@ class SliceModule(SegmentationModule):
         return passes(self, image[0])[None]
 
     def selected_probabilities(self, batch: dict[str, Any]) -> Tensor:
-        """Return probabilities (N, 1, H, W) of the slices that the selection rule chose."""
+        """Return probabilities (N, 1, H, W) of the selected slices."""
         return self.probabilities(batch["image"][:, batch["selected"][0]])[0]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score one patient's selected slices on the prepared grid.
 
         Returns:
-            ``case``, ``predicted`` and ``reference`` (1, *prepared), bool arrays; what was not
-            selected is not predicted.
+            ``case``, ``predicted`` and ``reference`` (1, *prepared), bool arrays; slices that were
+            not selected are empty in the prediction.
         """
         selected = batch["selected"][0]
         probabilities = torch.zeros_like(batch["mask"][0])
@@ -100,7 +100,7 @@ class SliceModule(SegmentationModule):
         }
 
     def score(self, result: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Score one patient: his selected slices, averaged, and apart from them his volume."""
+        """Score one patient: the mean over the selected slices and, separately, the volume."""
         case, predicted = result["case"], result["regions"]
         reference = case.native_regions()
         selected = batch["selected"][0].cpu().numpy()

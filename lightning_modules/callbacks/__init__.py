@@ -1,1 +1,1 @@
-"""What is written and shown while a network trains, and what resuming needs."""
+"""Callbacks: files and progress of a training, and state for resuming it."""

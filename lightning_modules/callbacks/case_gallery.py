@@ -1,4 +1,4 @@
-"""Patients on the dashboard: a table of scores, and pictures of those worth looking at."""
+"""Patients on the W&B dashboard: a table of scores, and pictures of the worst and best."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ class CaseGallery(Callback):
     """Keep pictures of the test patients with the lowest Dice, and of the one with the highest.
 
     Args:
-        worst: how many of the lowest.
+        worst: number of pictures of patients with the lowest Dice.
     """
 
     def __init__(self, worst: int = 3) -> None:
@@ -34,7 +34,7 @@ class CaseGallery(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the patient when he belongs to the gallery so far, on his original grid."""
+        """Draw the patient on the original grid when it belongs to the gallery so far."""
         if not trainer.is_global_zero:
             return
         case: NativeCase = outputs["case"]
@@ -60,7 +60,7 @@ class CaseGallery(Callback):
 
 
 def mean_dice(row: Mapping[str, Any]) -> float:
-    """Return the mean of a patient's Dice columns: of his volume, else of his slices; 0: none."""
+    """Return the mean Dice of a patient's volume, else of its slices, else 0."""
     for prefix in ("dice/", "slices/dice/"):
         values = [float(value) for name, value in row.items() if name.startswith(prefix)]
         if values:
@@ -79,13 +79,13 @@ def log_cases(
     """Log one row of history: ``<subset>/cases``, ``<subset>/overlays`` and more metrics.
 
     Args:
-        run: W&B's.
+        run: the W&B run.
         subset: val or test.
-        rows: one a patient, ``case_id`` and scores.
-        pictures: by case id, a PNG file or RGB (height, width, 3) uint8; the other patients have
-            none.
-        metrics: what else belongs to the row.
-        step: of the row; None: the next one.
+        rows: ``case_id`` and scores, one row a patient.
+        pictures: case id to a PNG file or RGB (height, width, 3) uint8; patients without a
+            picture are left out.
+        metrics: further metrics to log in the same row.
+        step: step of the row; None: the next one.
     """
     import wandb
 
@@ -105,9 +105,9 @@ def log_cases(
 
 
 def pad_to_one_size(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return RGB pictures with margins of their own background, so that all are equally large.
+    """Pad RGB pictures with their background colour to one common size.
 
-    W&B shows the pictures of a list at the size of the first, and complains of others.
+    W&B shows the pictures of a list at the size of the first, and warns about other sizes.
 
     Args:
         pictures: by name, (height, width, 3) or with an alpha channel, uint8.

@@ -1,4 +1,4 @@
-"""What a training leaves behind: its metrics file and its gallery."""
+"""Files of a training: its metrics, and overlays of validation patients."""
 
 import math
 import os
@@ -31,7 +31,7 @@ __all__ = [
 class MetricsFile(Callback):
     """Write ``metrics.csv``, a row an epoch: the same numbers as on the W&B dashboard.
 
-    A resumed run keeps the rows of the epochs it goes on from and repeats none. (Lightning's own
+    A resumed run keeps the rows of finished epochs and repeats none. (Lightning's own
     CSVLogger removes the file when a run restarts.)
 
     Args:
@@ -43,7 +43,7 @@ class MetricsFile(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the rows of the epochs that are not trained again."""
+        """Read the rows of the epochs that are not trained again."""
         self.rows = [
             {**row, "epoch": int(row["epoch"]), "step": int(row["step"])}
             for row in read_metrics(self.path)
@@ -77,12 +77,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class ValidationGallery(Callback):
     """Keep overlays of a few validation patients at the best epoch, for W&B and the run folder.
 
-    What they show is written when an epoch becomes the best one, and drawn at the end: a training
-    that is killed after its best epoch and goes on without a better one still has them.
+    Their arrays are saved when an epoch becomes the best one, and drawn at the end: a training that
+    is killed after its best epoch and resumed without a better one still has them.
 
     Args:
-        folder: where the PNG files go.
-        cases: how many patients.
+        folder: folder of the PNG files.
+        cases: number of patients.
     """
 
     def __init__(self, folder: Path, cases: int = 3) -> None:
@@ -94,15 +94,15 @@ class ValidationGallery(Callback):
 
     @property
     def kept(self) -> Path:
-        """File of what the overlays of the best epoch so far will show."""
+        """File of the arrays from which the overlays of the best epoch are drawn."""
         return self.folder / "best.npz"
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the score to beat across a resume."""
+        """Store the best score, for resuming."""
         return {"best_score": self.best_score, "best_rows": self.best_rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the score to beat."""
+        """Restore the best score."""
         self.best_score = float(state_dict["best_score"])
         self.best_rows = list(state_dict["best_rows"])
 
@@ -121,7 +121,7 @@ class ValidationGallery(Callback):
             self.latest[case.case_id] = (case, outputs["predicted"], outputs["reference"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember this epoch when it is the best so far."""
+        """Save this epoch when it is the best so far."""
         model = cast(Monitored, pl_module)
         score = float(trainer.callback_metrics.get(model.monitor, 0.0))
         score = score if model.monitor_mode == "max" else -score
@@ -135,7 +135,7 @@ class ValidationGallery(Callback):
                 self._keep()
 
     def _keep(self) -> None:
-        """Write what the overlays will show, which takes a fraction of drawing them."""
+        """Save the arrays of the overlays, which takes a fraction of the time to draw them."""
         found: dict[str, Any] = {}
         for case_id, (case, predicted, reference) in self.latest.items():
             found[f"{case_id}/image"] = np.asarray(case.image, dtype=np.float16)
@@ -146,7 +146,7 @@ class ValidationGallery(Callback):
         write_atomically(self.kept, lambda file: np.savez(file, **found))
 
     def _draw(self) -> None:
-        """Draw what is kept, and keep it no longer."""
+        """Draw the saved arrays, then delete them."""
         if not self.kept.is_file():
             return  # drawn by an earlier process of this run
         with np.load(self.kept) as found:
@@ -165,7 +165,7 @@ class ValidationGallery(Callback):
         self.kept.unlink()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the gallery, and log it as a table when W&B listens."""
+        """Draw the gallery, and log it as a table when W&B is on."""
         self.publish(trainer)
 
     def publish(self, trainer: L.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""The files of a prediction: label maps, overlays, volumes, never over a file of the user."""
+"""Writer of predictions: label maps, overlays, volumes; never over a file of the user."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ Begin = Callable[[Sequence[str], Sequence[Path]], object]
 
 
 class PredictionWriter(Callback):
-    """Write one label map, one overlay and one line of volumes a patient.
+    """Write a label map, an overlay and a row of volumes for each patient.
 
     The NIfTI file lies on the input's grid and affine, in the label values and the file naming of
-    the input's layout. ``volumes.csv`` gives ml and a column of doubts; where post-processing is
-    on, also the ml before it. Maps that a network shows become 4-D NIfTI files, and ``maps.json``
-    names their channels.
+    the input's layout. ``volumes.csv`` has volumes in ml and a column of doubts; where
+    post-processing is on, also the volumes before it. Maps that a network shows become 4-D NIfTI
+    files, and ``maps.json`` names their channels.
 
     Args:
-        folder: where everything goes.
+        folder: folder of all files.
         probabilities: also write the region probabilities (4-D NIfTI, float32).
-        all_grids: of a raw exam, also write the label map on the grid of every modality.
+        all_grids: for a raw exam, also write the label map on the grid of every modality.
         begin: called by every process before the network runs, with the names of all files that
-            will be written and the files that are read; None: both are only checked.
-        announce: called before the first patient is written, by one process of all.
+            will be written and the files that are read; None: these are only checked.
+        announce: called by the main process before the first patient is written.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PredictionWriter(Callback):
         """Check every file of every patient before the network runs.
 
         Raises:
-            InputError: a file cannot have its name, or that of a file of the user.
+            InputError: when a name is invalid, or is that of a file of the user.
         """
         model, data = cast(Segmenter, pl_module), getattr(trainer, "datamodule", None)
         cases: list[NativeCase] = list(data.cases.values()) if data is not None else []
@@ -67,14 +67,14 @@ class PredictionWriter(Callback):
         read = [path for case in cases for path in files_of(case)]
         begin = self.begin or self.outputs.check
         begin([*named, *tables], read)
-        if trainer.world_size > 1:  # one process may just have moved what lay there
+        if trainer.world_size > 1:  # another process may just have moved the old files
             trainer.strategy.barrier()
 
     def names(self, case: NativeCase, model: Segmenter) -> dict[str, str]:
-        """Return what will be written of a patient: kind of file to its name in the folder.
+        """Return the files to write for a patient: kind of file to its name in the folder.
 
         Raises:
-            InputError: the layout gives a name that no NIfTI file can have.
+            InputError: when the layout gives a name that no NIfTI file can have.
         """
         mask = check_name(case.prediction_name, case.case_id, case.layout)
         stem = NIFTI.sub("", mask)
@@ -142,7 +142,7 @@ class PredictionWriter(Callback):
             self.write_table(list(self.rows.values()))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table of all ranks' patients, each once."""
+        """Write the table of the patients of all ranks, each once."""
         rows = list(self.rows.values())
         if trainer.world_size > 1:
             import torch
@@ -167,7 +167,7 @@ class PredictionWriter(Callback):
 
 
 def files_of(case: NativeCase) -> list[Path]:
-    """Return the files that are read of a patient."""
+    """Return the files of a patient that are read."""
     label = [case.files.label] if case.files.label else []
     return [*(image.path for image in case.files.images.values()), *label]
 
@@ -175,13 +175,13 @@ def files_of(case: NativeCase) -> list[Path]:
 def volume_row(
     case: NativeCase, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return one patient's volumes in ml and what is doubtful about the segmentation.
+    """Return one patient's volumes in ml and the doubts about its segmentation.
 
     Args:
         case: the patient, with ``native_spacing`` in mm and ``brain_ml``.
         regions: composed regions, bool (R, *native).
-        raw_regions: the same before composition: sigmoid regions are not nested by themselves.
-        names: of the R regions, the first of them WT.
+        raw_regions: regions before composition, which need not be nested.
+        names: names of the R regions, WT first.
     """
     voxel_ml = float(np.prod(case.native_spacing)) / 1000
     volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(names)}

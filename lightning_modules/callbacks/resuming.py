@@ -1,7 +1,7 @@
-"""What a training needs to go on after a stop as if there had been none.
+"""Callbacks that make a resumed training end like an uninterrupted one.
 
-Lightning keeps weights, optimisers, schedulers and counts in a checkpoint. What it does not keep,
-or keeps for an unmoved folder alone, is here.
+Lightning stores weights, optimisers, schedulers and counts in a checkpoint. The rest, and state
+that Lightning loses when the folder is moved, is stored here.
 """
 
 from pathlib import Path
@@ -12,18 +12,18 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lightning_modules.contracts.protocols import Monitored
 
-STOPS = "gliofuse_stops"  # whether a training had decided to end, in checkpoints it can go on from
+STOPS = "gliofuse_stops"  # key in checkpoints: whether the training had decided to end
 
 
 def checkpoints(folder: Path, model: Monitored) -> list[Callback]:
-    """Return what writes ``best.ckpt``, the weights alone, and ``last.ckpt``, to go on from.
+    """Return the callbacks that write ``best.ckpt`` (weights only) and ``last.ckpt`` (to resume).
 
-    Both at an epoch's end, where a training goes on. Two of them: ``save_last`` of the first would
-    write only when there is a new best, and epochs since would be trained twice.
+    Both write at the end of an epoch. One callback with ``save_last`` would write ``last.ckpt``
+    only after a new best, and the epochs since would be trained again.
 
     Args:
-        folder: of the checkpoints.
-        model: says by its ``monitor`` and ``monitor_mode`` what is best.
+        folder: folder of the checkpoints.
+        model: its ``monitor`` and ``monitor_mode`` define the best epoch.
     """
     common: dict[str, Any] = {
         "dirpath": folder,
@@ -34,20 +34,20 @@ def checkpoints(folder: Path, model: Monitored) -> list[Callback]:
         filename="best",
         monitor=model.monitor,
         mode=model.monitor_mode,
-        save_weights_only=True,  # it is used, never trained on
+        save_weights_only=True,  # used for inference, never resumed
         **common,
     )
     return [best, MovableCheckpoint(filename="last", **common)]
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """Keep one checkpoint; what is known of it goes along when the run's folder is moved.
+    """Keep one checkpoint and its best score, even when the run's folder is moved.
 
-    Lightning forgets the best score then, and the first epoch after would replace a better one.
+    Lightning would lose the best score, and the next epoch would replace a better checkpoint.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score, and that its checkpoint lies in the present folder."""
+        """Restore the best score, with its checkpoint in the current folder."""
         here = str(Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}")
         score = next(iter(state_dict.get("best_k_models", {}).values()), None)
         super().load_state_dict(
@@ -62,15 +62,14 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class Ending(Callback):
-    """End a training that had decided to end, and one that has made its steps.
+    """End a training at its limit of steps, or as early stopping decided before a resume.
 
-    A decision of early stopping or of ``max_time``, made in an epoch, is kept with that epoch's
-    checkpoint. A limit of steps is kept here: with one of its own Lightning ends a finished epoch
-    again when a training goes on.
+    A decision of early stopping or ``max_time`` is stored in the checkpoint of its epoch. The limit
+    of steps is applied here because Lightning's own would end a finished epoch again on resume.
 
     Args:
-        max_steps: of all optimisers, after which the training ends with a validation; None: no
-            limit.
+        max_steps: steps over all optimisers, after which training ends with a validation; None:
+            no limit.
     """
 
     def __init__(self, max_steps: int | None = None) -> None:
@@ -80,23 +79,23 @@ class Ending(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the decision."""
+        """Store the decision."""
         checkpoint[STOPS] = bool(trainer.should_stop)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take it over."""
+        """Restore the decision."""
         self.ended = bool(checkpoint.get(STOPS, False))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Decide again, once Lightning has forgotten."""
+        """Stop the trainer again if the decision was made before the resume."""
         if self.ended:
             trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """End with the last of the steps."""
+        """End the training at its last step."""
         if self.max_steps is not None and trainer.global_step >= self.max_steps:
             trainer.should_stop = True
             if trainer.check_val_every_n_epoch:
-                trainer.check_val_every_n_epoch = 1  # this last epoch has one in any case
+                trainer.check_val_every_n_epoch = 1  # so that this last epoch is validated

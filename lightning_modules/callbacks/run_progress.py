@@ -1,4 +1,4 @@
-"""One line that says how far a command is: in a terminal, in a log, or in a file for a parent."""
+"""Progress of a command: a bar in a terminal, lines in a log, or a file for the parent process."""
 
 import json
 import time
@@ -17,10 +17,10 @@ VERBS = {"validate": "validating", "test": "testing", "predict": "predicting"}
 
 
 def read_state(file: Path) -> dict[str, Any] | None:
-    """Return what :class:`RunProgress` wrote for its parent; None where it is not there or whole.
+    """Return the state that :class:`RunProgress` wrote; None where the file is absent or partial.
 
-    ``done`` and ``total`` steps or patients, ``scores`` for a bar, ``line`` of the last epoch that
-    ended, empty before.
+    ``done`` and ``total`` steps or patients, ``scores`` for a bar, and the ``line`` of the last
+    finished epoch, empty before.
     """
     try:
         state: dict[str, Any] = json.loads(file.read_text())
@@ -41,13 +41,13 @@ def format_scores(metrics: dict[str, Any]) -> str:
 
 
 class RunBars:
-    """Show the trainings of other processes: a bar each, where none can be drawn a line an epoch.
+    """Show the progress of other processes: a bar each in a terminal, else a line an epoch.
 
-    A process is named by the file that its `RunProgress` writes.
+    A process is identified by the file that its `RunProgress` writes.
 
     Args:
-        console: where; None: stdout.
-        indent: before a line.
+        console: console to draw on; None: stdout.
+        indent: text before each line.
     """
 
     def __init__(self, console: Console | None = None, indent: str = "") -> None:
@@ -66,21 +66,21 @@ class RunBars:
         self.bars.stop()
 
     def begin(self, file: Path, title: str) -> None:
-        """Draw the bar of a process that starts."""
+        """Add the bar of a process that starts."""
         self.tasks[file] = self.bars.add_task(title, total=None, scores="starting")
 
     def end(self, file: Path) -> None:
-        """Take the bar of a process away."""
+        """Remove the bar of a process."""
         if file in self.tasks:
             self.bars.remove_task(self.tasks.pop(file))
 
     def look(self, file: Path, title: str, *, lines: bool = True) -> None:
-        """Show what a process wrote since.
+        """Update the display from the file of a process.
 
         Args:
-            file: that names it.
-            title: what it does.
-            lines: whether its epochs are printed where no bar can be drawn.
+            file: the process's progress file.
+            title: description of the process.
+            lines: whether finished epochs are printed where no bar can be drawn.
         """
         state = read_state(file)
         if state is None or file not in self.tasks:
@@ -97,15 +97,14 @@ class RunBars:
 
 
 class RunProgress(ProgressBar):
-    """Show a training by its optimisation steps, other commands by their patients.
+    """Show progress in optimisation steps for a training, in patients for other commands.
 
-    In a terminal it is a bar with the epoch, the latest loss and validation Dice; where there is no
-    terminal it prints a line an epoch; as a stage in the background it writes ``file`` instead, and
-    the parent process draws the bar.
+    In a terminal it is a bar with the epoch, the latest loss and validation Dice; elsewhere a line
+    an epoch. A stage in the background writes ``file`` instead, and its parent draws the bar.
 
     Args:
-        description: what is running, e.g. the experiment's name.
-        file: where a stage in the background reports; None shows it here.
+        description: name of what is running, such as the experiment.
+        file: progress file of a stage in the background; None: show progress here.
     """
 
     def __init__(self, description: str, file: Path | None = None) -> None:
@@ -113,8 +112,8 @@ class RunProgress(ProgressBar):
         self.description = description
         self.file = file
         self.scores = ""
-        self.epoch = ""  # that is running
-        self.line = ""  # of the last epoch that ended
+        self.epoch = ""  # current epoch
+        self.line = ""  # line of the last finished epoch
         self.done = 0
         self.total: int | None = None
         self.progress: Progress | None = None
@@ -136,7 +135,7 @@ class RunProgress(ProgressBar):
         self._open(trainer, self.description, steps * epochs, trainer.current_epoch * steps)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show which epoch it is."""
+        """Show the number of the epoch."""
         self.epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._report(force=True)
 

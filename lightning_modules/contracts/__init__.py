@@ -1,1 +1,1 @@
-"""What a model, its callbacks and its data ask of each other, and what a command sets on it."""
+"""Interfaces between models, callbacks and data, and the settings that commands apply."""

@@ -1,4 +1,4 @@
-"""What the modules and their callbacks ask of a patient, of the data and of a model."""
+"""Protocols of patients, data and models, as training modules and callbacks use them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from lightning_modules.contracts.settings import UseSettings
 
 
 class NativeCase(Protocol):
-    """One patient as the data module hands it over, with the way back to the original grid."""
+    """A patient from the data module, which can be brought back to its original grid."""
 
     case_id: str
     files: CaseFiles
@@ -25,7 +25,7 @@ class NativeCase(Protocol):
 
     @property
     def native_orientation(self) -> str:
-        """Where the axes of the files point to, such as LPS."""
+        """Directions of the file's axes, such as LPS."""
 
     @property
     def synthetic(self) -> bool:
@@ -42,14 +42,14 @@ class NativeCase(Protocol):
         """Return the reference as booleans (R, *native) from the original label file."""
 
     def native_image(self, modality: str) -> np.ndarray:
-        """Return one modality as its file holds it, (*native)."""
+        """Return one modality as stored in its file, (*native)."""
 
     def save_native(self, array: np.ndarray, path: Path, dtype: type) -> None:
         """Write NIfTI on the original grid."""
 
 
 class RegisteredCase(NativeCase, Protocol):
-    """A patient whose modalities may have grids of their own."""
+    """A patient whose modalities may have different grids."""
 
     def names_on_modalities(self, label_name: str) -> dict[str, str]:
         """Return names of a label map on the other modalities' grids by modality."""
@@ -66,7 +66,7 @@ class TrainingSlices(Protocol):
 
 
 class Segmenter(Protocol):
-    """A segmentation model as callbacks see it."""
+    """A segmentation model as callbacks use it."""
 
     regions: tuple[str, ...]
     usage: UseSettings

@@ -1,4 +1,4 @@
-"""What a command sets on a model after its construction: one class for fit, one for its use."""
+"""Settings that a command applies to a built model: one class for training, one for its use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ TestTimeAugmentation = Literal["none", "flips"]
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a training gives its model: see ``TrainingModule.configure_for_fit``.
+    """Settings of a training for its model: see ``TrainingModule.configure_for_fit``.
 
     Args:
         patch_size: voxels of a training patch along every axis; inference repeats it exactly.
@@ -32,7 +32,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class UseSettings:
-    """How a trained model is applied: see ``SegmentationModule.configure_for_use``.
+    """Use of a trained model in test and predict: see ``SegmentationModule.configure_for_use``.
 
     Args:
         postprocessing: rules on the label maps of test and predict; None: none.

@@ -1,4 +1,4 @@
-"""A frozen SAM with what is trained around it: decoder, input convolutions, adapters."""
+"""Training of a frozen SAM's adapters, input convolutions and decoder."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -18,24 +18,24 @@ from lightning_modules.weights.pretrained import official_sam, read_pretrained
 
 SamFactory = Callable[[str, int], nn.Module]
 VARIANT_OF_SIZE = {"tiny": "vit_tiny", "base": "vit_b"}
-BASE_SEED = 0  # of random base weights: they are the same for every system that stands on them
+BASE_SEED = 0  # of random base weights, which all systems share
 
 
 class SamAdapterModule(SliceModule):
     """Adapt a frozen Segment Anything model to glioma.
 
     After Shi et al., "Cross-modality Attention Adapter: a glioma segmentation fine-tuning method
-    for SAM", section 2, and the systems of its tables that stand on SAM.
+    for SAM", section 2, and the systems of its tables that are based on SAM.
 
-    The checkpoint holds what was trained and the hash of the frozen base, and refuses another.
-    A network whose encoder sees nothing that changes (single modality, no augmentation) is trained
-    on embeddings that are computed once and kept in half precision beside the cache.
+    The checkpoint holds the trained weights and the hash of the frozen base; another base is
+    refused. Where the encoder's input never changes (single modality, no augmentation), training
+    uses embeddings that are computed once and stored in half precision beside the cache.
 
     Args:
         network: a class of ``adapters``, built as ``network(variant, image_size)``.
         size: tiny is a small encoder of the same code for a CPU, base the paper's ViT-B.
         variant: vit_tiny, vit_b, vit_l or vit_h; null: by the size.
-        weights: of the frozen base: an official checkpoint file; ``official``, downloaded once;
+        weights: the frozen base's: an official checkpoint file; ``official``, downloaded once;
             a pretraining experiment or its checkpoint (vit_tiny); ``random``; null: official
             where there is one, else random.
         **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
@@ -70,29 +70,29 @@ class SamAdapterModule(SliceModule):
         return logits
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return the paper's count: the IoU head belongs to the trained decoder."""
+        """Return the paper's count, in which the IoU head belongs to the trained decoder."""
         counts: dict[str, int] = self.network.parameter_counts()
         return counts
 
     def remarks(self) -> list[str]:
-        """Return what the base is, and whether it is asked once a slice."""
-        told = [f"frozen base {self.variant}: {self.origin}"]
+        """Return the variant and origin of the base, and whether its embeddings are stored."""
+        remarks = [f"frozen base {self.variant}: {self.origin}"]
         if self._stores:
-            told.append(
+            remarks.append(
                 "no slice is augmented, so the encoder's output is computed once a slice and kept "
                 "in half precision beside the cache"
             )
-        return told
+        return remarks
 
     @property
     def _stores(self) -> bool:
-        """Whether the encoder sees nothing that changes."""
+        """Whether embeddings are stored: the encoder's input never changes."""
         return bool(self.network.fixed_input) and not self.augmented
 
     # -- the frozen base ---------------------------------------------------------------------------
 
     def _load_base(self, network: SamFactory, weights: str) -> str:
-        """Load the frozen base; return in words where it comes from."""
+        """Load the frozen base; return its origin in words."""
         if weights == "official":
             if self.variant == "vit_tiny":
                 raise InputError(
@@ -106,7 +106,7 @@ class SamAdapterModule(SliceModule):
                 "fit` trains upstream stages; elsewhere give its checkpoint file."
             )
         if weights.endswith((".pth", ".pt")):
-            self._randomise(network)  # what a file of the encoder alone does not hold
+            self._randomise(network)  # the parts that a file of the encoder alone lacks
             self.network.load_base(
                 fit_state_dict(read_pretrained(weights), self.variant, self.image_size)
             )
@@ -123,7 +123,7 @@ class SamAdapterModule(SliceModule):
         return "RANDOM WEIGHTS, never trained on anything: no score here says anything about SAM"
 
     def _randomise(self, network: SamFactory) -> None:
-        """Give the base weights of a fixed seed, whatever that of the run: they can be remade."""
+        """Give the base random weights of a fixed seed, so that they can be reproduced."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(BASE_SEED)
             twin: Any = network(self.variant, self.image_size)
@@ -132,7 +132,7 @@ class SamAdapterModule(SliceModule):
     def _take_encoder(self, path: str) -> None:
         if not Path(path).is_file():
             raise InputError(
-                f"The frozen base {path} is not there, and a checkpoint holds only what was "
+                f"The frozen base {path} is missing, and a checkpoint holds only what was "
                 "trained on it: put it back, or name its new place by --model.weights FILE."
             )
         checkpoint = read_checkpoint(path)
@@ -156,7 +156,7 @@ class SamAdapterModule(SliceModule):
 
     def base_hash(self) -> str:
         """Return the SHA-256 of the frozen tensors, names and values."""
-        if self._base_hash is None:  # frozen means that once is enough
+        if self._base_hash is None:  # frozen weights never change
             state = hashlib.sha256()
             for name, value in sorted(self.network.frozen_state().items()):
                 state.update(f"{name}{tuple(value.shape)}".encode())
@@ -167,7 +167,7 @@ class SamAdapterModule(SliceModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen base out; its hash stays."""
+        """Remove the frozen base from the checkpoint; keep its hash."""
         super().on_save_checkpoint(checkpoint)
         frozen = {f"network.{name}" for name in self.network.frozen_state()}
         checkpoint["state_dict"] = {
@@ -182,10 +182,10 @@ class SamAdapterModule(SliceModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen base back, when it is the one the checkpoint was trained on.
+        """Insert the frozen base if it is the one that the checkpoint was trained on.
 
         Raises:
-            InputError: when it is another.
+            InputError: when it is a different one.
         """
         super().on_load_checkpoint(checkpoint)
         trained_on, present = checkpoint[KEY].get("base") or {}, self.base_hash()
@@ -201,7 +201,7 @@ class SamAdapterModule(SliceModule):
     # -- embeddings --------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Where the encoder sees nothing that changes, compute what it says once."""
+        """Compute and store the embeddings where the encoder's input never changes."""
         data: TrainingSlices | None = getattr(self.trainer, "datamodule", None)
         if data is None or not self._stores:
             return
@@ -224,11 +224,11 @@ class SamAdapterModule(SliceModule):
         self.trainer.strategy.barrier()
 
     def on_fit_end(self) -> None:
-        """Forget the store: ``test`` and ``predict`` see slices once."""
+        """Drop the store: ``test`` and ``predict`` encode each slice once."""
         self.store = None
 
     def compute_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Return the training loss, from stored embeddings where there are some."""
+        """Return the training loss, from stored embeddings where available."""
         if self.store is None:
             return super().compute_loss(batch)
         logits = self.network.decode(self.store.read(batch["slice_key"], self.device))
@@ -262,6 +262,6 @@ class SamAdapterModule(SliceModule):
 
 
 def _absolute(weights: str) -> str:
-    """Return a source of weights that means the same from any working directory."""
+    """Return a source of weights, a file by its absolute path."""
     is_file = weights.endswith((".ckpt", ".pth", ".pt")) and not weights.startswith("{")
     return str(Path(weights).expanduser().resolve()) if is_file else weights

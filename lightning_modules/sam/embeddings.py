@@ -1,4 +1,4 @@
-"""What a frozen encoder says of a slice that never changes: computed once, kept on disk."""
+"""On-disk cache of a frozen encoder's embeddings of unaugmented slices."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,14 +13,13 @@ from progress import Bar
 
 
 def numerics_of(execution: Execution) -> tuple[str, ...]:
-    """Return everything but weights and slice that the last digits of an embedding depend on.
+    """Return the settings of machine and precision that the rounding of an embedding depends on.
 
-    A processor splits sums by its threads and instruction set. Were the store shared between
-    them, a training would depend on which one happened to fill it, and could not be repeated
-    elsewhere to the last bit.
+    A processor splits sums by its threads and instruction set. If these shared one cache, a
+    training would depend on which of them filled it, and could not be repeated bit for bit.
 
     Args:
-        execution: how the encoder is computed.
+        execution: precision and memory layout of the encoder.
     """
     if execution.device == "cuda":
         place = [torch.cuda.get_device_name()]
@@ -30,15 +29,14 @@ def numerics_of(execution: Execution) -> tuple[str, ...]:
 
 
 class EmbeddingStore:
-    """Embeddings of unaugmented slices in half precision, a file a slice.
+    """Cache of embeddings of unaugmented slices in half precision, a file a slice.
 
-    Which slices share a pass of the encoder changes the last digits, so they are computed in the
-    same groups whatever was there before: a killed training goes on to the same result.
+    The slices that share a batch of the encoder affect the rounding, so slices are always computed
+    in the same groups: a resumed training gets the same result.
 
     Args:
-        folder: named after everything that shapes an embedding but the slice itself.
-        encode: from indices into the keys given to `fill` to embeddings (n, C, h, w).
-        group: slices a pass.
+        folder: folder, named after everything but the slice that affects an embedding.
+        group: slices in a batch of the encoder.
     """
 
     def __init__(self, folder: Path, group: int = 8) -> None:
@@ -54,12 +52,12 @@ class EmbeddingStore:
         world: int = 1,
         progress: str | None = None,
     ) -> int:
-        """Compute what is missing; return how many slices were computed.
+        """Compute the missing embeddings; return their number.
 
         Args:
             keys: names of the slices.
-            encode: from positions in ``keys`` to embeddings (n, C, h, w).
-            rank: of this process: it computes every world-th group.
+            encode: maps positions in ``keys`` to embeddings (n, C, h, w).
+            rank: rank of this process, which computes every world-th group.
             world: number of processes.
             progress: text of a progress bar; None shows none.
         """

@@ -1,4 +1,4 @@
-"""Pretraining of a small SAM encoder without labels, where no official checkpoint exists."""
+"""Self-supervised pretraining of a small SAM encoder, which has no official checkpoint."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -19,20 +19,20 @@ COLOURS = 3
 
 
 class SamPretrainModule(SliceModule):
-    """Masked-image reconstruction: hide blocks of a slice, let the encoder fill them in.
+    """Pretrain an encoder by masked-image reconstruction: it fills in hidden blocks of a slice.
 
     After Xie et al., "SimMIM: a simple framework for masked image modeling" (2022): blocks of 32
     pixels are hidden, one convolution reads the pixels from the encoder's output, and the loss
     counts hidden pixels only. The three input channels are one modality repeated or a random
-    mixture of all four, as the systems that stand on the encoder will present them.
+    mixture of all four, as in the systems that use the encoder.
 
     Args:
         size: tiny is vit_tiny, base ViT-B.
         variant: vit_tiny, vit_b, vit_l or vit_h; null: by the size.
         masked: share of the slice that is hidden.
         block: pixels along either side of a hidden block, a multiple of 16.
-        loss: taken so that a study's overlays fit every stage, and not used: pixels are compared
-            by their absolute difference.
+        loss: unused, as pixels are compared by their absolute difference; accepted so that a
+            study's overlays fit every stage.
         **training: image_size, optimizer, scheduler, overlap, precision.
     """
 
@@ -63,7 +63,7 @@ class SamPretrainModule(SliceModule):
         self.synthetic = False
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map slices (B, 4, H, W) to what the encoder makes of their mean, (B, 3, H, W)."""
+        """Map slices (B, 4, H, W) to the reconstruction (B, 3, H, W) of their mean."""
         return self.reconstruct(image.mean(dim=1, keepdim=True).expand(-1, COLOURS, -1, -1))
 
     def reconstruct(self, colours: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class SamPretrainModule(SliceModule):
         colours = self.colour(image, generator)
         hidden = self.hide(colours.shape, generator)
         reconstructed = self.reconstruct(colours * (1 - hidden)).float()
-        # background is as easy as it is plentiful: only hidden brain teaches
+        # the background is easy and most of the image: only hidden brain counts
         counted = (hidden * (colours != 0)).bool()
         loss: Tensor = self.loss(reconstructed[counted], colours[counted])
         if not self.training and self.sample is None:
@@ -108,11 +108,11 @@ class SamPretrainModule(SliceModule):
     # -- validation: no masks are needed -----------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Begin a new mean, and a new sample to draw."""
+        """Reset the mean and the sample to draw."""
         self.losses, self.sample = [], None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # type: ignore[override]
-        """Reconstruct one patient's selected slices; what is hidden is the same every epoch."""
+        """Reconstruct one patient's selected slices, with the same hidden blocks every epoch."""
         generator = torch.Generator().manual_seed(batch_idx)
         self.synthetic = batch["case"][0].synthetic
         if not bool(batch["selected"].any()):
@@ -127,8 +127,8 @@ class SamPretrainModule(SliceModule):
         self.log("val/loss", torch.stack(self.losses).mean(), sync_dist=True)
 
     def on_fit_end(self) -> None:
-        """Draw a validation slice, what was hidden of it, and what came back."""
-        rehearsal = bool(getattr(self.trainer, "fast_dev_run", False))  # leaves nothing behind
+        """Draw a validation slice, the same with hidden blocks, and its reconstruction."""
+        rehearsal = bool(getattr(self.trainer, "fast_dev_run", False))  # writes no files
         if self.sample is not None and self.trainer.is_global_zero and not rehearsal:
             colours, hidden, reconstructed = (part.float().cpu().numpy() for part in self.sample)
             folder = Path(self.trainer.default_root_dir) / "overlays"
@@ -141,7 +141,7 @@ class SamPretrainModule(SliceModule):
             )
 
     def segment(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Refuse: nothing here segments.
+        """Refuse to segment: a pretrained encoder has no segmentation head.
 
         Raises:
             InputError: always.

@@ -1,9 +1,9 @@
-"""What a gliofuse checkpoint says about itself, and how a module is rebuilt from it.
+"""Reading checkpoints of gliofuse: the card they carry, and the module rebuilt from it.
 
-A checkpoint is whole: beside the weights it carries, under the key ``gliofuse``, the constructor
-arguments of the module, the names of modalities and regions, the patients it was trained and
-selected on, and the settings of its data. Everything stored is tensors and plain types, so every
-file is read with ``weights_only=True``: opening a stranger's checkpoint runs no code of his.
+A checkpoint is self-contained: besides the weights it carries, under the key ``gliofuse``, the
+constructor arguments of the module, the names of modalities and regions, the patients it was
+trained and selected on, and the settings of its data. Everything stored is tensors and plain types,
+so every file is read with ``weights_only=True``: opening a checkpoint runs no code from it.
 """
 
 import io
@@ -25,31 +25,31 @@ KEY = "gliofuse"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Write a checkpoint beside its place and rename it: whoever is killed leaves the old one.
+    """Write checkpoints to a temporary name and rename them: a killed process leaves the old one.
 
-    Lightning writes it to the folder for temporary files; where that is another file system, what
-    follows is no rename but a copy over the old one.
+    Lightning uses the system's temporary folder; where that is another file system, it copies over
+    the old checkpoint instead of renaming.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a file whole, or leave what is there."""
+        """Write a file completely, or leave the old one."""
         target = Path(path)
-        written = io.BytesIO()  # torch itself does not say that a disk is full
+        written = io.BytesIO()  # torch.save hides that a disk is full
         torch.save(checkpoint, written)
         write_atomically(target, lambda file: file.write_bytes(written.getbuffer()))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the halves of checkpoints that killed processes left in a folder."""
+    """Remove partly written checkpoints that killed processes left in a folder."""
     for pattern in (".*.ckpt", ".*.ckpt.*"):  # an earlier version used the second
         for half in folder.glob(pattern):
             half.unlink(missing_ok=True)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end, where a zip file, which it is, has its index."""
+    """Whether a checkpoint is complete: a zip file with its index, which is written last."""
     try:
         with zipfile.ZipFile(path):
             return True
@@ -93,7 +93,7 @@ def set_arguments(card: dict[str, Any], **arguments: Any) -> None:
 
     Args:
         card: the ``gliofuse`` entry of a checkpoint.
-        **arguments: by name, what rebuilds the module from the checkpoint alone.
+        **arguments: new values by name, with which the checkpoint alone rebuilds the module.
     """
     model = card["model"]
     if model is not None:
@@ -101,7 +101,7 @@ def set_arguments(card: dict[str, Any], **arguments: Any) -> None:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return what the checkpoint at ``path`` says about itself: its ``gliofuse`` entry."""
+    """Return the card of the checkpoint at ``path``: its ``gliofuse`` entry."""
     return dict(read_checkpoint(path)[KEY])
 
 

@@ -1,4 +1,4 @@
-"""Weights that others trained: official files, by path or fetched once; no code of theirs runs."""
+"""Published weights: official files, by path or downloaded once; no code from them runs."""
 
 import hashlib
 import pickle
@@ -28,21 +28,21 @@ CHUNK = 1 << 20
 
 
 def weights_folder() -> Path:
-    """Return where downloaded weights lie: PyTorch's own folder, moved by ``TORCH_HOME``."""
+    """Return the folder of downloaded weights: PyTorch's own, which ``TORCH_HOME`` moves."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def official_sam(variant: str, url: str = SAM_URL) -> Path:
     """Return the official checkpoint of a variant, downloaded once on first use.
 
-    A download that was cut goes on where it stopped; the file appears only when its hash is right.
+    An interrupted download is resumed; the file appears only when its hash is right.
 
     Args:
         variant: vit_b, vit_l or vit_h.
-        url: where the files are.
+        url: address of the folder of the files.
 
     Raises:
-        InputError: when the file is neither here nor reachable, or is not what its name says.
+        InputError: when the file is neither on disk nor reachable, or its hash is wrong.
     """
     name = SAM_FILES[variant]
     file = weights_folder() / name
@@ -50,7 +50,7 @@ def official_sam(variant: str, url: str = SAM_URL) -> Path:
         return file
     part = file.with_suffix(".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with shared_lock(file.with_suffix(".lock")):  # of several processes one fetches
+    with shared_lock(file.with_suffix(".lock")):  # one of several processes downloads
         if file.is_file():
             return file
         try:
@@ -72,14 +72,14 @@ def official_sam(variant: str, url: str = SAM_URL) -> Path:
 
 
 def check_hash(file: Path, name: str | None = None) -> None:
-    """Hold a file against the hexadecimal digits that end its official name.
+    """Check a file's SHA-256 against the hexadecimal digits that end its official name.
 
     Args:
         file: the file.
-        name: its official name; None takes that of the file.
+        name: its official name; None: the file's own name.
 
     Raises:
-        InputError: when its SHA-256 begins otherwise.
+        InputError: when its SHA-256 begins differently.
     """
     expected = (name or file.name).rpartition(".")[0].rpartition("_")[2]
     with file.open("rb") as handle:
@@ -94,7 +94,7 @@ def check_hash(file: Path, name: str | None = None) -> None:
 def read_pretrained(path: str | Path) -> dict[str, Tensor]:
     """Read a file of weights: ``.npz`` as the authors of ViT publish them, else PyTorch's.
 
-    Files with an official SAM name are held against their hash first.
+    The hash of a file with an official SAM name is checked first.
 
     Raises:
         InputError: when the file is absent, truncated, altered, or holds anything but tensors.
@@ -131,10 +131,10 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
 
 
 def _download(url: str, part: Path) -> None:
-    """Fetch ``url`` into ``part``, going on behind what is there.
+    """Download ``url`` into ``part``, continuing an earlier download.
 
-    `torch.hub.download_url_to_file` begins a file of 2.6 GB again after every cut, and waits
-    without end for a server that is silent.
+    `torch.hub.download_url_to_file` starts a file of 2.6 GB again after every interruption, and
+    waits forever for a server that does not answer.
     """
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})

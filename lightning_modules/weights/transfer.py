@@ -1,4 +1,4 @@
-"""Weights of an earlier stage as the beginning of a network that is trained on."""
+"""Transfer of weights from an earlier stage to a network before training."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,15 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
     """Copy into a network every weight of the same name from the network of another training.
 
     Args:
-        network: is changed.
+        network: receives the weights.
         source: a checkpoint file; or, in a rehearsal, the module's architecture as JSON.
-        size: named size of the network; the source has to be of the same.
+        size: named size of the network; the source must have the same.
 
     Returns:
-        In words, what was taken over and what began new.
+        Which weights were copied and which are new, in words.
 
     Raises:
-        InputError: when the source is not trained yet, of another size, or shares no weight.
+        InputError: when the source is untrained, of another size, or shares no weight.
     """
     if source.startswith("{"):
         spec = json.loads(source)
@@ -63,5 +63,5 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
     new = list(dict.fromkeys(name.split(".")[0] for name in wanted if name not in giving))
     count = sum(wanted[name].numel() for name in shared)
     share = count / sum(weight.numel() for weight in wanted.values())
-    told = f"{count:,} weights ({share:.1%}) taken over from {source}"
-    return told + (f"; new: {', '.join(new)}" if new else "")
+    copied = f"{count:,} weights ({share:.1%}) taken over from {source}"
+    return copied + (f"; new: {', '.join(new)}" if new else "")

@@ -1,1 +1,1 @@
-"""Runs: identity, folder, stages that come first, and checkpoints found again."""
+"""Runs: identity, folder, upstream stages, and the search for trained checkpoints."""

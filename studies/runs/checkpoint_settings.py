@@ -1,4 +1,4 @@
-"""Commands that use a trained model: find its checkpoint and bring its settings back."""
+"""Checkpoints for commands that use a trained model, and the settings they were trained with."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,25 +16,25 @@ from studies.runs.run import Run, finished_runs
 from studies.runs.unused_options import check_together
 from studies.settings.command_line import CommandLine
 
-# Data settings that must be those of the training.
+# Data settings that must equal those of the training.
 PREPARATION = ("spacing", "normalisation")
-RULES = "model.postprocessing="  # how a changed one begins in `CheckpointSettings.model_words`
-# What ``fit`` would make of a command line, laid over a configuration where one is given.
+RULES = "model.postprocessing="  # prefix of an entry of `CheckpointSettings.model_words`
+# Resolves a command line as ``fit`` does, over a configuration where one is given.
 Resolve = Callable[[CommandLine, Mapping[str, Any] | None], dict[str, Any]]
 
 
 @dataclass
 class CheckpointSettings:
-    """What ``validate``, ``test`` and ``predict`` start from.
+    """The checkpoints that ``validate``, ``test`` or ``predict`` use, and their settings.
 
     Args:
-        checkpoints: one file, or several that average as an ensemble.
-        cards: what each says about itself.
-        config: the configuration of its training, which the command line then changes.
-        run: the run it belongs to.
-        notice: how it was chosen, printed.
+        checkpoints: one file, or several that form an ensemble.
+        cards: the card of each.
+        config: configuration of the first one's training, over which the command line is laid.
+        run: the run of the first one.
+        notice: a sentence on how they were chosen, to be printed.
         model_words: settings of the network that the command line changes.
-        model: configuration of the network, with the post-processing that is asked for.
+        model: configuration of the network, with the requested post-processing.
     """
 
     checkpoints: list[Path]
@@ -47,19 +47,19 @@ class CheckpointSettings:
 
 
 def find_checkpoints(line: CommandLine, runs_dir: Path, resolve: Resolve) -> CheckpointSettings:
-    """Find the checkpoints a command line means.
+    """Find the checkpoints for a command line.
 
-    Without ``--ckpt_path`` it is the newest finished run of the experiment that has the settings
-    which the command names: its split, what training used up, its network.
+    Without ``--ckpt_path`` it is the newest finished run of the experiment whose split, training
+    settings and network match those that the command names.
 
     Args:
-        line: of the command; ``--ckpt_path`` and the experiment's file are taken out of it.
+        line: the command line; ``--ckpt_path`` and the experiment's file are removed from it.
         runs_dir: folder of all runs.
-        resolve: what ``fit`` would make of a command line.
+        resolve: resolves a command line as ``fit`` does.
 
     Raises:
-        InputError: when there is none, when a checkpoint contradicts the command, or when several
-            do not belong together.
+        InputError: when there is none, when a checkpoint contradicts the command, or when the data
+            of several is prepared differently.
     """
     given = [Path(value) for value in line.pop("ckpt_path")]
     named, request, mentioned = bool(given), None, _mentions_rules(line)
@@ -82,7 +82,7 @@ def find_checkpoints(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Che
         request = _check_named(line, given, cards, resolve)
     experiment, run_id = card["run"]["experiment"], card["run"]["id"]
     home = given[0].resolve().parent.parent
-    if not (home / "manifest.json").is_file():  # the file was moved out of its run
+    if not (home / "manifest.json").is_file():  # the file was moved out of its run's folder
         home = runs_dir / experiment / run_id
     model, words = card["model"], []
     if request is not None:
@@ -98,7 +98,7 @@ def find_checkpoints(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Che
 
 
 def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str, Request | None]:
-    """Return the newest finished run that has what a command names, how it was chosen, and what."""
+    """Return the newest finished run that matches a command, a sentence on it, and the request."""
     name, settings = line.experiment, settings_of(line, experiment=True)
     runs = finished_runs(runs_dir, name)
     notice = f"Using the newest finished run of {name}"
@@ -109,7 +109,7 @@ def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str
     known = [(run, settings_of_run(run)) for run in runs]
     fitting = [(run, one) for run, one in known if not request.missing(one)]
     if not fitting:
-        raise InputError(_none(line, runs_dir, request, [one for _, one in known]))
+        raise InputError(_no_run(line, runs_dir, request, [one for _, one in known]))
 
     def nearness(trained: Trained) -> tuple[bool, int]:
         return set(line.overlays) <= set(trained.overlays), request.alike(trained)
@@ -122,20 +122,20 @@ def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str
 
 
 def _mentions_rules(line: CommandLine) -> bool:
-    """Whether a command or one of its files says anything about post-processing."""
+    """Whether a command or one of its files sets post-processing."""
     options = any("postprocessing" in name for name, _ in line.options if name != "postprocessing")
     return options or any("postprocessing" in repr(read_settings(file)) for file in line.configs)
 
 
 def _has_rules(run: Run) -> bool:
-    """Whether a run was trained with post-processing that its experiment's file gave it."""
+    """Whether a run was trained with post-processing set in its experiment's file."""
     manifest = run.manifest()
     by_option = any("postprocessing" in str(word) for word in manifest.get("command", []))
     return str(manifest.get("postprocessing", "none")) != "none" and not by_option
 
 
-def _none(line: CommandLine, runs_dir: Path, request: Request, known: list[Trained]) -> str:
-    """Return the sentence about runs that there are none of."""
+def _no_run(line: CommandLine, runs_dir: Path, request: Request, known: list[Trained]) -> str:
+    """Return the error message where no run matches a command."""
     wanted = [one for one in request.settings if one.kind != "applied" and one.overlay is None]
     parts = [*line.overlays, *filter(None, [request.named(wanted)])]
     with_settings = f" with {', '.join(parts)}" if parts else ""
@@ -165,10 +165,10 @@ def _values(path: tuple[str, ...], known: list[Trained]) -> list[str]:
 def _check_named(
     line: CommandLine, given: list[Path], cards: list[dict[str, Any]], resolve: Resolve
 ) -> Request | None:
-    """Hold what a command names against the checkpoints that it names too.
+    """Check the settings of a command against the checkpoints that it names.
 
     Raises:
-        InputError: when one was trained otherwise.
+        InputError: when a checkpoint was trained with other settings.
     """
     first = cards[0]
     if line.configs and "class_path" in (read_settings(line.configs[0]).get("model") or {}):
@@ -182,7 +182,7 @@ def _check_named(
         experiment = False
     settings = settings_of(line, experiment=experiment)
     harmless = all(one.kind == "applied" and one.path[0] != "model" for one in settings)
-    if harmless and not experiment:  # such as where the data are now
+    if harmless and not experiment:  # such as the folder of the data
         return None
     below = None if experiment else {name: first["config"].get(name) for name in GROUPS}
     request = Request(settings, resolve(_of_training(line), below))
@@ -206,13 +206,13 @@ def _check_named(
 
 
 def _of_training(line: CommandLine) -> CommandLine:
-    """Return a command line without the options that ``fit`` has not."""
+    """Return a command line without the options that ``fit`` does not have."""
     kept = [(name, words) for name, words in line.options if name.partition(".")[0] in GROUPS]
     return CommandLine(list(line.configs), kept)
 
 
 def settings_of_run(run: Run) -> Trained:
-    """Return what a run's folder says of its training; nothing where its files are gone."""
+    """Return the settings of a run's training from its folder; empty where files are missing."""
     manifest = run.manifest()
     config: Any = None
     split: Any = None
@@ -220,7 +220,7 @@ def settings_of_run(run: Run) -> Trained:
         config = yaml.safe_load((run.folder / "config.yaml").read_text())
         split = json.loads((run.folder / "split.json").read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        pass  # of a run without them nothing is known, so it has no setting that is asked for
+        pass  # a run without these files matches no requested setting
     config, split = (found if isinstance(found, dict) else {} for found in (config, split))
     return Trained(config, split, manifest.get("overlays", []))
 
@@ -230,23 +230,23 @@ def _of_card(card: dict[str, Any]) -> Trained:
 
 
 def _postprocessed(model: dict[str, Any], request: Request) -> tuple[dict[str, Any], str]:
-    """Return a network's configuration with the post-processing that a command asks for, and why.
+    """Return a network's configuration with the requested post-processing, and a notice.
 
-    It acts after training, so trainings that differ in it alone are one run: what is applied is
-    what the experiment of the command says, not that of the command which trained the run.
+    Post-processing acts after training, so trainings that differ only in it share one run. The
+    experiment of this command decides, not the one that trained the run.
     """
-    asked, trained = postprocessing_of(request.resolved["model"]), postprocessing_of(model)
-    if asked == trained or "postprocessing" not in model["init_args"]:
+    requested, trained = postprocessing_of(request.resolved["model"]), postprocessing_of(model)
+    if requested == trained or "postprocessing" not in model["init_args"]:
         return model, ""
-    changed = {**model, "init_args": {**model["init_args"], "postprocessing": asked}}
+    changed = {**model, "init_args": {**model["init_args"], "postprocessing": requested}}
     return changed, (
-        f"; post-processed as this command's experiment says ({asked or 'not at all'}), not as the "
-        f"one that trained it did ({trained or 'not at all'})"
+        f"; post-processed as this command's experiment says ({requested or 'not at all'}), not as "
+        f"the one that trained it did ({trained or 'not at all'})"
     )
 
 
 def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
-    """Refuse members of an ensemble whose data are prepared differently."""
+    """Refuse an ensemble whose members were trained on differently prepared data."""
     for name in PREPARATION:
         if card["data"].get(name) != other["data"].get(name):
             raise InputError(
@@ -256,7 +256,7 @@ def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str
 
 
 def check_preparation(card: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
-    """Refuse data prepared otherwise than the model's training data.
+    """Refuse data that is prepared differently from the model's training data.
 
     Raises:
         InputError: naming the setting.
@@ -264,6 +264,6 @@ def check_preparation(card: dict[str, Any], identity: dict[str, Any], path: Path
     for name in PREPARATION:
         if card["data"].get(name) != identity.get(name):
             raise InputError(
-                f"{path} was trained at {name} {card['data'].get(name)}, the data asked for has "
+                f"{path} was trained at {name} {card['data'].get(name)}, the requested data has "
                 f"{name} {identity.get(name)}: leave data.{name} as the checkpoint has it."
             )

@@ -1,4 +1,4 @@
-"""What a run was made on and with: versions, revision, hardware, memory."""
+"""Environment of a run: versions, git revision, hardware, memory."""
 
 import platform
 import resource
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from files import cores
 
 PACKAGES = ("torch", "lightning", "monai", "torchmetrics", "numpy", "nibabel", "scipy", "gliofuse")
-PREPARING = ("simpleitk",)  # registers raw exams: without it the data were registered elsewhere
+PREPARING = ("simpleitk",)  # registers raw exams; absent where they come registered
 
 
 def is_main_process() -> bool:
@@ -23,7 +23,7 @@ def is_main_process() -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages whose code shapes the result."""
+    """Return the versions of Python and of the packages that affect the result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> dict[str, Any]:
-    """Return commit and cleanliness of the checkout, empty outside of git."""
+    """Return the commit and whether files are changed; empty outside of git."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:

@@ -13,14 +13,14 @@ from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
 from studies.runs.planning import Plan
 
-CARD_SCHEMA = 2  # of a checkpoint's card; 1 kept trained and selected patients in one list, `seen`
+CARD_SCHEMA = 2  # of a checkpoint's card; 1 had one list `seen` of trained and selected patients
 
 Patient = dict[str, str]  # case_id, content_hash, patient_id
 
 
 @dataclass
 class Exposure:
-    """Patients by case id, as cards hold them.
+    """The patients that a checkpoint was trained on and selected on, by case id.
 
     Args:
         trained: patients whose images and labels changed weights.
@@ -34,11 +34,11 @@ class Exposure:
     def of_split(
         cls, split: Split | Mapping[str, Any], hashes: Mapping[str, str] | None = None
     ) -> "Exposure":
-        """Return the exposure of one training to its own split.
+        """Return the exposure of a training to its own split.
 
         Args:
             split: the split, or its plain form.
-            hashes: content hashes; None: those of the split.
+            hashes: content hashes by case id; None: those of the split.
         """
         plain = split.to_dict() if isinstance(split, Split) else split
         known = plain.get("hashes", {}) if hashes is None else hashes
@@ -54,16 +54,16 @@ class Exposure:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any], *, paper: bool = False) -> "Exposure":
-        """Return the exposure that a card states.
+        """Return the exposure that a card records.
 
-        A card of schema 1 does not say which of the patients seen upstream were trained on: all
-        but the training's own validation patients are taken for it. A checkpoint file that it
-        began from may have been trained on these too.
+        A card of schema 1 does not record which of the patients seen upstream were trained on: all
+        but the training's own validation patients are assumed to be. If the training began from a
+        checkpoint file, that may have been trained on these too.
 
         Args:
-            card: of a checkpoint.
-            paper: whether training and selection have to be kept apart, as under the paper's
-                protocol: what is not known is then taken to be trained on.
+            card: the card of a checkpoint.
+            paper: whether training and selection must be kept apart, as under the paper's protocol;
+                unknown patients then count as trained on.
         """
         if "trained_on" in card:
             trained, selected = (
@@ -81,12 +81,12 @@ class Exposure:
         return found
 
     def add(self, other: "Exposure") -> None:
-        """Take over what a stage was exposed to."""
+        """Add the exposure of a stage."""
         self.trained = {**other.trained, **self.trained}
         self.selected = {**other.selected, **self.selected}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entries of a card; ``seen`` is both together."""
+        """Return the entries of a card; ``seen`` contains both."""
         return {
             "schema": CARD_SCHEMA,
             "trained_on": list(self.trained.values()),
@@ -96,7 +96,7 @@ class Exposure:
 
 
 def built_upon_files(card: Mapping[str, Any]) -> bool:
-    """Whether a training began from checkpoint files that may have had another split."""
+    """Whether a training began from checkpoint files, which may have another split."""
     return ".ckpt" in repr(card.get("model"))
 
 
@@ -112,13 +112,13 @@ def among(
     hashes: Mapping[str, str],
     by_slice: bool,
 ) -> list[str]:
-    """Return the cases of a split that are among exposed patients, by name, patient or content.
+    """Return the cases that are among exposed patients, by case id, patient or content.
 
     Between a split by slice and one by patient, a slice counts as its patient.
 
     Args:
         exposed: patients of a checkpoint.
-        cases: of one part of the split.
+        cases: cases of one part of the split.
         split: the split.
         hashes: content hash of every case at hand.
         by_slice: whether the checkpoint's own split is by slice.
@@ -133,7 +133,7 @@ def among(
         if name in names or hashes.get(name) in contents:
             return True
         if by_slice and slices_here:
-            return False  # there the same patient on both sides is the protocol
+            return False  # that protocol allows a patient on both sides
         case = case_of(name) if slices_here else name
         return not whole.isdisjoint({case, split.patients.get(name, case)})
 
@@ -141,12 +141,12 @@ def among(
 
 
 def check_checkpoint(path: Path, plan: Plan) -> None:
-    """Hold an upstream checkpoint against the data it will be used with.
+    """Check an upstream checkpoint against the data it will be used with.
 
     Raises:
-        InputError: when it, or a stage it was built from, was trained on a patient that is a test
-            patient here, or selected on one where selection and test are kept apart; or when its
-            data was prepared otherwise (spacing, normalisation).
+        InputError: when it, or a stage it was built from, was trained on a test patient, or
+            selected on one where selection and test are kept apart; or when its data was prepared
+            differently (spacing, normalisation).
     """
     card = read_card(path)
     here = plan.data.identity()
@@ -167,7 +167,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
         by_slice=is_by_slice(stored.get("test", []), stored.get("hashes", {})),
     )
     trained = met_by(exposure.trained.values(), split.test)
-    # where selection is on the tested patients by definition, the tables say so
+    # under the paper's protocol selection is on the tested patients, as the tables say
     chosen = [] if split.selected_on_test else exposure.selected.values()
     met = [*trained, *(name for name in met_by(chosen, split.test) if name not in trained)]
     what = (
@@ -176,7 +176,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     if met and not data.allow_seen_patients:
         unsure = ""
         if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
-            unsure = "; or train it again, as its older card does not say which of both"
+            unsure = "; or train it again, as its older card does not record which"
         raise InputError(
             f"{path} was {what} on {len(met)} of the test patients of this experiment "
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
@@ -194,7 +194,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
 
 
 def note(data: CohortData, notice: str) -> None:
-    """Add a notice to those of a data module, once."""
+    """Add a notice to a data module, once."""
     if notice not in data.notices:
         data.notices.append(notice)
 

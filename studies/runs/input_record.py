@@ -17,12 +17,12 @@ UNSET = "None"  # how a setting that is not given stands in a record
 
 @dataclass(frozen=True)
 class InputRecord:
-    """The results that a command is about to leave in a folder.
+    """A file in a folder of results that records the inputs they were made from.
 
     Args:
-        file: file that says of what the results beside it were made.
-        result: name of the file that lies there when there are any.
-        inputs: what determines them, each as a person writes it.
+        file: path of the record.
+        result: name of a file that the folder contains if it holds results.
+        inputs: the inputs that determine the results, by name, as a user writes them.
     """
 
     file: Path
@@ -30,10 +30,10 @@ class InputRecord:
     inputs: Mapping[str, str]
 
     def others(self) -> str | None:
-        """Return in words what else the folder holds; None where it is empty or holds the same.
+        """Describe other results in the folder; None where it is empty or has the same inputs.
 
         Raises:
-            InputError: when that cannot be read.
+            InputError: when the record cannot be read.
         """
         try:
             held: Any = json.loads(self.file.read_text())
@@ -52,7 +52,7 @@ class InputRecord:
             return f"a {self.result} that does not say of what it was made"
         if not set(held) & set(self.inputs):
             return f"a {self.file.name} of something else"
-        # a setting that the version which wrote the results did not know yet was unset there
+        # a setting that is newer than the record counts as unset there
         differing = [
             f"{name} {held.get(name, 'unset')} instead of {self.inputs.get(name, 'unset')}"
             for name in {**self.inputs, **held}
@@ -62,15 +62,15 @@ class InputRecord:
         return "results of " + ", ".join([*differing[:NAMED], *more]) if differing else None
 
     def refuse_others(self, option: str, remedy: str = "", *, overwrite: bool = False) -> None:
-        """Refuse a folder that holds something else.
+        """Refuse a folder that holds other results.
 
         Args:
-            option: that names the folder.
-            remedy: what ``--overwrite`` does about it; empty where there is no such option.
-            overwrite: whether that was asked for.
+            option: the option that names the folder.
+            remedy: what ``--overwrite`` does; empty where the command has no such option.
+            overwrite: whether ``--overwrite`` is given.
 
         Raises:
-            InputError: saying what the folder holds.
+            InputError: describing the results in the folder.
         """
         held = self.others()
         if held and not overwrite:
@@ -81,17 +81,17 @@ class InputRecord:
             )
 
     def _is_own(self) -> bool:
-        """Whether this program wrote what is there, so that it may be replaced."""
+        """Whether this program wrote the results, so that they may be replaced."""
         listed = Outputs(self.file.parent, "").listed()
         return self.unlisted() or self.file.name in listed or self.result in listed
 
     def write(self) -> None:
-        """Note of what the results are made."""
+        """Write the record."""
         text = json.dumps(dict(self.inputs), indent=2) + "\n"
         Outputs(self.file.parent, "").write(self.file.name, text)
 
     def unlisted(self) -> bool:
-        """Whether an earlier version, which kept no list of its files, wrote the results."""
+        """Whether the results are from an earlier version, which kept no list of its files."""
         if self.file.name in Outputs(self.file.parent, "").listed():
             return False
         try:
@@ -103,15 +103,15 @@ class InputRecord:
     def move_aside(self, used: Sequence[Path], also: Sequence[str] = ()) -> Path:
         """Move the results to a new folder beside theirs; return it.
 
-        A folder that holds nothing else is renamed as a whole. Where the user keeps files of their
-        own there, these stay. Where the path to the folder is a link, the link stays.
+        A folder without other files is renamed as a whole. Files of the user stay, and so does a
+        link in place of the folder.
 
         Args:
-            used: files and folders that the command goes on to need.
-            also: names of results that no list names, as an earlier version left them.
+            used: files and folders that the command still needs.
+            also: names of results that no list contains, left by an earlier version.
 
         Raises:
-            InputError: when some of what is needed lies in the folder, or it cannot be moved.
+            InputError: when a needed file lies in the folder, or the folder cannot be moved.
         """
         folder = self.file.parent.resolve()
         for path in used:
@@ -133,7 +133,7 @@ class InputRecord:
                     (aside / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).rename(aside / name)
             return aside
-        except OSError as error:  # a mount point, or a folder above that is not ours
+        except OSError as error:  # a mount point, or no permission in the folder above
             raise InputError(
                 f"{folder} cannot be moved aside ({error.strerror}): give another --output."
             ) from error
@@ -143,22 +143,22 @@ def _name(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder))
 
 
-def check_writable(folder: Path, told: str, other: str = "folder") -> None:
-    """Find out before an hour of work that its result cannot be written; leave nothing.
+def check_writable(folder: Path, named: str, other: str = "folder") -> None:
+    """Check before the work that its result can be written, and leave no file behind.
 
     Args:
-        folder: of the results.
-        told: the option that names the result, and its value.
-        other: what could be given instead.
+        folder: folder of the results.
+        named: the option that names the result, and its value.
+        other: noun for what to give instead.
 
     Raises:
-        InputError: saying why.
+        InputError: with the reason.
     """
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):  # no name: several processes may ask at once
+        with tempfile.TemporaryFile(dir=there):  # unnamed: several processes may check at once
             pass
     except OSError as error:
         raise InputError(
-            f"{told} cannot be written ({error.strerror}): give another {other}."
+            f"{named} cannot be written ({error.strerror}): give another {other}."
         ) from error

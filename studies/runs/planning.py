@@ -1,4 +1,4 @@
-"""Upstream stages of an experiment: what must be trained before it, and training it visibly."""
+"""Upstream stages of an experiment: resolved, identified and trained before it."""
 
 import hashlib
 import importlib
@@ -21,7 +21,7 @@ from studies.runs.process import FOREIGN, stop
 from studies.runs.run import Run, identity_hash
 from studies.settings.command_line import ROOT, CommandLine
 
-PROTOCOL = (  # the trainer's settings that change the result; devices, logger and display do not
+PROTOCOL = (  # trainer settings that change the result, unlike devices, logger and display
     "max_epochs",
     "min_epochs",
     "max_steps",
@@ -39,20 +39,20 @@ PROTOCOL = (  # the trainer's settings that change the result; devices, logger a
     "sync_batchnorm",
 )
 
-WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files that are what they hold, wherever they lie
+WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path
 Parse = Callable[[CommandLine], dict[str, Any]]
 
 
 @dataclass
 class Plan:
-    """One training, resolved: its configuration, its data, its upstream stages, its run.
+    """A resolved training: its configuration, data, upstream stages and run.
 
     Args:
-        line: the command line that trains it.
+        line: the command line of the training.
         config: resolved configuration of ``fit``, plain types.
         data: the data module, prepared and split.
-        stages: upstream trainings by the experiment file that names them.
-        run: identity and folder.
+        stages: upstream trainings by experiment file.
+        run: identity and folder of the training.
     """
 
     line: CommandLine
@@ -64,11 +64,11 @@ class Plan:
 
 
 class Planner:
-    """Resolve trainings and their upstream stages; data that several share is prepared once.
+    """Resolve trainings and their upstream stages, and prepare shared data once.
 
     Args:
         parse: turns a command line into the resolved configuration of ``fit``.
-        runs_dir: where runs live.
+        runs_dir: folder of all runs.
     """
 
     def __init__(self, parse: Parse, runs_dir: Path) -> None:
@@ -77,7 +77,7 @@ class Planner:
         self.prepared: dict[str, CohortData] = {}
 
     def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
-        """Resolve one training and, first, everything upstream of it."""
+        """Resolve a training after everything upstream of it."""
         config = self.parse(line) if config is None else config
         data = self.prepare_cohort(config["data"])
         stages = {}
@@ -97,10 +97,10 @@ class Planner:
         return Plan(line, config, data, run, stages, determinants)
 
     def check(self, line: CommandLine) -> dict[str, Any]:
-        """Return the configuration of a command line, its data settings looked at; prepare nothing.
+        """Return the checked configuration of a command line without preparing data.
 
         Raises:
-            InputError: when a setting is unknown or cannot be.
+            InputError: when a setting is unknown or invalid.
         """
         config = self.parse(line)
         self.make_data(config["data"])
@@ -153,13 +153,13 @@ def postprocessing_of(model: Mapping[str, Any]) -> Any:
 
 
 def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's configuration without what acts after its training only."""
+    """Return a model's configuration without post-processing, which acts after training."""
     kept = {name: v for name, v in model["init_args"].items() if name != "postprocessing"}
     return {**model, "init_args": kept}
 
 
 def former_id(plan: Plan) -> str:
-    """Return the identity that a training had under schema 1, of which runs may still lie about."""
+    """Return the identity of a training under schema 1, to find runs of older versions."""
     former = {
         **plan.determinants,
         "model": _identify(plan.config["model"], plan.stages, former_id),
@@ -169,7 +169,7 @@ def former_id(plan: Plan) -> str:
 
 
 def former_runs(plan: Plan) -> list[str]:
-    """Return a sentence for every training to be done that an older version has done already."""
+    """Return a notice for every pending training that an older version has finished."""
     found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
     if plan.run.started:
         return found
@@ -198,7 +198,7 @@ def _identify(
 
 
 def architecture(plan: Plan) -> str:
-    """Return the model of a training as JSON, what is upstream of it likewise: random weights."""
+    """Return the model of a training as JSON, upstream models included, without weights."""
     below = {name: architecture(stage) for name, stage in plan.stages.items()}
     return json.dumps(replace_strings(plan.config["model"], lambda text: below.get(text, text)))
 
@@ -207,7 +207,7 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-        InputError: when it is absent.
+        InputError: when the file is absent.
     """
     if not path.is_file():
         raise InputError(
@@ -218,11 +218,11 @@ def file_hash(path: Path) -> str:
 
 
 def begun_stage(plan: Plan) -> Run | None:
-    """Return a stage's run that began, did not finish, and that no other process trains now."""
+    """Return the run of a stage that was begun and interrupted, if any."""
     for stage in plan.stages.values():
         run = stage.run
         found = begun_stage(stage)
-        # in this order: who ends it meanwhile has written that it is finished before he lets it go
+        # lock before state: a process that ends meanwhile writes "finished" before it unlocks
         if found is None and run.started and not run.is_locked() and not run.finished:
             found = run
         if found is not None:
@@ -238,11 +238,11 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
 
     Args:
         plan: the training whose stages are wanted.
-        side_by_side: train them at the same time, each with its share of the processor. On two
-            cores two networks side by side do about twice the work of one with both cores.
+        side_by_side: train them at the same time, each with a share of the cores: on two cores
+            this is about twice as fast as one after the other with both cores.
 
     Raises:
-        InputError: when a stage stops on a wrong input or an error of the program.
+        InputError: when a stage fails.
     """
     for stage in plan.stages.values():
         train_stages(stage, side_by_side=side_by_side)
@@ -254,21 +254,21 @@ def train_stages(plan: Plan, *, side_by_side: bool) -> None:
             print(f"Stage {name}: {state}, {stage.run.folder}", flush=True)
     if not pending:
         return
-    share = max(1, cores() // len(plan.stages))  # the same when only one of them is left
+    share = max(1, cores() // len(plan.stages))  # also when only one of them is left
     groups = [pending] if side_by_side else [[stage] for stage in pending]
     for group in groups:
         _train_group(group, threads=share if side_by_side else None)
     if _alone() and not all(stage.run.finished for stage in pending):
-        train_stages(plan, side_by_side=side_by_side)  # another process began one a moment before
+        train_stages(plan, side_by_side=side_by_side)  # another process has just begun one
 
 
 def _alone() -> bool:
-    """Whether this is the only process of its training: the ranks of one begin a stage together."""
+    """Whether this training has one process only; ranks of one training share their stages."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) == 1
 
 
 def _elsewhere(plan: Plan) -> bool:
-    """Whether another process trains this training, or has ended it meanwhile."""
+    """Whether another process runs this training or has finished it."""
     return _alone() and (plan.run.is_locked() or plan.run.finished)
 
 
@@ -299,7 +299,7 @@ def _train_group(group: list[Plan], threads: int | None) -> None:
                 if one.poll() and not _elsewhere(plan)
             ]
             if failed:
-                break  # the others are stopped, and go on with --resume
+                break  # the others are stopped and can be resumed
             time.sleep(0.25)
     if not failed and is_main_process():
         failed = [plan for plan in group if not plan.run.finished and not _elsewhere(plan)]
@@ -322,20 +322,20 @@ def start_stage(
     run.folder.mkdir(parents=True, exist_ok=True)
     run.progress_file.unlink(missing_ok=True)
     environment = {**os.environ, "GLIOFUSE_STAGE": "1"}
-    # a W&B service of its own: that of this process would go on holding a stage that was killed;
-    # and a run of its own, where an agent of a W&B sweep started this one
+    # a W&B service of its own, as that of this process would keep a killed stage open; and a run of
+    # its own where an agent of a W&B sweep started this process
     for name in FOREIGN:
         environment.pop(name, None)
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    if "MASTER_PORT" in environment:  # started by torchrun or SLURM: a rendezvous of its own
+    if "MASTER_PORT" in environment:  # from torchrun or SLURM: the stage needs its own rendezvous
         environment["MASTER_PORT"] = str(int(environment["MASTER_PORT"]) + 1 + index)
         environment["TORCHELASTIC_USE_AGENT_STORE"] = "False"
     log = stack.enter_context(run.log_file.open("ab"))
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "cli.py"), "fit", *plan.line.words()],
         env=environment,
-        stdin=subprocess.PIPE,  # closes when this process dies, also by SIGKILL: the stage stops
+        stdin=subprocess.PIPE,  # closes when this process dies, even by SIGKILL: the stage stops
         stdout=log,
         stderr=log,
     )
@@ -345,9 +345,9 @@ def start_stage(
 
 def _failure(plan: Plan) -> str:
     lines = plan.run.log_file.read_text(errors="replace").strip().splitlines()
-    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-    said = last.strip().removeprefix("lightning fit: ").removesuffix(".")
+    last = next((line for line in reversed(lines) if line.strip()), "without output")
+    message = last.strip().removeprefix("lightning fit: ").removesuffix(".")
     return (
-        f"The stage {plan.run.experiment} stopped ({said}): its output is in "
+        f"The stage {plan.run.experiment} stopped ({message}): its output is in "
         f"{plan.run.log_file}; mend the cause and repeat the command with --resume."
     )

@@ -1,4 +1,4 @@
-"""Processes that are started beside this one: what they do not inherit, and how they are ended."""
+"""Child processes: variables that they do not inherit, and how they end."""
 
 import os
 import subprocess
@@ -21,10 +21,10 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def stop_with_parent() -> None:
-    """End this stage when the process that started it is gone, whatever ended it."""
+    """End this stage when its parent process is gone, for whatever reason."""
 
     def watch() -> None:
-        # The descriptor itself: at exit Python aborts if a thread still holds sys.stdin's buffer.
+        # Read the descriptor: at exit Python aborts if a thread still holds sys.stdin's buffer.
         while os.read(0, 1):
             pass
         os._exit(70)

@@ -1,4 +1,4 @@
-"""A run's training as its own folder remembers it, and what is different now."""
+"""Recreation of a run from its own folder, and the differences to the present."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,12 +22,12 @@ NOT_TRAINING = ("runs_dir", "resume", "overwrite", "ckpt_path", "weights_only")
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not as it was.
+    """A difference between a run and its recreation.
 
     Args:
-        what: its name.
-        then: in the run.
-        now: here.
+        what: name of the value.
+        then: value in the run.
+        now: value in the recreation.
     """
 
     what: str
@@ -39,7 +39,7 @@ def find_run(name: str, runs_dir: Path) -> Run:
     """Find a finished run: its folder, ``experiment/id``, or an experiment's newest.
 
     Raises:
-        InputError: when there is none, or it never finished.
+        InputError: when there is none, or it is unfinished.
     """
     run = run_named(name, runs_dir)
     if run is None:
@@ -56,7 +56,7 @@ def _stored_config(run: Run) -> dict[str, Any]:
     """Return the resolved configuration of a run.
 
     Raises:
-        InputError: when it is gone or damaged.
+        InputError: when its file is missing or damaged.
     """
     file = run.folder / "config.yaml"
     try:
@@ -72,16 +72,16 @@ def _stored_config(run: Run) -> dict[str, Any]:
 
 
 def recreate(run: Run, folder: Path) -> Path:
-    """Write a configuration file that trains a run again, and those of its stages beside it.
+    """Write configuration files that train a run and its stages again.
 
-    It trains on as many devices as the run did where this machine has them, else on one.
+    The training uses as many devices as the run did if this machine has them, else one.
 
     Args:
         run: a finished run.
-        folder: of the files.
+        folder: folder of the files.
 
     Raises:
-        InputError: when a part of the run is gone.
+        InputError: when a part of the run is missing.
     """
     config = {k: v for k, v in _stored_config(run).items() if k not in NOT_TRAINING}
     files = {name: str(recreate(stage, folder)) for name, stage in stages_of(run).items()}
@@ -92,22 +92,22 @@ def recreate(run: Run, folder: Path) -> Path:
 
 
 def _devices(run: Run, trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a trainer that ask for as many devices as a run was trained on."""
+    """Return the trainer settings for as many devices as a run was trained on."""
     then = run.manifest().get("execution", {})
     if "devices" not in then:
         return {}
     kind = choose_device(trainer["accelerator"])
     there = device_count({**trainer, "devices": "auto", "num_nodes": 1})
-    if kind == then["inference"]["device"] == "cpu":  # a processor is as many as it has cores
+    if kind == then["inference"]["device"] == "cpu":  # each core can be a device
         there = cores()
     return {"devices": then["devices"] if then["devices"] <= there else "auto", "num_nodes": 1}
 
 
 def stages_of(run: Run) -> dict[str, Run]:
-    """Return the upstream runs of a run by the experiment files that its configuration names.
+    """Return the upstream runs of a run, by the experiment files in its configuration.
 
     Raises:
-        InputError: when one is gone.
+        InputError: when one is missing.
     """
     found = {}
     for name, stored in run.manifest().get("stages", {}).items():
@@ -123,12 +123,12 @@ def stages_of(run: Run) -> dict[str, Run]:
 
 
 def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
-    """Return everything in which the present training of a run differs from the run.
+    """Return all differences between a run and its training as it resolves now.
 
     Args:
         run: the run.
-        plan: its training as it resolves here.
-        parse: resolves command lines of ``fit``, for what the experiment files say today.
+        plan: its training as it resolves now.
+        parse: resolves command lines of ``fit``, to read today's experiment files.
     """
     manifest = run.manifest()
     found = []
@@ -137,7 +137,7 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
         json.loads(json.dumps(plan.determinants, default=str)),
     )
     cohort = plan.data.fingerprint()
-    if manifest.get("schema", 1) < SCHEMA:  # what it does not say is not different
+    if manifest.get("schema", 1) < SCHEMA:  # values that it does not record do not count
         then, now = _comparable(then), _comparable(now)
         cohort = plan.data.voxel_fingerprint()
         found.append(Difference("identity", str(manifest.get("schema", 1)), str(SCHEMA)))
@@ -152,7 +152,7 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
 
 
 def _comparable(determinants: dict[str, Any]) -> dict[str, Any]:
-    """Return what determined a run, without what runs of schema 1 say otherwise."""
+    """Return the determinants of a run in a form that schema 1 shares."""
     model = dict(determinants.get("model") or {})
     kept = dict(model.get("init_args") or {})
     kept.pop("postprocessing", None)
@@ -163,10 +163,10 @@ def _comparable(determinants: dict[str, Any]) -> dict[str, Any]:
 
 
 def outdated(plan: Plan) -> list[Difference]:
-    """Return in what an earlier training of this identity was made otherwise than it would be now.
+    """Return the differences in environment to an earlier training of this identity.
 
-    Its identity knows nothing of versions, revision, machine and devices; a reproduction that was
-    begun with others says nothing about these.
+    The identity does not cover versions, revision, machine and devices, so a reproduction that was
+    begun with others says nothing about the present ones.
     """
     manifest = plan.run.manifest()
     found = _named(_surroundings(manifest, plan)) if manifest else []
@@ -174,7 +174,7 @@ def outdated(plan: Plan) -> list[Difference]:
 
 
 def _surroundings(manifest: Mapping[str, Any], plan: Plan) -> list[tuple[str, Any, Any]]:
-    """Return what a training was made with, then and now, by sections."""
+    """Return the environment of a training, then and now, by sections."""
     return [
         ("git", manifest.get("git"), git_revision()),
         ("version", manifest.get("versions"), versions()),
@@ -184,19 +184,19 @@ def _surroundings(manifest: Mapping[str, Any], plan: Plan) -> list[tuple[str, An
 
 
 def _machine(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a machine without its threads: every job is given those of its run."""
+    """Return a machine without its threads, as every job gets those of its run."""
     return {name: value for name, value in described.items() if name != "threads"}
 
 
 def _computed(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an execution decides the result; training's precision is in the identity."""
+    """Return the parts of an execution that affect the result and are not in the identity."""
     inference = execution.get("inference", {})
     chosen = {f"inference {name}": inference.get(name) for name in ("precision", "channels_last")}
     return {"devices": execution.get("devices"), **chosen}
 
 
 def _execution(plan: Plan) -> dict[str, Any]:
-    """Return how a training will be computed; a job that leaves its devices open is given one."""
+    """Return the execution of a training; a job without a number of devices gets one."""
     trainer = plan.config["trainer"]
     devices = 1 if trainer["devices"] == "auto" else device_count(trainer)
     inference = choose_execution(choose_device(trainer["accelerator"])).to_dict()
@@ -204,7 +204,7 @@ def _execution(plan: Plan) -> dict[str, Any]:
 
 
 def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
-    """Return every leaf in which the sections differ."""
+    """Return a difference for every leaf in which the sections differ."""
     return [
         Difference(f"{section} {name}".strip(), _short(before), _short(here))
         for section, one, other in sections
@@ -213,7 +213,7 @@ def _named(sections: list[tuple[str, Any, Any]]) -> list[Difference]:
 
 
 def _files(run: Run, parse: Parse) -> tuple[Any, Any]:
-    """Return the run's stored configuration, and what its command resolves to today."""
+    """Return the run's stored configuration, and the one that its command resolves to now."""
     stored = _stored_config(run)
     line = CommandLine.parse([str(word) for word in run.manifest().get("command", [])[2:]])
     try:

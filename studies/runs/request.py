@@ -1,4 +1,4 @@
-"""What a command asks of a trained model: settings that choose its run, and those it applies."""
+"""Settings of a command on a trained model: those that choose its run, and those it applies."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,24 +16,24 @@ from studies.runs.unused_options import check_typed, plain_name
 from studies.settings.command_line import CommandLine, find_config
 
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
-# Of the data, what training used up: a trained model has it and cannot be given another.
+# Data settings that are fixed by training.
 TRAINING = (
     *("class_path", "spacing", "patch_size", "batch_size", "patches_per_epoch"),
     *("augmentation", "empty_fraction", "seed"),
 )
-MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # else the checkpoint's
-PLACES = ("weights",)  # where something lies that the checkpoint knows by its content
+MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # may differ from training
+PLACES = ("weights",)  # paths of files that the checkpoint identifies by content
 GROUPS = ("data", "model", "trainer", "seed_everything")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that a command names.
+    """A setting in a command or its files.
 
     Args:
-        path: its names from the group on, ``init_args`` left out.
-        place: how a person wrote it.
-        overlay: stem of the file it stands in; None for an option, empty for the experiment's.
+        path: names from the group down, without ``init_args``.
+        place: the option, or the file and key, for messages.
+        overlay: stem of the file that sets it; None for an option.
     """
 
     path: tuple[str, ...]
@@ -42,12 +42,12 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """The setting with dots."""
+        """The path joined by dots."""
         return ".".join(self.path)
 
     @property
     def kind(self) -> str:
-        """What it is to a trained model: of its ``split``, of its ``training``, or ``applied``."""
+        """The role for a trained model: ``split``, ``training`` (both fixed) or ``applied``."""
         group, name = self.path[0], self.path[1] if len(self.path) > 1 else ""
         if group == "data" and name in SPLIT:
             return "split"
@@ -62,12 +62,12 @@ class Setting:
 
 @dataclass
 class Trained:
-    """What a training left that settings are held against.
+    """The settings of a finished training, to compare with those of a command.
 
     Args:
-        config: its resolved configuration.
-        split: its split, in plain types.
-        overlays: stems of the files it was trained with.
+        config: resolved configuration.
+        split: the split, in plain types.
+        overlays: stems of the overlay files.
     """
 
     config: Mapping[str, Any]
@@ -77,11 +77,11 @@ class Trained:
 
 @dataclass
 class Request:
-    """The settings of a command, and what they come to over its experiment.
+    """The settings of a command, and the configuration that they resolve to.
 
     Args:
-        settings: those named.
-        resolved: what ``fit`` would make of them.
+        settings: settings that the command or its files name.
+        resolved: configuration that ``fit`` would resolve them to.
     """
 
     settings: list[Setting]
@@ -101,7 +101,7 @@ class Request:
             check_fold(data.get("fold", 0), n_folds)
 
     def missing(self, trained: Trained) -> list[Setting]:
-        """Return the settings that a training would have to have, and has not."""
+        """Return the requested settings that a training does not have."""
         found = [
             one
             for one in self.settings
@@ -115,15 +115,15 @@ class Request:
         return found
 
     def holds(self, setting: Setting, trained: Trained) -> bool:
-        """Whether a training had a setting as the command asks for it."""
+        """Whether a training had a setting with the requested value."""
         return bool(value_at(self.resolved, setting.path) == value_at(trained.config, setting.path))
 
     def alike(self, trained: Trained) -> int:
-        """Return how many of the settings that are named a training had, the applied ones too."""
+        """Return how many of the requested settings a training had, the applied ones included."""
         return sum(self.holds(one, trained) for one in self.settings)
 
     def changed_model(self, trained: Trained) -> list[str]:
-        """Return the settings of the network that are applied otherwise than in training."""
+        """Return the applied settings of the network that differ from training."""
         return sorted(
             f"{one.name}={json.dumps(value_at(self.resolved, one.path))}"
             for one in set(self.settings)
@@ -134,31 +134,31 @@ class Request:
         )
 
     def named(self, settings: Sequence[Setting]) -> str:
-        """Return settings with their values in words."""
-        asked = {one.name: value_at(self.resolved, one.path) for one in settings}
-        return ", ".join(f"{name} {value}" for name, value in asked.items())
+        """Return settings with their values as text."""
+        values = {one.name: value_at(self.resolved, one.path) for one in settings}
+        return ", ".join(f"{name} {value}" for name, value in values.items())
 
     def _has_split(self, trained: Trained) -> bool:
-        """Whether the settings of a split come to that of a training."""
-        asked = self.resolved["data"]["init_args"]
+        """Whether the requested settings give the split of a training."""
+        requested = self.resolved["data"]["init_args"]
         stored = trained.split
-        # a split file that tests what it validates makes the paper's protocol by itself
-        alike = stored.get("protocol", "default") == asked.get("protocol", "default")
-        if not stored or not (alike or asked.get("split_file")):
+        # a split file with equal test and validation parts implies the paper's protocol
+        alike = stored.get("protocol", "default") == requested.get("protocol", "default")
+        if not stored or not (alike or requested.get("split_file")):
             return False
         by_slice = is_by_slice(stored["test"], stored.get("hashes", {}))
-        if by_slice != (asked.get("split_by", "patient") == "slice"):
+        if by_slice != (requested.get("split_by", "patient") == "slice"):
             return False
         units = [*stored["train"], *stored["val"], *stored["test"]]
-        people = {name: name for name in units} if by_slice else stored.get("patients", {})
+        patients = {name: name for name in units} if by_slice else stored.get("patients", {})
         try:
             made = make_split(
-                people,
-                protocol=asked.get("protocol", "default"),
-                n_folds=asked.get("n_folds"),
-                fold=asked.get("fold", 0),
-                split_file=asked.get("split_file"),
-                seed=asked.get("split_seed", 0),
+                patients,
+                protocol=requested.get("protocol", "default"),
+                n_folds=requested.get("n_folds"),
+                fold=requested.get("fold", 0),
+                split_file=requested.get("split_file"),
+                seed=requested.get("split_seed", 0),
                 test_share=PAPER_TEST_SHARE if by_slice else TEST_SHARE,
             )
         except InputError:
@@ -169,12 +169,11 @@ class Request:
 
 
 def settings_of(line: CommandLine, *, experiment: bool) -> list[Setting]:
-    """Return the settings that a command line names: all of options and overlays.
+    """Return the settings in the options and overlays of a command line.
 
     Args:
-        line: of the command.
-        experiment: whether its first file is an experiment: of that only the split counts, the
-            rest of it is what the run was trained with.
+        line: the command line.
+        experiment: whether its first file is an experiment, of which only the split counts.
     """
     found = []
     for place, file in enumerate(line.configs):
@@ -196,7 +195,7 @@ def read_settings(file: str) -> dict[str, Any]:
     """Return the content of a configuration file.
 
     Raises:
-        InputError: when it is no YAML of keys.
+        InputError: when it is not YAML with keys.
     """
     try:
         content = yaml.safe_load(find_config(file).read_text(encoding="utf-8"))
@@ -208,7 +207,7 @@ def read_settings(file: str) -> dict[str, Any]:
 
 
 def value_at(config: Any, path: Sequence[str]) -> Any:
-    """Return the value below names, ``init_args`` left out; None where there is none."""
+    """Return the value at a path without ``init_args``; None where there is none."""
     for name in path:
         if isinstance(config, Mapping) and name not in config:
             config = config.get("init_args")
@@ -219,7 +218,7 @@ def value_at(config: Any, path: Sequence[str]) -> Any:
 
 
 def applied_settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a test applies of an overlay of its training."""
+    """Return the settings in an overlay of a training that a test applies."""
 
     def kept(value: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(value, Mapping):
@@ -238,7 +237,7 @@ def applied_settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def applied_options(line: CommandLine) -> list[tuple[str, list[str]]]:
-    """Return the options of a command line but those that chose its run: the run has them."""
+    """Return the options of a command line without those that only chose its run."""
     chose = {
         one.place.removeprefix("--")
         for one in settings_of(CommandLine([], line.options), experiment=False)
@@ -253,7 +252,7 @@ def applied_options(line: CommandLine) -> list[tuple[str, list[str]]]:
 
 
 def check_variant(line: CommandLine) -> None:
-    """Refuse a further test of a run with settings that its training used up.
+    """Refuse a further test of a run with settings that are fixed by training.
 
     Raises:
         InputError: naming the setting.

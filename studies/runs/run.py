@@ -1,9 +1,9 @@
-"""A run: its identity, its folder, its state, and the lock that keeps a second process out.
+"""A run: its identity, folder and state, and the lock against a second process.
 
 A run's identity is the hash of what determines its result: the resolved model, the data settings
 and content, the split, the seed and the protocol. Devices, logger, workers and paths are not part
-of it, nor is post-processing, which acts after training only. Reuse of stages and ``--resume`` go
-by it.
+of it, nor is post-processing, which acts after training only. Stages are reused and trainings
+resumed by their identity.
 """
 
 import errno
@@ -24,9 +24,9 @@ from errors import InputError
 from files import is_locked, shared_lock, take, write_atomically
 from outputs import unused
 
-MOMENT = 0.2  # seconds, longer than any process asks whether a file is locked
-# Part of the identity: raised when the same settings come to mean another computation.
-# 1 knew no voxel sizes, and took post-processing for a part of training.
+MOMENT = 0.2  # seconds, longer than a process takes to test a lock
+# Part of the identity: raised when the same settings give another computation.
+# Schema 1 left out voxel sizes and included post-processing.
 SCHEMA = 2
 
 
@@ -38,10 +38,10 @@ def identity_hash(determinants: Mapping[str, Any], schema: int = SCHEMA) -> str:
 
 @contextmanager
 def locked(file: Path, sentence: str) -> Iterator[None]:
-    """Hold a file for this process; the lock goes with the process, also when it is killed.
+    """Lock a file for this process; the lock ends with the process, even a killed one.
 
     Raises:
-        InputError: with the sentence, when another process holds it; it may not be written.
+        InputError: with the sentence, when another process holds it; or when it is not writable.
     """
     with _written(file):
         try:
@@ -54,11 +54,11 @@ def locked(file: Path, sentence: str) -> Iterator[None]:
 
 @contextmanager
 def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
-    """Hold a file together with all processes that give the same word; say whether none did before.
+    """Share a lock with all processes that give the same word; yield whether this is the first.
 
     Raises:
-        InputError: with the sentence, when a process holds it that gave another word, or holds it
-            by `locked`; it may not be written.
+        InputError: with the sentence, when a process holds it with another word, or by `locked`; or
+            when it is not writable.
     """
     with _written(file):
         handle = file.open("a+")
@@ -68,7 +68,7 @@ def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
             handle.truncate(0)
             handle.write(word)
             handle.flush()
-        for _ in range(int(1 / MOMENT)):  # at first another process may hold it alone for a moment
+        for _ in range(int(1 / MOMENT)):  # another process may briefly hold it alone at first
             if take(handle, shared=True):
                 break
             time.sleep(MOMENT)
@@ -82,7 +82,7 @@ def held_together(file: Path, word: str, sentence: str) -> Iterator[bool]:
 
 @contextmanager
 def _written(file: Path) -> Iterator[None]:
-    """Say in one sentence that a lock may not be written, or lies in a folder of another user."""
+    """Turn a missing permission to write a lock into an InputError."""
     try:
         if not os.access(file.parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -96,12 +96,12 @@ def _written(file: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """One training under ``<runs_dir>/<experiment>/<id>/``.
+    """A training in the folder ``<runs_dir>/<experiment>/<id>/``.
 
     Args:
         experiment: the stem of the experiment file.
         id: the identity hash of the run.
-        folder: where everything the run writes goes.
+        folder: folder of all files of the run.
     """
 
     experiment: str
@@ -120,7 +120,7 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint of the last finished epoch, from which ``--resume`` goes on."""
+        """The checkpoint of the last finished epoch, which ``--resume`` loads."""
         return self.checkpoints / "last.ckpt"
 
     @property
@@ -130,7 +130,7 @@ class Run:
 
     @property
     def progress_file(self) -> Path:
-        """What a stage trained in the background is doing now."""
+        """Progress of a stage that is trained in the background."""
         return self.folder / "progress.json"
 
     @property
@@ -161,7 +161,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended by itself and left a usable checkpoint."""
+        """Whether the run completed and left a usable checkpoint."""
         return self.manifest().get("status") == "finished" and self.best_checkpoint.is_file()
 
     @property
@@ -189,11 +189,11 @@ class Run:
             yield
 
     def is_locked(self) -> bool:
-        """Whether another process is training this run; asking keeps nobody from beginning."""
+        """Whether another process is training this run; the test itself blocks no process."""
         return is_locked(self.folder / ".lock")
 
     def discard(self) -> None:
-        """Move what an earlier attempt left aside, so that nothing computed is lost.
+        """Move the folder of an earlier attempt aside, so that its results are kept.
 
         Raises:
             InputError: when another process is training this run.
@@ -211,7 +211,7 @@ class Run:
 def same_cohort(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether the manifests of two runs name the same data.
 
-    A run of schema 1 recorded no voxel sizes: with it, voxel values are all there is to compare.
+    A run of schema 1 recorded no voxel sizes, so only voxel values are compared with it.
     """
     if ("voxels" in one) == ("voxels" in other):
         return bool(one.get("cohort") == other.get("cohort"))
@@ -225,24 +225,24 @@ def set_aside(folder: Path) -> Path:
 
 
 def run_at(folder: Path) -> Run:
-    """Return the run that a folder is of, however the path to it is written."""
+    """Return the run of a folder, whatever form its path has."""
     whole = folder.resolve()
     return Run(whole.parent.name, whole.name, folder)
 
 
 def run_named(word: str, runs_dir: Path) -> Run | None:
-    """Return the run that a person means, finished or not; None where there is none.
+    """Return the run that a name stands for, finished or not; None where there is none.
 
     Args:
-        word: a run's folder, ``experiment/id``, or for its newest finished run an experiment by
-            its name, its file, or the folder of its runs.
+        word: a run's folder or ``experiment/id``; or an experiment's name, file or folder, for its
+            newest finished run.
         runs_dir: folder of all runs.
     """
     path = Path(word).expanduser()
     for folder in (path, runs_dir / word):
         if (folder / "manifest.json").is_file():
             return run_at(folder)
-    # a folder of the same name, such as that of the source, is asked last
+    # last, as a folder of the source may have the same name
     found = newest_finished(runs_dir, path.stem if path.suffix == ".yaml" else word, [])
     if found is None and path.is_dir():
         found = newest_finished(path.resolve().parent, path.resolve().name, [])
@@ -260,7 +260,7 @@ def finished_runs(runs_dir: Path, experiment: str) -> list[Run]:
 
 
 def newest_finished(runs_dir: Path, experiment: str, overlays: list[str]) -> Run | None:
-    """Return the run of an experiment that finished last, if it was made with these overlays."""
+    """Return the newest finished run of an experiment that has these overlays."""
     return next(
         (
             run

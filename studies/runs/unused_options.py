@@ -1,8 +1,8 @@
-"""Options that a command offers, or is given, and would not use: refused before work starts.
+"""Check for typed options that a command would not use.
 
-LightningCLI gives every command the options of trainer, model and data. What of them has an effect
-where is declared here once, and held against what was typed. Settings in files are left alone: an
-overlay belongs to a training and is given to its test as it is.
+LightningCLI gives every command the options of trainer, model and data. The tables below list those
+without an effect; typing one is an error. Settings in files are not checked, as a test may get the
+overlay of its training.
 """
 
 import os
@@ -15,7 +15,7 @@ from studies.settings.command_line import CommandLine
 APPLY = ("validate", "test", "predict")
 HIDDEN = ("ckpt_path", "weights_only", "verbose", "return_predictions")  # of Lightning's methods
 
-# Options of the trainer that a command on a trained model uses, beside those of `LIMITS`.
+# Trainer options that a command on a trained model uses, besides those of `LIMITS`.
 TRAINER_USED = (
     *("accelerator", "strategy", "devices", "num_nodes", "plugins", "use_distributed_sampler"),
     *("deterministic", "benchmark", "inference_mode", "profiler", "detect_anomaly"),
@@ -25,7 +25,7 @@ LIMITS = {"validate": "limit_val_batches", "test": "limit_test_batches"} | {
     "predict": "limit_predict_batches"
 }
 
-# Command to option to what to do instead; `trainer` below stands for all that is not used.
+# Command to unused option to what to do instead.
 TABLE: dict[str, dict[str, str]] = {
     "fit": {
         "ckpt_path": "--resume goes on with a training that was begun, and --model.weights or "
@@ -53,7 +53,7 @@ TABLE: dict[str, dict[str, str]] = {
 }
 INSTEAD_OF_DIR = "--output, --results_dir and --runs_dir say where files go"
 
-# Setting of the data to the others of which one is needed to make it mean something.
+# Data setting to the settings of which at least one must be given with it.
 NEEDS: dict[str, tuple[str, ...]] = {
     "layout": ("root", "images"),
     "source": ("root", "images"),
@@ -63,7 +63,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "accept_flagged": ("root", "images"),
     "fold": ("n_folds", "split_file"),
 }
-# Setting of the data to the others beside which it means nothing.
+# Data setting to the settings that leave it without an effect.
 BESIDE: dict[str, tuple[str, ...]] = {
     "phantom_patients": ("root", "images"),
     "phantom_seed": ("root", "images"),
@@ -71,12 +71,12 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "n_folds": ("split_file",),
 }
 SHORT = {"t1", "t1ce", "t2", "flair"}
-# Options read before the parser, which would ask for their missing value.
+# Options that are read before the parser could report a missing value.
 VALUED = {"config", "c", "ckpt_path", "runs_dir", *SHORT}
 
 
 def plain_name(name: str) -> str:
-    """Return an option's name without ``init_args`` and the plus of an appended list."""
+    """Return an option's name without ``init_args`` and without the + of an appended list."""
     return name.replace("init_args.", "").rstrip("+")
 
 
@@ -85,7 +85,7 @@ def check_typed(command: str, line: CommandLine) -> None:
 
     Args:
         command: fit, validate, test or predict.
-        line: its words.
+        line: its command line.
 
     Raises:
         InputError: naming the option and what to do instead.
@@ -118,16 +118,16 @@ def check_typed(command: str, line: CommandLine) -> None:
             what = "leave it out"
         if what is None and command in APPLY and _unused(command, plain):
             what = INSTEAD_OF_DIR if plain.endswith("_dir") else "leave it out"
-        if what is not None and not _says_no(plain, words):
+        if what is not None and not _turns_off(plain, words):
             raise InputError(f"--{name} has no effect in {command}: {what}.")
 
 
 def check_forwarded(line: CommandLine, own: Iterable[str] = ()) -> None:
-    """Refuse an option that a study would hand to trainings which do not use it.
+    """Refuse an option that a study would pass to trainings which do not use it.
 
     Args:
-        line: words that go to every training.
-        own: options that the study gives each training itself, besides those of a single one.
+        line: options for every training.
+        own: options that the study sets itself for each training.
 
     Raises:
         InputError: naming the option.
@@ -142,14 +142,14 @@ def check_forwarded(line: CommandLine, own: Iterable[str] = ()) -> None:
 
 
 def check_together(line: CommandLine, data: Mapping[str, Any]) -> None:
-    """Refuse a typed setting of the data that another one leaves without a meaning.
+    """Refuse a typed data setting that another setting leaves without an effect.
 
     Args:
-        line: the words of a command.
+        line: the command line.
         data: ``init_args`` of the resolved data module.
 
     Raises:
-        InputError: naming both.
+        InputError: naming both settings.
     """
     for name, words in line.options:
         group, _, setting = plain_name(name).partition(".")
@@ -178,22 +178,22 @@ def _given(data: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _unused(command: str, plain: str) -> bool:
-    """Whether a trained model's command has no use for an option, which no training has either."""
+    """Whether a command on a trained model does not use a trainer option."""
     from studies.runs.planning import PROTOCOL
 
     group, _, name = plain.partition(".")
     if group != "trainer" or not name:
         return False
     name = name.partition(".")[0]
-    used = {*TRAINER_USED, LIMITS[command], *PROTOCOL, "callbacks"}  # the latter choose the run
+    used = {*TRAINER_USED, LIMITS[command], *PROTOCOL, "callbacks"}  # these choose the run
     return name not in (used | {"logger"} if command == "test" else used)
 
 
 def _check_repeated(line: CommandLine) -> None:
-    """Refuse an option that is given twice with different values: the first would be dropped."""
+    """Refuse an option that is given twice with different values."""
     from lightning_modules.callbacks.metrics_file import running_as_stage
 
-    # a study lays the command line over its file's options, W&B's agent a trial's over its command
+    # a study puts its options before the command line's, W&B's agent a trial's behind them
     if running_as_stage() or os.environ.get("WANDB_SWEEP_ID"):
         return
     first: dict[str, str] = {}
@@ -211,8 +211,8 @@ def _value(words: list[str]) -> str:
     return " ".join(filter(None, [words[0].partition("=")[2], *words[1:]]))
 
 
-def _says_no(plain: str, words: list[str]) -> bool:
-    """Whether an option asks for what happens anyway."""
+def _turns_off(plain: str, words: list[str]) -> bool:
+    """Whether an option only turns off what is off anyway."""
     return _value(words).lower() in ("null", "none") or (
         (plain.startswith("trainer.enable_") or plain == "trainer.logger")
         and _value(words).lower() == "false"

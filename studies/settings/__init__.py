@@ -1,1 +1,1 @@
-"""Settings as typed on the command line and in YAML files, and what is wrong with them."""
+"""Settings from the command line and from YAML files, and the messages about wrong ones."""

@@ -1,4 +1,4 @@
-"""The command line as a list of words: which file is the experiment, what goes to its stages."""
+"""The command line: its experiment, overlays and options, and those that stages get."""
 
 import argparse
 from collections.abc import Mapping
@@ -20,14 +20,13 @@ UPSTREAM_PREFIXES = ("data", "trainer")
 
 @dataclass
 class CommandLine:
-    """The words after a subcommand, sorted.
+    """The words after a subcommand, sorted into configuration files and options.
 
     Args:
-        configs: values of ``--config`` in their order; the first is the experiment, the others
-            are overlays.
+        configs: values of ``--config`` in order: the experiment, then its overlays.
         options: every other option as (name without dashes, its words as typed).
-        contents: settings of ``configs`` that are no files as they stand, by their name there: a
-            checkpoint's own, and what a command applies of an overlay.
+        contents: settings that replace the files of this name in ``configs``: those of a
+            checkpoint, and the part of an overlay that a command applies.
     """
 
     configs: list[str] = field(default_factory=list)
@@ -36,7 +35,7 @@ class CommandLine:
 
     @classmethod
     def parse(cls, words: list[str]) -> "CommandLine":
-        """Sort the words; ``--name value``, ``--name=value`` and bare flags are understood."""
+        """Parse words of the forms ``--name value``, ``--name=value`` and ``--flag``."""
         line = cls()
         position = 0
         while position < len(words):
@@ -56,7 +55,7 @@ class CommandLine:
         return line
 
     def pop(self, name: str) -> list[str]:
-        """Take every occurrence of an option out and return its values."""
+        """Remove every occurrence of an option and return its values."""
         values: list[str] = []
         for found, words in self.options:
             if found == name:
@@ -66,10 +65,10 @@ class CommandLine:
         return values
 
     def given(self, path: str) -> tuple[str, str]:
-        """Return the option that sets a setting or its class, and its value; empty for none.
+        """Return the option that sets a setting or its class, and its value; empty if none does.
 
         Args:
-            path: of the setting, ``init_args`` left out.
+            path: path of the setting, without ``init_args``.
         """
         for name, words in reversed(self.options):
             if name.replace("init_args.", "").removesuffix(".class_path").rstrip("+") == path:
@@ -85,7 +84,7 @@ class CommandLine:
         """Refuse a command line without an experiment, or with files that do not exist.
 
         Raises:
-            InputError: saying what to add or to correct.
+            InputError: naming what to add or to correct.
         """
         if not self.configs:
             raise InputError(
@@ -111,7 +110,7 @@ class CommandLine:
         return [Path(file).stem for file in self.configs[1:]]
 
     def words(self) -> list[str]:
-        """Return what a parser takes: configurations first, a file's path or settings as YAML."""
+        """Return the words for a parser: configurations first, as file paths or YAML text."""
         given = [self._config_word(name) for name in self.configs]
         return [word for one in given for word in ("--config", one)] + self._option_words()
 
@@ -124,8 +123,8 @@ class CommandLine:
         """Return the settings of one of ``configs``.
 
         Raises:
-            InputError: when it is no file.
-            yaml.YAMLError: when the file is no YAML.
+            InputError: when the file does not exist.
+            yaml.YAMLError: when the file is not YAML.
         """
         if name in self.contents:
             return self.contents[name]
@@ -142,7 +141,7 @@ class CommandLine:
     def upstream(self, experiment_file: str) -> "CommandLine":
         """Return the command line that trains an upstream stage of this one.
 
-        Overlays, ``data.*``, ``trainer.*`` and the seed go along; of ``model.*`` only the size.
+        It keeps overlays, ``data.*``, ``trainer.*`` and the seed; of ``model.*`` only the size.
         """
         kept = [
             (name, words)
@@ -163,16 +162,16 @@ def _is_negative_number(word: str) -> bool:
 
 
 def add_dry_run(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Add ``--dry-run``; ``--dry_run``, as the options of a training are spelled, means it too."""
+    """Add ``--dry-run``, also spelled ``--dry_run`` like the options of a training."""
     parser.add_argument("--dry-run", action="store_true", help=purpose)
     parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
 
 
 def find_config(name: str) -> Path:
-    """Find a configuration file as given, or below the project itself.
+    """Find a configuration file in the working directory or in the project.
 
     Raises:
-        InputError: when it is in neither place, or no text.
+        InputError: when it is in neither, or is not text.
     """
     for candidate in (Path(name), ROOT / name):
         if candidate.is_file():

@@ -1,4 +1,4 @@
-"""The help of options that take a class: the few classes meant there, not all that torch knows."""
+"""Help of options that take a class: a few relevant classes instead of every known subclass."""
 
 import warnings
 from argparse import Action
@@ -17,10 +17,10 @@ from lightning_modules.base import OptimizerFactory, SchedulerFactory
 from lightning_modules.fusion import HeadFactory
 from lightning_modules.sam.adapter import SamFactory
 
-KNOWN_SUBCLASSES = ", known subclasses: "  # how jsonargparse begins its list
+KNOWN_SUBCLASSES = ", known subclasses: "  # begins jsonargparse's list of classes
 
-# What an option of this type takes; other classes that can be called so are taken too.
-CLASSES_MEANT: tuple[tuple[Any, tuple[str, ...]], ...] = (
+# Type of an option to the classes in its help; others with the same signature are accepted too.
+RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         L.LightningModule,
         (
@@ -60,7 +60,7 @@ CLASSES_MEANT: tuple[tuple[Any, tuple[str, ...]], ...] = (
         ("adapters.CrossModalitySam", "adapters.EarlyFusionSam", "adapters.SingleModalitySam"),
     ),
     (
-        nn.Module,  # a loss: the only built module that an option takes
+        nn.Module,  # a loss, the only option that takes a built module
         (
             "monai.losses.DiceLoss",
             "monai.losses.DiceCELoss",
@@ -93,10 +93,10 @@ CLASSES_MEANT: tuple[tuple[Any, tuple[str, ...]], ...] = (
 )
 
 
-def classes_meant(hint: Any) -> tuple[str, ...]:
-    """Return the classes that are meant where an option has this type; none for other types."""
+def relevant_classes(hint: Any) -> tuple[str, ...]:
+    """Return the relevant classes for an option of this type; empty for other types."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return next((classes for known, classes in CLASSES_MEANT if known in parts), ())
+    return next((classes for known, classes in RELEVANT_CLASSES if known in parts), ())
 
 
 def type_of(action: Action) -> Any:
@@ -105,19 +105,19 @@ def type_of(action: Action) -> Any:
 
 
 class BriefHelp(DefaultHelpFormatter):
-    """Help with the classes that are meant, where jsonargparse lists every subclass it finds."""
+    """Help formatter that lists the relevant classes instead of every known subclass."""
 
     def _get_help_string(self, action: Action) -> str:
-        with warnings.catch_warnings():  # of classes that cannot be imported, and need not be
+        with warnings.catch_warnings():  # of classes that cannot be imported
             warnings.simplefilter("ignore", UserWarning)
             text = str(super()._get_help_string(action))
-        classes = classes_meant(type_of(action))
+        classes = relevant_classes(type_of(action))
         head, found, _ = text.partition(KNOWN_SUBCLASSES)
         return f"{head}, such as {', '.join(classes)})" if found and classes else text
 
 
 class BriefParser(LightningArgumentParser):
-    """A parser with brief help, also in those that it makes for the help of one class.
+    """A parser with brief help, also in its nested parsers for the help of one class.
 
     Attributes:
         examples: command lines that the help ends with.
@@ -130,5 +130,5 @@ class BriefParser(LightningArgumentParser):
         super().__init__(*arguments, **{**brief, **settings})
 
     def format_help(self, *formatter: Any) -> str:
-        """Return the help, and the examples below it."""
+        """Return the help with the examples below it."""
         return with_examples(super().format_help(*formatter), self.examples)

@@ -1,4 +1,4 @@
-"""What Lightning's trainer is given here, and what is kept from it and done otherwise."""
+"""Settings of Lightning's trainer: device, precision, plugins, and those handled elsewhere."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from lightning_modules.weights.checkpoints import WholeCheckpoints
 
 
 def choose_device(accelerator: str) -> str:
-    """Return the kind of device that a trainer's accelerator setting means here."""
+    """Return the kind of device, ``cuda`` or ``cpu``, for an accelerator setting."""
     use_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "cuda" if use_cuda else "cpu"
 
 
 def precision_of_machine(accelerator: str) -> str:
-    """Return the trainer's precision for this machine: from its flags, never from timing."""
+    """Return the trainer's precision for this machine, from processor flags, not from timing."""
     execution = choose_execution(choose_device(accelerator))
     return "bf16-mixed" if execution.precision == "bf16" else "32-true"
 
 
 def device_count(settings: dict[str, Any]) -> int:
-    """Return on how many devices a trainer of these settings trains, over all nodes."""
+    """Return the number of devices of a trainer with these settings, over all nodes."""
     devices = settings.get("devices", "auto")
     if devices in ("auto", -1, "-1"):
         on_gpu = choose_device(settings.get("accelerator", "auto")) == "cuda"
@@ -37,7 +37,7 @@ def device_count(settings: dict[str, Any]) -> int:
 
 
 def with_whole_checkpoints(plugins: Any) -> list[Any]:
-    """Return a trainer's plugins with the writer of checkpoints, unless it has another one."""
+    """Return a trainer's plugins, with the writer of checkpoints unless another one is given."""
     given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
     if any(isinstance(plugin, CheckpointIO) for plugin in given):
         return given
@@ -45,13 +45,13 @@ def with_whole_checkpoints(plugins: Any) -> list[Any]:
 
 
 def hand_over_optimisation(model: TrainingModule, settings: dict[str, Any]) -> float | None:
-    """Take out of a trainer's settings what a module that steps its own optimisers does itself.
+    """Remove the trainer settings that a module which steps its own optimisers applies itself.
 
     Returns:
-        The largest norm of the gradients; None: no limit.
+        The maximum norm of the gradients; None: no limit.
 
     Raises:
-        InputError: when gradients should be summed over several batches.
+        InputError: when gradients are to be accumulated over batches, or clipped by value.
     """
     if (settings.get("accumulate_grad_batches") or 1) > 1:
         raise InputError(
@@ -76,10 +76,10 @@ def hand_over_optimisation(model: TrainingModule, settings: dict[str, Any]) -> f
 
 
 def limit_of_steps(settings: dict[str, Any]) -> int | None:
-    """Take the limit of steps out of a trainer's settings; see `Ending`.
+    """Remove the limit of steps from a trainer's settings; `Ending` applies it.
 
     Raises:
-        InputError: a limit below 1, or beside one that forbids to stop.
+        InputError: when the limit is below 1, or another setting forbids to stop there.
     """
     steps = settings.pop("max_steps", None)
     if steps in (None, -1):

@@ -1,4 +1,4 @@
-"""Settings that no trainer takes, refused in one sentence before anything is prepared."""
+"""Check of the trainer's settings before anything is prepared."""
 
 import inspect
 import logging
@@ -17,9 +17,9 @@ REFUSALS = (MisconfigurationException, ValueError, TypeError, ModuleNotFoundErro
 DEFAULTS = {
     name: parameter.default for name, parameter in inspect.signature(L.Trainer).parameters.items()
 }
-BUILT_ELSEWHERE = ("logger", "callbacks")  # objects, built and checked elsewhere
+BUILT_ELSEWHERE = ("logger", "callbacks")  # objects
 
-# What Lightning takes and stumbles over later, or trains nothing by.
+# Settings that Lightning accepts but that fail later or train nothing: valid values, in words.
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_epochs": (lambda value: value != 0, "1 or more, or -1 for no limit"),
     "min_epochs": (lambda value: value >= 0, "0 or more"),
@@ -35,10 +35,10 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a training's trainer that cannot be, without training anything.
+    """Refuse invalid trainer settings of a training.
 
     Args:
-        settings: of ``trainer`` in a resolved configuration, plain types.
+        settings: ``trainer`` of a resolved configuration, plain types.
 
     Raises:
         InputError: naming the setting.
@@ -85,7 +85,7 @@ def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
     """Return Lightning's trainer.
 
     Raises:
-        InputError: when a setting cannot be, naming it; any other error is raised as it is.
+        InputError: when a setting is invalid, naming it; other errors are raised unchanged.
     """
     try:
         return L.Trainer(**settings)
@@ -99,10 +99,10 @@ def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what Lightning refuses once data and trainer meet into a sentence.
+    """Turn Lightning's errors about a trainer and its data into an InputError.
 
     Raises:
-        InputError: in Lightning's words.
+        InputError: with Lightning's message.
     """
     try:
         yield
@@ -111,9 +111,9 @@ def explained() -> Iterator[None]:
 
 
 def _culprits(settings: Mapping[str, Any], error: BaseException) -> list[str]:
-    """Return the setting without which a trainer can be built; several, where it takes them all.
+    """Return the settings that keep a trainer from being built, as few as possible.
 
-    None where the fault is not in a setting.
+    Empty where the fault is not in a setting.
     """
     changed = [
         name
@@ -121,7 +121,7 @@ def _culprits(settings: Mapping[str, Any], error: BaseException) -> list[str]:
         if name not in BUILT_ELSEWHERE and name in DEFAULTS and repr(value) != repr(DEFAULTS[name])
     ]
     with _silently():
-        # one that Lightning itself names is asked first: of two that clash either would do
+        # first the setting that Lightning names: of two that clash, either could be the one
         for name in sorted(changed, key=lambda one: one not in str(error)):
             if _builds({**settings, name: DEFAULTS[name]}):
                 return [name]
@@ -139,7 +139,7 @@ def _builds(settings: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Keep to itself what a trainer says that is only tried."""
+    """Suppress the output of a trainer that is built only to test its settings."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -162,6 +162,6 @@ def _shown(value: Any) -> str:
 
 
 def _holds_objects(value: Any) -> bool:
-    """Whether a setting describes an object by its class, which is built only later."""
+    """Whether a setting describes an object by its class, to be built later."""
     inside = value if isinstance(value, list) else [value]
     return any(isinstance(one, Mapping) and "class_path" in one for one in inside)

@@ -1,4 +1,4 @@
-"""Settings that are refused, in one sentence: unknown names with the nearest, wrong values."""
+"""Messages about settings that a parser refuses: unknown names and wrong values."""
 
 import argparse
 import difflib
@@ -23,11 +23,11 @@ LISTED_AT_MOST = 40
 
 
 class UnknownSettingError(InputError):
-    """A setting that there is none of.
+    """An unknown setting.
 
     Args:
-        sentence: about it.
-        key: as an option of the command line names it; empty where it stands in a file.
+        sentence: the message.
+        key: name of the option; empty for a setting in a file.
     """
 
     def __init__(self, sentence: str, key: str = "") -> None:
@@ -36,16 +36,16 @@ class UnknownSettingError(InputError):
 
 
 class RefusedError(argparse.ArgumentError):
-    """What a parser refuses, before the parsers around it wrap its words in theirs."""
+    """An error of the innermost parser, which the parsers around it do not wrap."""
 
-    parser: "ExperimentParser"  # of the class, or of the command, that the setting belongs to
+    parser: "ExperimentParser"  # of the class or command with the setting
 
 
 class ExperimentParser(BriefParser):
-    """Lightning's parser; names are written out, and what it refuses comes with the parser itself.
+    """Lightning's parser without abbreviated names; its errors carry the parser.
 
-    jsonargparse makes one for every class that a configuration names, so this one knows what each
-    of them takes.
+    jsonargparse makes one for every class that a configuration names, so the parser of an error
+    has the settings of the class concerned.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -55,14 +55,14 @@ class ExperimentParser(BriefParser):
     def add_class_arguments(
         self, theclass: type, nested_key: str | None = None, *arguments: Any, **settings: Any
     ) -> list[str]:
-        """Add what a class takes, and remember the class that the whole parser is of."""
+        """Add the arguments of a class, and store the class that the whole parser describes."""
         if nested_key is None:
             self.described = theclass
         added: list[str] = super().add_class_arguments(theclass, nested_key, *arguments, **settings)
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is refused, once: of parsers in one another the innermost knows most."""
+        """Raise the error of the innermost of nested parsers, which is the most specific."""
         if self.exit_on_error or any(isinstance(one, RefusedError) for one in _causes(ex)):
             super().error(message, ex)
         refused = RefusedError(None, message)
@@ -77,23 +77,23 @@ class ExperimentParser(BriefParser):
             for name in names
             if "==" not in name
             and name.rpartition(".")[2] != "help"
-            and not name.startswith("print_")  # of the parser itself, such as print_shtab
+            and not name.startswith("print_")  # options of the parser itself, such as print_shtab
         ]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and what it came from, the innermost last."""
+    """Yield an error and its causes, the innermost last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that somebody may have meant, empty where none is near.
+    """Return the known name nearest to a mistyped one; empty where none is near.
 
     Args:
-        name: as written, such as ``trainer.max_epoch``.
-        known: all that there are.
+        name: name as written, such as ``trainer.max_epoch``.
+        known: all known names.
     """
     known = list(known)
     group, dot, rest = name.rpartition(".")
@@ -113,13 +113,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def explain(
     error: Exception, line: CommandLine, *, typed: bool, command: str = "fit"
 ) -> InputError:
-    """Return what a parser refused, in one sentence.
+    """Return the error of a parser as one sentence.
 
     Args:
-        error: of the parser.
-        line: what it parsed.
-        typed: whether a person typed the options, and did not write them into a file.
-        command: whose options they are.
+        error: error of the parser.
+        line: the command line that it parsed.
+        typed: whether the options were typed, not read from a file.
+        command: the command with these options.
     """
     text = " ".join(str(error).split())
     refused = next((one for one in _causes(error) if isinstance(one, RefusedError)), None)
@@ -159,7 +159,7 @@ def _no_setting(parser: ExperimentParser, name: str, shown: str, command: str) -
 
 
 def _fault(refused: RefusedError, path: str, value: Any) -> str:
-    """Return what is wrong with a value; empty where the parser's own words have to do."""
+    """Return what is wrong with a value; empty where only the parser's message is known."""
     parser, words = refused.parser, str(refused)
     if lacking := LACKING.search(words):
         kind = import_path(parser.described) if parser.described else value
@@ -174,11 +174,11 @@ def _fault(refused: RefusedError, path: str, value: Any) -> str:
 
 @contextmanager
 def placed(where: str, line: CommandLine) -> Iterator[None]:
-    """Name the place of what is refused, unless it is an option of the command line.
+    """Prefix an error about a setting with its place, unless it is an option.
 
     Args:
-        where: it would stand, a file and an entry of it.
-        line: of the command.
+        where: the place: a file and an entry of it.
+        line: command line with the options.
     """
     try:
         yield
@@ -189,7 +189,7 @@ def placed(where: str, line: CommandLine) -> Iterator[None]:
 
 
 def _written(line: CommandLine, path: str) -> tuple[str, Any]:
-    """Return the last file with a setting, and its value or class there."""
+    """Return the last file that has a setting, and its value or class there."""
     for file in reversed(line.configs):
         try:
             content = line.content(file)
@@ -201,7 +201,7 @@ def _written(line: CommandLine, path: str) -> tuple[str, Any]:
 
 
 def _below(content: Any, names: Sequence[str]) -> Iterator[Any]:
-    """Give what stands below names, in a list below those of any entry, of a class its path."""
+    """Yield the values at a path, in every entry of a list; of a class its path."""
     if not names:
         yield content.get("class_path", content) if isinstance(content, Mapping) else content
     elif isinstance(content, list):

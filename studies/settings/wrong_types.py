@@ -1,4 +1,4 @@
-"""Types of settings as a person would say them."""
+"""Types of settings in plain words."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ WORDS: dict[Any, str] = {
 
 
 def expected(hint: Any) -> str:
-    """Return what a setting of a type takes; empty for what takes anything."""
+    """Return the values that a type accepts, in words; empty where it accepts anything."""
     words = dict.fromkeys(_words(hint))
-    # "null" is last: it stands for leaving the setting out
+    # "null" last: it is the least likely to be meant
     return " or ".join(sorted(words, key=lambda one: one == "null"))
 
 
@@ -41,7 +41,7 @@ def _words(hint: Any) -> Iterator[str]:
 
 
 def import_path(kind: type) -> str:
-    """Return the shortest path that a class can be imported from."""
+    """Return the shortest import path of a class."""
     parts = kind.__module__.split(".")
     modules = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     offers = [one for one in modules if getattr(sys.modules.get(one), kind.__name__, None) is kind]

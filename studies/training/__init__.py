@@ -1,1 +1,1 @@
-"""Training an experiment and using what was trained: fit, validate, test, predict."""
+"""Training an experiment and applying trained models: fit, validate, test, predict."""

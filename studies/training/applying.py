@@ -1,4 +1,4 @@
-"""Using trained models: what happens around ``validate``, ``test`` and ``predict``."""
+"""The commands on trained models: ``validate``, ``test`` and ``predict``."""
 
 import hashlib
 import json
@@ -39,25 +39,25 @@ from studies.tracking.weights_and_biases import conclude_test, configure_again
 from studies.training.session import Session
 from studies.training.summary import prediction_summary, test_summary, validation_summary
 
-# Entries of a data identity that change no test, and those that go with another cohort.
+# Entries of a data identity that change no test, and those that follow from another cohort.
 OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
 OF_A_COHORT = ("protocol", "filled", "registration")
-# Settings of the data that change no mask, or say where the patients are.
+# Data settings that change no mask, or name the folder of the patients.
 NO_MASK = (
     *OF_TRAINING,
     *("num_workers", "cache_dir", "allow_seen_patients", "patient", "root", "images"),
 )
-PREDICTIONS = "prediction.json"  # of what those in its folder were made
-TEST, TABLE = "test.json", "per_case.csv"  # the same of a test, and its result
-COLLECTION = ("imagesTr", "imagesTs")  # folders of a collection's images, never the whole of it
+PREDICTIONS = "prediction.json"  # input record of a folder of predictions
+TEST, TABLE = "test.json", "per_case.csv"  # input record and result of a test
+COLLECTION = ("imagesTr", "imagesTs")  # subfolders with images of a collection
 
 
 def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the split of the first card, its training part widened by all that any member saw.
+    """Return the split of the first card, with all patients that any member saw as training.
 
     An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
-    than its own split names. What another one selected on stays out of it where the first selects
-    on them too, which is kept apart from training.
+    than its own split contains. Patients that another member selected on are not added if the first
+    one selects on them too, as selection is kept apart from training.
     """
     stored = dict(cards[0]["split"])
     hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
@@ -73,11 +73,11 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Application(Session):
-    """What happens around one ``validate``, ``test`` or ``predict``.
+    """A session of ``validate``, ``test`` or ``predict``.
 
     Args:
         subcommand: validate, test or predict.
-        restored: the checkpoints and the settings they bring along.
+        restored: the checkpoints with their settings.
         arguments: the parsed arguments of the subcommand.
     """
 
@@ -89,15 +89,15 @@ class Application(Session):
         self.trained_postprocessing: Postprocessing | None = None
         self.gallery = CaseGallery()
         self.logger: Any = None
-        self.record: InputRecord | None = None  # of the folder of predictions, or of scores
+        self.record: InputRecord | None = None  # of the folder of predictions or scores
 
     def prepare(self) -> None:
-        """Take the network and its arithmetic from the checkpoint, whatever overlays say."""
+        """Check the folder of results, and leave precision to the checkpoint."""
         arguments = self.arguments
         if self.subcommand == "predict":
             self.record = self._input_record()
             self._refuse_among_patients()
-            # in every process: one that goes on alone would wait for the others
+            # in every process, as one that continued alone would wait for the others
             check_writable(Path(arguments.output), f"--output {arguments.output}")
             self.record.refuse_others(
                 "--output", "move that aside", overwrite=bool(arguments.overwrite)
@@ -111,7 +111,7 @@ class Application(Session):
             configure_again(arguments.trainer, self.run, self.restored)
 
     def _input_record(self) -> InputRecord:
-        """Return of what the predictions are made: the networks, the patients and the settings."""
+        """Return the record of networks, patients and settings for the folder of results."""
         arguments, settings = self.arguments, self.arguments.data.init_args.as_dict()
         inputs = {
             "checkpoint": " + ".join(
@@ -132,9 +132,9 @@ class Application(Session):
         return InputRecord(Path(arguments.results_dir) / TEST, TABLE, inputs)
 
     def _refuse_other_results(self, folder: Path) -> None:
-        """Refuse a folder of scores in which a test would write over anything else."""
+        """Refuse a folder in which a test would overwrite other scores."""
         if lies_in(folder, self.run.folder / VARIANTS):
-            return  # of a benchmark, which names it after the test
+            return  # from a benchmark, which names the folder after the test
         check_writable(folder, f"--results_dir {folder}")
         self.record = self._input_record()
         self.record.refuse_others("--results_dir")
@@ -143,13 +143,13 @@ class Application(Session):
         Outputs(folder, "--results_dir").check(names, read, unlisted=self.record.unlisted())
 
     def _patients(self) -> list[Path]:
-        """Return the files of the one patient, or the folder of all; none of phantoms."""
+        """Return the files of a single patient, or the folder of the cohort; empty for phantoms."""
         data = self.arguments.data.init_args
         given = (data.images or {}).values() or filter(None, [data.root])
         return [Path(word).expanduser() for word in given]
 
     def _refuse_among_patients(self) -> None:
-        """Refuse predictions where they would be read as a patient's files the next time."""
+        """Refuse a folder where predictions would later be read as patients' files."""
         data, folder = self.arguments.data.init_args, Path(self.arguments.output)
         patients = self._patients()
         root = patients[0] if patients and not data.images else None
@@ -158,11 +158,11 @@ class Application(Session):
         refuse_among_inputs(folder, "--output", root, patients)
 
     def _begin(self, record: InputRecord, names: Sequence[str], inputs: Sequence[Path]) -> None:
-        """Check all that will be written, then move other predictions aside.
+        """Check all files to be written, then move other predictions aside.
 
         Args:
-            record: of the folder.
-            names: of all files, in it.
+            record: record of the folder.
+            names: names of the files to be written.
             inputs: files of the patients.
         """
         outputs = Outputs(
@@ -178,10 +178,10 @@ class Application(Session):
             self.make_room(record, changed)
 
     def make_room(self, record: InputRecord, changed: Sequence[str] = ()) -> None:
-        """Move other predictions aside, once nothing else is wrong with the command.
+        """Move other predictions aside, after all other checks.
 
         Args:
-            record: of the folder.
+            record: record of the folder.
             changed: results that the user changed, or that an earlier version wrote.
         """
         if record.others() or changed:
@@ -190,7 +190,7 @@ class Application(Session):
             print(f"Note: what {self.arguments.output} held lies in {aside} now.", flush=True)
 
     def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
-        """Load the weights, hand the stored split to the data, choose the callbacks."""
+        """Load the weights, pass the stored split to the data, choose the callbacks."""
         if not isinstance(model, SegmentationModule):
             raise InputError(
                 f"{self.run.experiment} is a first stage and segments nothing, so it is neither "
@@ -217,7 +217,7 @@ class Application(Session):
                     announce=record.write if record else None,
                 )
             )
-        # kept from Lightning: only a run's own test belongs to it, and that is known afterwards
+        # not given to Lightning: whether this is the run's own test is known only at the end
         self.logger = settings.get("logger")
         if self.logger:
             callbacks.append(self.gallery)
@@ -230,7 +230,7 @@ class Application(Session):
         )
 
     def _usage(self, model: SegmentationModule) -> UseSettings:
-        """Return how the command applies the model."""
+        """Return the settings with which the command applies the model."""
         arguments, rules = self.arguments, model.usage.postprocessing
         choice = getattr(arguments, "postprocessing", "as_trained")
         if choice != "as_trained":
@@ -242,18 +242,18 @@ class Application(Session):
         return UseSettings(rules, empty_rule)
 
     def _check_maps(self, model: SegmentationModule) -> None:
-        """Refuse --maps where the network has none to show."""
+        """Refuse --maps where the network has no maps."""
         if not self.arguments.maps:
             return
         if len(self.restored.checkpoints) > 1 or not model.map_channels():
             raise InputError(
-                f"--maps: {self.run.experiment} shows no maps of what it looks at: leave "
+                f"--maps: {self.run.experiment} has no maps: leave "
                 "the option out, or use one checkpoint of a network that has some, such as one of "
                 "experiments/zhou2022.yaml."
             )
 
     def _check_grids(self, data: CohortData) -> None:
-        """Refuse --all_grids where no modality has a grid of its own."""
+        """Refuse --all_grids where all modalities share one grid."""
         if not self.arguments.all_grids:
             return
         raw = hasattr(data, "source") and any(
@@ -266,7 +266,7 @@ class Application(Session):
             )
 
     def _progress_file(self) -> Path | None:
-        """Where a test reports that another process of this project runs."""
+        """Return the progress file of a test that another process of this project started."""
         if self.subcommand != "test" or not running_as_stage():
             return None
         folder = Path(self.arguments.results_dir or self.run.folder)
@@ -274,7 +274,7 @@ class Application(Session):
         return folder / "progress.json"
 
     def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
-        """Validate, test or predict, and print the end."""
+        """Validate, test or predict, and print the summary."""
         assert isinstance(model, SegmentationModule)  # equip refuses others
         if len(self.restored.checkpoints) > 1:
             model = self._ensemble(model)
@@ -298,7 +298,7 @@ class Application(Session):
                     calibration = write_calibration(model.reliability, outputs, title)
                 if self.record is not None:
                     self.record.write()
-                # last: with it the test is done
+                # written last: it marks the test as done
                 outputs.settle(TABLE, partial(write_csv, model.test_rows))
                 if folder == self.run.folder:
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
@@ -312,7 +312,7 @@ class Application(Session):
                 print(test_summary(model.test_rows, table, self.run, notices, details))
 
     def _ensemble(self, first: SegmentationModule) -> EnsembleModule:
-        """Return the model of the first checkpoint together with those of the others."""
+        """Return the ensemble of the models of all checkpoints."""
         members = [first, *map(_load_segmentation, self.restored.checkpoints[1:])]
         unlike = any(one.usage.postprocessing != first.usage.postprocessing for one in members)
         if unlike and getattr(self.arguments, "postprocessing", "off") == "as_trained":
@@ -323,9 +323,9 @@ class Application(Session):
         return EnsembleModule(members)
 
     def _changes(self, data: CohortData, model: SegmentationModule) -> list[str]:
-        """Name what makes this another test than the run's own, as folders of its results.
+        """Name the differences to the run's own test, as folders for the results.
 
-        Its own is that of its best checkpoint with its settings on all its test cases.
+        The run's own test uses its best checkpoint and settings on all its test cases.
         """
         card, checkpoints, changes = self.restored.cards[0], self.restored.checkpoints, []
         if len(checkpoints) > 1:
@@ -352,7 +352,7 @@ class Application(Session):
         rules = model.usage.postprocessing
         if rules != self.trained_postprocessing:
             choice = self.arguments.postprocessing
-            if choice == "as_trained":  # as the experiment of this command has it, another one
+            if choice == "as_trained":  # in this command's experiment, which differs
                 choice = "off" if rules is None else _digest(str(rules))
             changes.append(f"postprocessing-{choice}")
         if model.usage.empty_rule is not BRATS:
@@ -360,7 +360,7 @@ class Application(Session):
         return changes
 
     def results_folder(self, data: CohortData, model: SegmentationModule) -> Path:
-        """Return the run's own folder for its own test, one inside it for anything else."""
+        """Return the run's folder for its own test, a folder inside it for any other test."""
         if self.arguments.results_dir:
             return Path(self.arguments.results_dir)
         return self.run.folder.joinpath(*self._changes(data, model))

@@ -1,4 +1,4 @@
-"""Command lines of ``fit``, resolved without building or running anything."""
+"""Parser of command lines of ``fit`` that builds and runs nothing."""
 
 import copy
 from pathlib import Path
@@ -13,24 +13,24 @@ from studies.training.lightning_cli import ExperimentCLI
 
 
 class FitParser(ExperimentCLI):
-    """Resolve any number of command lines of ``fit``; equal ones are parsed once."""
+    """Resolve command lines of ``fit``; equal ones are parsed once."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, ...], dict[str, Any]] = {}
         super().__init__("fit", CommandLine())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Nothing is parsed yet."""
+        """Parse nothing yet."""
         self.config = Namespace(subcommand="fit", fit=Namespace(seed_everything=False))
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is resolved yet."""
+        """Resolve nothing yet."""
 
     def instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Build nothing."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
+        """Run nothing."""
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
         """Return the resolved configuration of ``fit`` for a command line."""
@@ -41,5 +41,5 @@ class FitParser(ExperimentCLI):
 
 
 def make_planner(runs_dir: Path) -> Planner:
-    """Return a planner of trainings outside of any training."""
+    """Return a planner for commands that are not a training themselves."""
     return Planner(FitParser().parse_fit, runs_dir)

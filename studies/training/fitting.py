@@ -1,4 +1,4 @@
-"""One training: its run folder, its callbacks and logger, its card, its end."""
+"""The command ``fit``: run folder, callbacks and logger, card, summary."""
 
 import json
 import math
@@ -62,15 +62,15 @@ from studies.tracking.artifacts import checkpoint_files, sources
 from studies.training.session import Session
 from studies.training.summary import training_summary
 
-TRAINED = "trained"  # status of a run whose files and W&B's are not yet concluded
+TRAINED = "trained"  # status of a trained run whose figures and W&B log are unfinished
 
 
 class AlreadyFinishedError(Exception):
-    """The very training asked for has been done; its text is the summary of that run."""
+    """The requested training is finished already; the message is its summary."""
 
 
 class Training(Session):
-    """What happens around one ``fit``.
+    """A session of ``fit``.
 
     Args:
         plan: the resolved training with its stages.
@@ -82,19 +82,19 @@ class Training(Session):
         self.plan = plan
         self.resume = bool(arguments.resume)
         self.overwrite = bool(arguments.overwrite)
-        self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves nothing that can be reused
+        self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves no reusable files
         self.gallery = ValidationGallery(self.run.folder / "overlays")
-        self.filed: dict[str, Any] = {}  # how W&B files it
+        self.filed: dict[str, Any] = {}  # settings of the W&B run
 
     # -- before the classes exist ------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Train missing stages, put their checkpoints into the configuration, settle the run.
+        """Train missing stages, set their checkpoints in the configuration, begin the run.
 
         Raises:
-            AlreadyFinishedError: when this very run is finished.
+            AlreadyFinishedError: when the run is finished.
             InputError: when it was begun before, and neither --resume nor --overwrite is given; or
-                an upstream checkpoint does not fit.
+                when an upstream checkpoint does not fit.
         """
         arguments = self.arguments
         if is_main_process() and not self.rehearsal:
@@ -129,31 +129,31 @@ class Training(Session):
                 arguments.model.init_args[name] = resolved
 
     def _other_rules(self) -> list[str]:
-        """Return what to know where this experiment differs from the finished one afterwards."""
-        asked = postprocessing_of(self.plan.config["model"])
+        """Return a notice where the finished run was trained with other post-processing."""
+        requested = postprocessing_of(self.plan.config["model"])
         model = settings_of_run(self.run).config.get("model")
-        trained = postprocessing_of(model) if model else asked
-        if asked == trained:
+        trained = postprocessing_of(model) if model else requested
+        if requested == trained:
             return []
         return [
             f"Note: it was trained with post-processing {trained or 'none'}, which changes no "
-            f"training; that of this experiment, {asked or 'none'}, is applied by test and predict."
+            f"training; test and predict apply that of this experiment, {requested or 'none'}."
         ]
 
     def _check_interval(self) -> None:
-        """Refuse to validate after more batches than an epoch has."""
+        """Refuse a validation interval of more batches than an epoch has."""
         settings = self.plan.config["trainer"]
-        asked, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
-        whole = isinstance(asked, int) and not isinstance(asked, bool)
+        interval, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
+        whole = isinstance(interval, int) and not isinstance(interval, bool)
         if not whole or settings.get("check_val_every_n_epoch") is None:
             return
         batches = len(self.plan.data.train_dataloader())
         if isinstance(limit, int | float):
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if asked > batches and not self.rehearsal:
+        if interval > batches and not self.rehearsal:
             raise InputError(
-                f"trainer.val_check_interval is {asked} batches, an epoch has {batches}: expected "
-                "at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
+                f"trainer.val_check_interval is {interval} batches, an epoch has {batches}: "
+                "expected at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
             )
 
     def check_started(self) -> None:
@@ -178,7 +178,7 @@ class Training(Session):
     # -- once they exist ---------------------------------------------------------------------------
 
     def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
-        """Give the trainer its callbacks and folder, and the model its card."""
+        """Set the trainer's callbacks and folder, and the model's card."""
         precision = str(self.plan.config["trainer"]["precision"])
         on_cpu = choose_device(settings.get("accelerator", "auto")) == "cpu"
         model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
@@ -234,7 +234,7 @@ class Training(Session):
     # -- the training itself -----------------------------------------------------------------------
 
     def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
-        """Train, or where nothing is trainable validate once; then print the end of the run."""
+        """Train, or validate once where nothing is trainable; then print the summary."""
         if self.rehearsal:
             trainer.fit(model, datamodule=data)
             print("Rehearsal done (fast_dev_run): nothing was kept.")
@@ -253,7 +253,7 @@ class Training(Session):
                         peak_memory_gb=peak_memory_gb(),
                         scores=self._scores(model),
                         validation_cases=self.gallery.best_rows,
-                        # where the row of the test goes on
+                        # where the row of the test continues
                         wandb_step=0 if logged is None else logged.step,
                     )
             if trainer.is_global_zero:
@@ -279,7 +279,7 @@ class Training(Session):
             )
 
     def _conclude(self, trainer: L.Trainer) -> None:
-        """Draw and log what follows from a training: killed in it, --resume repeats this alone."""
+        """Draw and log the results of a training; if killed, --resume repeats only this."""
         run, logged = self.run, wandb_run(trainer)
         rows = read_metrics(run.metrics_file)
         if rows:
@@ -295,7 +295,7 @@ class Training(Session):
         print(training_summary(run))
 
     def _resumed_checkpoint(self, *, is_main: bool) -> str | None:
-        """Return the checkpoint to go on from; one that cannot be read is moved aside."""
+        """Return the checkpoint to resume from; an unreadable one is moved aside."""
         last = self.run.last_checkpoint
         if not self.resume or not last.is_file():
             return None
@@ -350,7 +350,7 @@ class Training(Session):
         )
 
     def not_repeatable(self) -> list[str]:
-        """Return why this training may not end as another one of the same command."""
+        """Return the reasons why repeating this training may give another result."""
         clock = self.plan.config["trainer"].get("max_time")
         timed = [f"trainer.max_time {clock} ends it by the clock: elsewhere it ends elsewhere."]
         found = timed if clock else []
@@ -373,7 +373,7 @@ class Training(Session):
 
     def _scores(self, model: TrainingModule) -> dict[str, float]:
         rows = self.gallery.best_rows
-        if not rows:  # a pretraining has no regions
+        if not rows:  # pretraining has no regions
             best = self.gallery.best_score
             return {model.monitor: best if model.monitor_mode == "max" else -best}
         names = [name for name in rows[0] if name != "case_id"]
@@ -383,16 +383,16 @@ class Training(Session):
 
 
 def _rules(model: TrainingModule) -> Postprocessing | None:
-    """Return the post-processing of a model that segments."""
+    """Return the post-processing of a model, None if it has none."""
     return model.usage.postprocessing if isinstance(model, SegmentationModule) else None
 
 
 def concerns(callback: Callback, model: TrainingModule) -> bool:
-    """Whether a callback can watch this stage: an overlay's early stopping goes to every stage."""
+    """Whether a callback applies to this stage: early stopping in an overlay goes to all stages."""
     watches = isinstance(callback, EarlyStopping) and callback.monitor == TrainingModule.monitor
     return not watches or model.monitor == TrainingModule.monitor
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON would keep it: plain types only, as ``weights_only`` demands."""
+    """Return the value in plain types as JSON has them, which ``weights_only`` requires."""
     return json.loads(json.dumps(value, default=str))

@@ -1,4 +1,4 @@
-"""``lightning fit|validate|test|predict``: LightningCLI, with runs and stages around it."""
+"""``lightning fit|validate|test|predict``: LightningCLI with runs and stages."""
 
 import logging
 import os
@@ -47,12 +47,12 @@ EXAMPLES = {
 
 
 class ExperimentCLI(LightningCLI):
-    """LightningCLI in subclass mode, plus this project's own arguments.
+    """LightningCLI in subclass mode with the arguments of this project.
 
     Args:
         subcommand: fit, validate, test or predict.
         line: the words after it.
-        restored: what a trained model brings along; None for fit.
+        restored: the checkpoints with their settings; None for fit.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ExperimentCLI(LightningCLI):
         self.line = line
         self.restored = restored
         self.session: Session | None = None
-        self.planned_data: CohortData | None = None  # of fit: built, prepared and split to plan it
+        self.planned_data: CohortData | None = None  # of fit, prepared and split
         defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
         super().__init__(
             model_class=L.LightningModule,
@@ -88,7 +88,7 @@ class ExperimentCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, BriefParser)  # this CLI's `parser_class` is one
         parser.examples = EXAMPLES[subcommand]
-        for action in parser._actions:  # stored configurations hold them, so they stay known
+        for action in parser._actions:  # stored configurations contain them
             if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):
                 action.help = SUPPRESS
         add = parser.add_argument
@@ -105,7 +105,7 @@ class ExperimentCLI(LightningCLI):
                 type=str,
                 default="brats",
                 choices=["brats", "nan", "monai", "nnunet"],
-                help="What empty regions score; another than brats goes into a folder of its own.",
+                help="How empty regions are scored; rules other than brats have folders of their own.",
             )
         if subcommand in ("test", "predict"):
             add(
@@ -113,15 +113,15 @@ class ExperimentCLI(LightningCLI):
                 type=str,
                 default="as_trained",
                 choices=["as_trained", "on", "off"],
-                help="Rules on the label maps: as the experiment has them, its own or the default "
-                "ones on, or none.",
+                help="Post-processing: as in the experiment; on (the experiment's or the default "
+                "rules); or off.",
             )
         if subcommand == "fit":
             add("--resume", action="store_true", help="Go on from the last finished epoch.")
             add(
                 "--overwrite",
                 action="store_true",
-                help="Train again; what an earlier run left is moved aside.",
+                help="Train again; the folder of an earlier run is moved aside.",
             )
         if subcommand == "predict":
             for name in MODALITIES:
@@ -135,18 +135,18 @@ class ExperimentCLI(LightningCLI):
             add(
                 "--overwrite",
                 action="store_true",
-                help="Move aside what that folder holds of another prediction.",
+                help="Move other predictions in that folder aside.",
             )
             add("--probabilities", action="store_true", help="Also write region probabilities.")
             add(
                 "--maps",
                 action="store_true",
-                help="Also write what the network looks at, where it can show it (Zhou 2022).",
+                help="Also write the attention maps of a network that has them (Zhou 2022).",
             )
             add(
                 "--all_grids",
                 action="store_true",
-                help="Of a raw exam, also write the mask on the grid of every modality.",
+                help="For a raw exam, also write the mask on the grid of every modality.",
             )
             add(
                 "--tta",
@@ -158,7 +158,7 @@ class ExperimentCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, with a wrong argument told in one sentence."""
+        """Parse the arguments; a wrong one is one sentence."""
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -166,7 +166,7 @@ class ExperimentCLI(LightningCLI):
         # `studies.runs.checkpoint_settings` reads a checkpoint's constructor arguments, never this
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
-        """Return the resolved configuration of ``fit`` for another command line, checked."""
+        """Return the checked configuration of ``fit`` for another command line."""
         config = self.resolve(line)
         check_trainer(config["trainer"])
         return config
@@ -175,8 +175,8 @@ class ExperimentCLI(LightningCLI):
         """Return the resolved configuration of ``fit`` for another command line.
 
         Args:
-            line: the words.
-            typed: whether a person typed its options.
+            line: the command line.
+            typed: whether its options were typed, not read from a file.
         """
         parser = self._subcommand_parsers["fit"]
         try:
@@ -186,7 +186,7 @@ class ExperimentCLI(LightningCLI):
 
     @staticmethod
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-        """Return a configuration as plain types, with the precision of this machine resolved."""
+        """Return a configuration in plain types, with automatic precision resolved."""
         resolved: dict[str, Any] = yaml.safe_load(
             parser.dump(config, skip_unset=False, skip_link_targets=False)
         )
@@ -206,7 +206,7 @@ class ExperimentCLI(LightningCLI):
         return found
 
     def before_instantiate_classes(self) -> None:
-        """Resolve the run (fit) or hold the data against the checkpoint (the others)."""
+        """Create the session: resolve the run (fit), or check the data against the checkpoint."""
         arguments = self.arguments
         check_together(self.line, arguments.data.init_args.as_dict())
         if self.restored is None:
@@ -227,7 +227,7 @@ class ExperimentCLI(LightningCLI):
         super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Build model, trainer and, unless planned with, data; a wrong input keeps its words."""
+        """Build model, trainer and data (unless fit was planned with it); InputErrors pass through."""
         planned = self.planned_data
         reused = [] if planned is None else [(lambda *_, **__: planned, type(planned), False)]
         try:
@@ -235,7 +235,7 @@ class ExperimentCLI(LightningCLI):
             self.datamodule = self._get(self.config_init, "data")
             self.model = self._get(self.config_init, "model")
             self.trainer = self.instantiate_trainer()
-        except ValueError as error:  # jsonargparse wraps what a constructor raises
+        except ValueError as error:  # jsonargparse wraps errors of constructors
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, InputError):
                 cause = cause.__cause__ or cause.__context__
@@ -253,7 +253,7 @@ class ExperimentCLI(LightningCLI):
         self.session.execute(self.trainer, self.model, self.datamodule)
 
 
-QUIET = {  # what Lightning, MONAI and W&B say about themselves, and why nobody needs to read it
+QUIET = {  # messages of Lightning, MONAI and W&B, and the reason to hide each
     "LeafSpec": "torch deprecates what Lightning calls",
     "module.s. in eval mode": "frozen backbones are meant to stay in eval mode",
     "num_workers": "patches come from a memory-mapped cache; on few cores workers only compete",
@@ -264,7 +264,7 @@ QUIET = {  # what Lightning, MONAI and W&B say about themselves, and why nobody 
 
 
 def quiet() -> None:
-    """Let only this project's own output reach the terminal; errors still do."""
+    """Hide the messages of libraries, except errors."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -274,5 +274,5 @@ def quiet() -> None:
 
 
 def asks_for_help(line: CommandLine) -> bool:
-    """Whether the parser will print something and leave."""
+    """Whether the parser will only print help or a configuration."""
     return any(name in ("h", "help") or name.endswith(".help") for name, _ in line.options)

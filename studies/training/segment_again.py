@@ -1,4 +1,4 @@
-"""The patients a report shows: chosen by their scores, segmented again by every system."""
+"""The patients in a report: chosen by their scores and segmented again by every system."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from evaluation.figures.viewed_case import ViewedCase
 from evaluation.statistics.comparison import Row
 from studies.scores.tested import EXTERNAL, Tested
 
-FOLDER = "report"  # inside a run: label maps made for pictures
-TOLERANCE = 0.01  # of Dice: another device, another batch of slices
+FOLDER = "report"  # inside a run: label maps for the report
+TOLERANCE = 0.01  # of Dice, for another device or batch of slices
 
 
 def choose_cases(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """Return case id to worst, median or best, by mean Dice over regions, systems and runs.
 
-    The whole volumes count where they were scored, else the selected slices.
+    Scores of whole volumes are used where available, else those of selected slices.
     """
     found: dict[str, list[float]] = {}
     for row in (row for own in rows.values() for row in own):
@@ -43,16 +43,16 @@ def choose_cases(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
 def view_cases(
     systems: Mapping[str, Sequence[Tested]], chosen: Mapping[str, str]
 ) -> tuple[list[ViewedCase], list[str]]:
-    """Segment patients with every system that can, and put the results on one grid.
+    """Segment patients with every system whose checkpoint is available, on one grid.
 
-    Label maps are kept inside each run and used again.
+    Label maps are stored inside each run and reused.
 
     Args:
         systems: name to runs.
-        chosen: case id to why it is shown.
+        chosen: case id to the reason why it is shown.
 
     Returns:
-        The patients that at least one system segmented, and what is missing, a sentence each.
+        The patients that at least one system segmented, and a sentence on each missing part.
     """
     predictions: dict[str, dict[str, np.ndarray]] = {case_id: {} for case_id in chosen}
     scores: dict[str, dict[str, dict[str, float]]] = {case_id: {} for case_id in chosen}
@@ -93,14 +93,14 @@ def view_cases(
 def segment_cases(
     tested: Tested, wanted: Sequence[str]
 ) -> dict[str, tuple[PreparedCase, np.ndarray]]:
-    """Return case id to the patient and the regions (R, *native) that a run predicts for him.
+    """Return case id to the patient and the regions (R, *native) that a run predicts.
 
     Args:
-        tested: the run; its best checkpoint is used, on its own data.
+        tested: the run, whose best checkpoint is applied to its own data.
         wanted: ids of cases.
 
     Raises:
-        InputError: when the run has no usable checkpoint, or its data is not there.
+        InputError: when the run has no usable checkpoint, or its data is missing.
     """
     checkpoint = _checkpoint(tested)
     from lightning_modules.weights.checkpoints import read_card
@@ -149,7 +149,7 @@ def _checkpoint(tested: Tested) -> Path:
 
 
 def _data(card: Mapping[str, Any]) -> CohortData:
-    """Return the data of a training, split as its checkpoint says."""
+    """Return the data of a training with the split in its checkpoint."""
     import lightning as L  # noqa: N812, the name its own documentation uses
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -173,7 +173,7 @@ def _data(card: Mapping[str, Any]) -> CohortData:
 def _predict(
     checkpoint: Path, patients: Any, places: Sequence[int], files: Mapping[str, Path]
 ) -> None:
-    """Segment patients of a data set and write a label map each, with a progress bar."""
+    """Segment patients of a data set and write their label maps, with a progress bar."""
     import lightning as L  # noqa: N812, the name its own documentation uses
     from lightning.pytorch.callbacks import Callback
     from torch.utils.data import DataLoader, Subset
@@ -201,7 +201,7 @@ def _predict(
 
 
 def _regions(case: PreparedCase, file: Path, card: Mapping[str, Any]) -> np.ndarray:
-    """Return the regions (R, *native) of a label map that a model of a card wrote."""
+    """Return the regions (R, *native) of a label map written by the model with this card."""
     import nibabel as nib
 
     image: Any = nib.load(file)
@@ -234,7 +234,7 @@ def _viewed(
 def _deviation(
     case: PreparedCase, regions: np.ndarray, name: str, scores: Mapping[str, float]
 ) -> list[str]:
-    """Say where a picture is not what was scored: the table and the checkpoint disagree."""
+    """Return remarks where the Dice of a picture differs from that in the table."""
     from evaluation.metrics.scores import dice
 
     measured = {

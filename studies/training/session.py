@@ -1,4 +1,4 @@
-"""What happens around one ``fit``, ``validate``, ``test`` or ``predict``, whichever it is."""
+"""Base class of the commands ``fit``, ``validate``, ``test`` and ``predict``."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,7 +13,7 @@ from studies.tracking import weights_and_biases
 
 
 class Session(ABC):
-    """One command of `ExperimentCLI`, which calls `prepare`, `equip` and `execute` in this order.
+    """A command of `ExperimentCLI`, which calls `prepare`, `equip` and `execute` in this order.
 
     Args:
         run: the run that is trained or used.
@@ -26,7 +26,7 @@ class Session(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Check the command and settle its arguments before model, data and trainer are built."""
+        """Check and complete the arguments before model, data and trainer are built."""
 
     @abstractmethod
     def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
@@ -35,11 +35,11 @@ class Session(ABC):
         Args:
             model: as its constructor left it.
             data: not yet prepared, or prepared when the run was planned.
-            settings: the trainer's arguments; are changed.
+            settings: the trainer's arguments, changed in place.
         """
 
     def execute(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
-        """Run the command, print its end, and finish what W&B began in any case."""
+        """Run the command, print its summary, and close W&B in any case."""
         try:
             self._run(trainer, model, data)
         finally:
@@ -47,4 +47,4 @@ class Session(ABC):
 
     @abstractmethod
     def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
-        """Run the command and print its end."""
+        """Run the command and print its summary."""

@@ -1,4 +1,4 @@
-"""What a command says at its end: the scores, where things are, the next command."""
+"""Summaries at the end of a command: scores, paths, and the next command."""
 
 import shlex
 from io import StringIO
@@ -41,11 +41,11 @@ def _relative(path: str | Path) -> str:
 
 
 def training_summary(run: Run, *, repeated: bool = False) -> str:
-    """Return the end of a training as text.
+    """Return the summary of a training as text.
 
     Args:
         run: the finished run.
-        repeated: whether it had been finished before this command.
+        repeated: whether it was finished before this command.
     """
     manifest = run.manifest()
     minutes = float(manifest.get("wall_seconds", 0.0)) / 60
@@ -74,18 +74,18 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
 
 
 def _next(*words: str) -> Text:
-    """Return the next command in one line that a terminal does not break, to be copied."""
+    """Return the next command in one line, which a terminal does not break, for copying."""
     return Text(f"Next         {shlex.join(['lightning', *words])}")
 
 
 def _runs_dir(run: Run) -> list[str]:
-    """Return where the runs lie, unless they lie where a command looks by itself."""
+    """Return the option for the folder of runs, empty for the default folder."""
     folder = _relative(run.folder.parents[1])
     return [] if folder == "runs" else ["--runs_dir", folder]
 
 
 def _sync_hint(run: Run) -> list[Any]:
-    """Return the command that brings a run's offline folders to W&B, one a line to be copied."""
+    """Return the command that uploads a run's offline folders to W&B, for copying."""
     found = [_relative(folder) for folder in offline_folders(run)]
     command = " \\\n".join(["  wandb sync", *(f"    {shlex.quote(folder)}" for folder in found)])
     hint = f"W&B          offline; to see it online, after `wandb login`:\n{command}"
@@ -93,7 +93,7 @@ def _sync_hint(run: Run) -> list[Any]:
 
 
 def _beside(run: Run) -> list[Any]:
-    """Return the table of comparable systems, where there is another one."""
+    """Return the table of comparable systems, empty if there is no other system."""
     systems = compared(run)
     title = "Systems trained on the same data and split"
     return [system_table(systems, title=title)] if len(systems) > 1 else []
@@ -106,7 +106,7 @@ def _parameters(manifest: dict[str, Any]) -> str:
 
 
 def _validation(manifest: dict[str, Any]) -> Any:
-    """Return the scores of the best epoch; the patients had a part in choosing it."""
+    """Return the scores of the best epoch, on the patients that selected it."""
     rows = manifest.get("validation_cases", [])
     if not rows:
         scores = manifest.get("scores", {})
@@ -133,14 +133,14 @@ def validation_summary(cases: dict[str, dict[str, float]], run: Run, per_slice: 
 def test_summary(
     rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str], details: list[str]
 ) -> str:
-    """Return the scores of ``test`` as text, with where the per-patient table is.
+    """Return the scores of ``test`` as text, with the path of the per-patient table.
 
     Args:
-        rows: of ``per_case.csv``.
-        file: that table.
-        run: what was tested.
-        notices: what a reader has to know, a note each.
-        details: further lines: what post-processing did, calibration.
+        rows: rows of ``per_case.csv``.
+        file: path of that table.
+        run: the tested run.
+        notices: notes for the reader.
+        details: further lines: effect of post-processing, calibration.
     """
     manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
     table = slice_table if manifest.get("per_slice") else score_table
@@ -157,7 +157,7 @@ def test_summary(
 
 
 def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
-    """Return what ``predict`` wrote, the patients it doubts, and those it could not take."""
+    """Return the summary of ``predict``: files, doubtful patients, and failures."""
     import csv
 
     with (folder / "volumes.csv").open(newline="") as handle:

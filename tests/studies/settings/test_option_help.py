@@ -9,7 +9,7 @@ import yaml
 
 import cli
 from lightning_modules.base import TrainingModule
-from studies.settings.option_help import CLASSES_MEANT, classes_meant
+from studies.settings.option_help import RELEVANT_CLASSES, relevant_classes
 from tests.conftest import ROOT
 
 
@@ -56,14 +56,14 @@ def test_help_names_what_the_experiments_use():
         model = (yaml.safe_load(file.read_text()) or {}).get("model")
         if model is None:
             continue
-        assert model["class_path"] in classes_meant(L.LightningModule)
+        assert model["class_path"] in relevant_classes(L.LightningModule)
         hints = get_type_hints(TrainingModule.__init__)
         hints |= get_type_hints(imported(model["class_path"]).__init__)
         for name, value in model["init_args"].items():
             if isinstance(value, dict) and "class_path" in value:
-                assert value["class_path"] in classes_meant(hints[name]), (file.name, name)
+                assert value["class_path"] in relevant_classes(hints[name]), (file.name, name)
 
 
 def test_what_help_names_exists():
-    assert all(callable(imported(path)) for _, classes in CLASSES_MEANT for path in classes)
-    assert classes_meant(int) == ()
+    assert all(callable(imported(path)) for _, classes in RELEVANT_CLASSES for path in classes)
+    assert relevant_classes(int) == ()
