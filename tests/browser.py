@@ -1,4 +1,4 @@
-"""A page looked at by a real browser: what its scripts find, and what it complains about."""
+"""A page in a real browser: results of its scripts, and errors."""
 
 import html
 import json

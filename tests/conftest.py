@@ -132,7 +132,7 @@ def in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fresh_wandb() -> Iterator[None]:
-    """W&B reads the environment once a process, and is made to forget it here."""
+    """Reset W&B, which reads the environment once a process."""
     import wandb
 
     wandb.teardown()
@@ -142,7 +142,7 @@ def fresh_wandb() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def without_wandb():
-    """Leave W&B out of tests that train a lot and are about something else: it takes seconds."""
+    """Disable W&B, which takes seconds a run, in tests that train a lot and do not check it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("WANDB_MODE", "disabled")
         yield

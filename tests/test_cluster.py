@@ -1,4 +1,4 @@
-"""The ready sbatch file, with an `srun` that writes down what it was given."""
+"""The sbatch file, with an `srun` that records its arguments."""
 
 import os
 import subprocess

@@ -21,8 +21,8 @@ OPTIONS = {
 def test_an_option_given_twice_is_refused(command, capsys):
     option, _, one, other = OPTIONS[command]
     assert cli.main([command, option, one, option, other]) == 2
-    said = capsys.readouterr().err
-    assert f"{option} is given twice, {one} and {other}: leave one of them out." in said
+    message = capsys.readouterr().err
+    assert f"{option} is given twice, {one} and {other}: leave one of them out." in message
 
 
 @pytest.mark.parametrize("command", OPTIONS)

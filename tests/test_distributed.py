@@ -32,8 +32,8 @@ def lightning(folder, environment, *commands):
         for words in commands
     ]  # fmt: skip
     for process in processes:
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
 
 
 def fit(name, runs_dir, *words, folds=2):

@@ -1,4 +1,4 @@
-"""README, pages, licence and citation: the site builds, and everything that they name exists."""
+"""README, pages, licence and citation: the site builds, and everything named there exists."""
 
 import re
 import subprocess

@@ -33,7 +33,7 @@ def test_help_of_a_command_ends_with_an_example(command, capsys):
 
 
 def known(option, text):
-    """Whether a help knows an option; those of the data are listed by a help of their own."""
+    """Whether a help lists an option; data options have a help of their own."""
     if option == "--data.root" and "--data.help" in text:
         return True
     return re.search(rf"(?<![\w.-]){re.escape(option)}\b(?![.-])", text) is not None

@@ -1,4 +1,4 @@
-"""The house itself: who may import whom, what the README promises, what must not be here."""
+"""Rules of the repository: allowed imports, promises of the README, forbidden files."""
 
 import re
 import subprocess

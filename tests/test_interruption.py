@@ -37,7 +37,7 @@ def environment(workplace):
 
 @pytest.fixture(scope="module")
 def unlogged(environment):
-    """Without W&B, where a test is not about it."""
+    """Disable W&B in tests that do not check it."""
     return {**environment, "WANDB_MODE": "disabled"}
 
 
@@ -49,12 +49,12 @@ def begin(words, folder, environment):
 
 
 def finish(process):
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
 
 
 def kill_in(name, runs, words, environment):
-    """Kill a command, its first process alone, once one of its trainings can be gone on with.
+    """Kill a command, its first process alone, once one of its trainings can be resumed.
 
     A training that was nearly through would not show that; it is thrown away and tried again.
     """
@@ -77,7 +77,7 @@ def kill_in(name, runs, words, environment):
 
 
 def wait_until_free(runs):
-    """Until the stages of a killed command have noticed that their parent is gone."""
+    """Wait until the stages of a killed command have ended with their parent."""
     for _ in range(600):
         if all(_is_free(folder) for folder in runs.glob("*/*")):
             break
@@ -90,7 +90,7 @@ def _epochs_done(folder):
 
 
 def check_same_ending(first, second):
-    """The same weights at the best and at the last epoch, and the same scores."""
+    """Check for the same weights at the best and at the last epoch, and the same scores."""
     for name in ("best", "last"):
         ours, theirs = (
             torch.load(run / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)

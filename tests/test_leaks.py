@@ -1,4 +1,4 @@
-"""A checkpoint never meets a patient it was trained or selected on in its own test set."""
+"""A checkpoint is never tested on a patient that it was trained or selected on."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The worked examples of docs/add_a_method.md, a network and a fusion head, typed in and run."""
+"""The worked examples of docs/add_a_method.md, a network and a fusion head, written and run."""
 
 import importlib
 import json

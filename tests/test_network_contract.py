@@ -1,4 +1,4 @@
-"""What every backbone and every fusion head promises, one line a network."""
+"""The contract of every backbone and every fusion head, one line a network."""
 
 import copy
 from functools import partial

@@ -1,4 +1,4 @@
-"""`lightning predict` loses nothing: through the real command line, with a network of one step."""
+"""`lightning predict` loses no file: the real command line, with a network of one step."""
 
 import hashlib
 import json
@@ -61,10 +61,10 @@ def of_one(folder, case_id):
 def refused(capsys, trained, *words):
     capsys.readouterr()
     assert predict(trained, *words) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("lightning predict: ")
-    assert said.endswith(".")
-    return said
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("lightning predict: ")
+    assert message.endswith(".")
+    return message
 
 
 def test_the_label_of_an_expert_beside_the_images_stays(trained, tmp_path, capsys):
@@ -73,8 +73,8 @@ def test_the_label_of_an_expert_beside_the_images_stays(trained, tmp_path, capsy
     images = of_one(tmp_path / "p", "BraTS2021_00073")
     (tmp_path / "link").symlink_to(tmp_path / "p")
     for output in (tmp_path / "p", tmp_path, tmp_path / "link"):
-        said = refused(capsys, trained, *images, "--output", output)
-        assert "give a folder of its own as --output" in said
+        message = refused(capsys, trained, *images, "--output", output)
+        assert "give a folder of its own as --output" in message
         assert "give a folder of its own" in refused(
             capsys, trained, *images, "--output", output, "--overwrite"
         )
@@ -94,8 +94,8 @@ def test_a_collection_is_never_written_into(trained, tmp_path, capsys, place):
         save(label, root / "labelsTr" / f"BRATS_00{number}.nii.gz")
     before = sums(root)
     for given in (root, root / "imagesTr"):
-        said = refused(capsys, trained, "--data.root", given, "--output", root / place)
-        assert "which holds the patients" in said
+        message = refused(capsys, trained, "--data.root", given, "--output", root / place)
+        assert "which holds the patients" in message
     assert sums(root) == before
 
 
@@ -121,8 +121,8 @@ def test_patients_whose_masks_would_have_one_name_are_refused_before_the_first(
     }
     (tmp_path / "ward.yaml").write_text(yaml.safe_dump(layout))
     words = ["--data.root", tmp_path / "cohort", "--data.layout", tmp_path / "ward.yaml"]
-    said = refused(capsys, trained, *words, "--output", tmp_path / "out")
-    assert "two results would be written to" in said
+    message = refused(capsys, trained, *words, "--output", tmp_path / "out")
+    assert "two results would be written to" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -140,8 +140,8 @@ def test_a_mask_corrected_by_hand_is_kept(trained, one, tmp_path, capsys):
     mask = out / "BraTS2021_00073_seg.nii.gz"
     save(np.ones((26, 30, 22), np.uint8), mask)
     corrected = mask.read_bytes()
-    said = refused(capsys, trained, *one, "--probabilities")
-    assert f"holds the file {mask.name} that was changed after this program wrote it" in said
+    message = refused(capsys, trained, *one, "--probabilities")
+    assert f"holds the file {mask.name} that was changed after this program wrote it" in message
     assert mask.read_bytes() == corrected
     assert predict(trained, *one, "--overwrite") == 0  # the advice
     (aside,) = tmp_path.glob("out.replaced-*")
@@ -177,9 +177,9 @@ def test_predictions_of_an_earlier_version_are_moved_aside_when_that_is_wished(
     assert predict(trained, *one) == 0
     (out / LEDGER).unlink()
     before = sums(out)
-    said = refused(capsys, trained, *one)
-    assert "of an earlier version of this program, which kept no list of its files" in said
-    assert "--overwrite to move that aside" in said
+    message = refused(capsys, trained, *one)
+    assert "of an earlier version of this program, which kept no list of its files" in message
+    assert "--overwrite to move that aside" in message
     assert sums(out) == before
     assert predict(trained, *one, "--overwrite") == 0
     (aside,) = tmp_path.glob("out.replaced-*")

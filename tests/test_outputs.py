@@ -1,4 +1,4 @@
-"""No command writes over a file that is not its own, whatever it is called."""
+"""No command overwrites a file that it did not write, whatever its name."""
 
 import os
 from pathlib import Path

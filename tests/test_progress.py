@@ -1,4 +1,4 @@
-"""Bars over patients: lines in a log, no control characters, none for what takes no second."""
+"""Progress bars: lines in a log, no control characters, none for work under a second."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_what_is_counted_by_hand_goes_on_from_what_was_there(clock, capsys):
 
 
 def in_a_terminal(monkeypatch):
-    """Make stderr a terminal, from within a test: before, it is another object."""
+    """Make stderr a terminal from within a test, as it is replaced before."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
 

@@ -1,4 +1,4 @@
-"""What the three rivals bring along, through the real command line at a shrunken scale."""
+"""The three compared methods through the real command line at a shrunken scale."""
 
 import csv
 import json

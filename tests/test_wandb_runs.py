@@ -1,4 +1,4 @@
-"""What runs leave for Weights & Biases, read back from its own files."""
+"""Logs of runs for Weights & Biases, read back from its own files."""
 
 import json
 from pathlib import Path

@@ -35,8 +35,8 @@ def test_a_full_disk_and_a_stop_are_told_in_one_sentence(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("studies.commands.compare.main", full)
-    said = refused(capsys, "compare")
-    assert said.startswith("lightning compare: the disk is full (cache/p1.npy): free some space")
+    message = refused(capsys, "compare")
+    assert message.startswith("lightning compare: the disk is full (cache/p1.npy): free some space")
     monkeypatch.setattr("studies.commands.compare.main", stopped)
     assert cli.main(["compare"]) == 130
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What W&B stored offline, read back: a LevelDB log of protobuf records (wandb 0.31)."""
+"""Reader of W&B's offline files: a LevelDB log of protobuf records (wandb 0.31)."""
 
 import json
 import struct

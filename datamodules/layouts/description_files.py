@@ -32,14 +32,13 @@ Model = TypeVar("Model", bound=BaseModel)
 _PLAIN = {  # pydantic's names of types in words that people use of files
     "a valid dictionary": "keys with values",
     "a valid integer": "a whole number",
-    "a valid string": "a text",
+    "a valid string": "a text in quotes",
     "a valid list": "a list",
 }
-EXPRESSION = r"'(.+)_visit\d+'"
-_TEXTS = {  # examples of the texts that a layout holds
-    "patient": f"a regular expression in quotes, such as {EXPRESSION}",
+_SUCH_AS = r"such as '(.+)_visit\d+'"
+_TEXTS = {  # texts that need an example
+    "patient": f"a regular expression in quotes, {_SUCH_AS}",
     "label": 'one pattern in quotes, such as "{case}/{case}_seg.nii.gz"',
-    "name": 'a text in quotes, such as "ward"',
 }
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
@@ -69,13 +68,10 @@ def _expression(pattern: str) -> str:
         groups = re.compile(pattern).groups
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
-            f'is no regular expression: {pattern!r} fails with "{error}", write one such as '
-            f"{EXPRESSION}"
+            f'is no regular expression: {pattern!r} fails with "{error}", write one {_SUCH_AS}'
         ) from error
     if not groups:
-        raise ValueError(
-            f"has no group: write one in parentheses that holds the patient, as {EXPRESSION}"
-        )
+        raise ValueError(f"has no group: put the patient's part in parentheses, {_SUCH_AS}")
     return pattern
 
 
@@ -320,11 +316,10 @@ def validated(
     except ValidationError as error:
         faults = error.errors(include_url=False)
         steps = faults[0]["loc"]
-        fault = _fault(faults[0], model)
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        fault = _fault(faults[0], model) + more
         key = str(steps[0]) if steps else ""
         needed = needs if isinstance(needs, str) else needs.get(key, "")
-        if len(faults) > 1:
-            fault += f", and {len(faults) - 1} more"
         sentence = f"{path} needs {needed}: {fault}" if needed else f"{path}: {fault}"
         raise InputError(f"{' '.join(sentence.split())}.") from error
 
@@ -344,24 +339,18 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
     expected = re.sub(r"^(Input|String|List|Dictionary|Value) should (be )?", "", fault["msg"])
     expected = re.sub(r" or instance of \w+", "", expected).removeprefix("expected ")
     expected = re.sub(r"^have (at least .*) after validation.*", r"\1", expected)
-    expected = _PLAIN.get(expected, expected)
-    if expected == "a text":
-        expected = _TEXTS.get(place, expected)
-    found = _SHORT.repr(fault["input"])
-    return (
-        f"{place} is {found}, expected {expected}"
-        if place
-        else f"it holds {found}, expected {expected}"
-    )
+    plain = _PLAIN.get(expected, expected)
+    wanted = _TEXTS.get(place, plain) if expected == "a valid string" else plain
+    holder = f"{place} is" if place else "it holds"
+    return f"{holder} {_SHORT.repr(fault['input'])}, expected {wanted}"
 
 
 def _place(steps: tuple[int | str, ...]) -> str:
     """A place within a file, ``images.flair.channel`` or ``train[3]``."""
     words = ""
     for step in steps:
-        if step == "[key]":
-            continue
-        words += f"[{step}]" if isinstance(step, int) else f"{'.' if words else ''}{step}"
+        if step != "[key]":
+            words += f"[{step}]" if isinstance(step, int) else f"{'.' if words else ''}{step}"
     return words
 
 

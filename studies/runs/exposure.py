@@ -176,7 +176,7 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
     if met and not data.allow_seen_patients:
         unsure = ""
         if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
-            unsure = "; or train it again, as its older card does not record which"
+            unsure = "; or train it again, as its older card does not record which of the two"
         raise InputError(
             f"{path} was {what} on {len(met)} of the test patients of this experiment "
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "

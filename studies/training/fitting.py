@@ -153,7 +153,8 @@ class Training(Session):
         if interval > batches and not self.rehearsal:
             raise InputError(
                 f"trainer.val_check_interval is {interval} batches, an epoch has {batches}: "
-                "expected at most as many, or trainer.check_val_every_n_epoch null to count over epochs."
+                "expected at most as many, or trainer.check_val_every_n_epoch null to count over "
+                "epochs."
             )
 
     def check_started(self) -> None:

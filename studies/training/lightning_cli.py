@@ -105,7 +105,7 @@ class ExperimentCLI(LightningCLI):
                 type=str,
                 default="brats",
                 choices=["brats", "nan", "monai", "nnunet"],
-                help="How empty regions are scored; rules other than brats have folders of their own.",
+                help="Rule that scores empty regions; one other than brats has its own folder.",
             )
         if subcommand in ("test", "predict"):
             add(
@@ -227,7 +227,7 @@ class ExperimentCLI(LightningCLI):
         super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Build model, trainer and data (unless fit was planned with it); InputErrors pass through."""
+        """Build model, trainer and data, unless planned with it; an InputError passes through."""
         planned = self.planned_data
         reused = [] if planned is None else [(lambda *_, **__: planned, type(planned), False)]
         try:

@@ -32,7 +32,7 @@ def small_network(seed=0):
 
 
 def position_network(image):
-    """A 'network' whose logit depends on the place in the window: blending becomes visible."""
+    """A network whose logit depends on the position in the window, to make blending visible."""
     ramp = torch.linspace(-3, 3, image.shape[-1], device=image.device)
     return image[:, :2] + ramp
 

@@ -1,4 +1,4 @@
-"""A training that breaks off at the worst moments and goes on: every epoch is logged once."""
+"""A training interrupted at critical moments and resumed: every epoch is logged once."""
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import pytest
@@ -11,7 +11,7 @@ from tests.wandb_decoder import stored
 
 
 class Line(L.LightningModule):
-    """One weight; its losses say which epoch they belong to."""
+    """A module of one weight, whose losses encode the epoch."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Line(L.LightningModule):
 
 
 class Accident(Callback):
-    """Break off in the second epoch, at a given hook."""
+    """Interrupt in the second epoch, at a given hook."""
 
     def __init__(self, hook):
         setattr(self, hook, self.happen)
@@ -40,7 +40,7 @@ class Accident(Callback):
 
 
 class Talker(Callback):
-    """Someone's own callback that moves W&B's step on."""
+    """A user's callback that advances W&B's step."""
 
     def on_train_epoch_start(self, trainer, pl_module):
         for _ in range(5):
@@ -92,8 +92,10 @@ def test_a_key_without_a_network_is_offline(tmp_path, monkeypatch, capsys, fresh
 
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    nobody = wandb.Settings(base_url="http://127.0.0.1:9", init_timeout=1, silent=True)
-    logger = RunLogger(save_dir=tmp_path, id="abc", project="p", resume="allow", settings=nobody)
+    unreachable = wandb.Settings(base_url="http://127.0.0.1:9", init_timeout=1, silent=True)
+    logger = RunLogger(
+        save_dir=tmp_path, id="abc", project="p", resume="allow", settings=unreachable
+    )
     logger.log_metrics({"train/loss": 0.5}, step=3)
     logger.finalize("success")
     logger.experiment.finish()
@@ -114,7 +116,7 @@ def test_a_row_is_kept_when_someone_else_moved_the_step_on(tmp_path):
 
 def test_a_failure_of_wandb_costs_an_epoch_of_curves_and_no_training(tmp_path, capsys):
     class Run:
-        """As `WandbLogger` takes it in the place of W&B's own."""
+        """Like W&B's own, which `WandbLogger` would use."""
 
         step, rows = 0, []
 

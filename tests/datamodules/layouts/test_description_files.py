@@ -151,7 +151,7 @@ def test_the_layout_that_the_faulty_ones_vary_is_sound(layout):
         ),
         ({**LAYOUT, "label": IMAGES["t1"]}, "one pattern for an image and the label"),
         ({**LAYOUT, "prediction": 3}, "prediction is 3"),
-        ({**LAYOUT, "name": 2021}, "name is 2021, expected a text in quotes, such as"),
+        ({**LAYOUT, "name": 2021}, "name is 2021, expected a text in quotes."),
         ({**LAYOUT, "nmae": "x"}, "'nmae' is unknown"),
         ({**LAYOUT, "labels": {**LAYOUT["labels"], "cyst": 3}}, "'labels.cyst' is unknown"),
         ({**LAYOUT, "labels": {"whole": 1, "oedema": 2}}, "labels has whole beside"),

@@ -1,4 +1,4 @@
-"""Which patients are shown."""
+"""The choice of patients in the gallery."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What `predict` writes is what `evaluate` reads."""
+"""Files of `predict`, as `evaluate` reads them."""
 
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ def case(tmp_path):
 
 
 def write(folder, case, **settings):
-    """Predict a patient: the reference, one voxel off, and how sure the network is of it."""
+    """Predict a patient: the reference shifted by a voxel, with probabilities."""
     regions = np.roll(case.native_regions(), 1, axis=1)
     probabilities = (0.8 * regions + 0.05).astype(np.float32)
     writer = PredictionWriter(folder, **settings)

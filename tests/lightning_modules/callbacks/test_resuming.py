@@ -1,4 +1,4 @@
-"""A training that was broken off ends like one that was not: data, draws, rates, best, last."""
+"""An interrupted training ends like an uninterrupted one: data, draws, rates, checkpoints."""
 
 import shutil
 
@@ -24,7 +24,7 @@ STEPS = ITEMS // PER_STEP
 
 
 class Items(Dataset):
-    """As many items as one likes: a number decides what an item holds, as for patches."""
+    """A data set of any length, whose items depend on their number, as for patches."""
 
     def __len__(self):
         return ITEMS
@@ -60,7 +60,7 @@ class Data(L.LightningDataModule):
 
 
 class Noting(TrainingModule):
-    """Notes what every step is given; its validation follows a given curve."""
+    """A module that records the input of every step; its validation follows a given curve."""
 
     def __init__(self, curve, **training):
         super().__init__(loss=nn.MSELoss(), **training)
@@ -87,7 +87,7 @@ class BrokenOffError(Exception):
 
 
 class Breaks(Callback):
-    """Breaks a training off, as a kill would after what it left on the disk."""
+    """Interrupt a training like a kill, after the last files were written."""
 
     def __init__(self, hook, epoch):
         def end(trainer, *_):
@@ -120,7 +120,7 @@ def train(
 
 
 def left_in(folder):
-    """What there is to compare: of both checkpoints the place and the weights, and the metrics."""
+    """Return epoch, step and weights of both checkpoints, and the metrics, for comparison."""
     found = {}
     for name in ("best", "last"):
         file = folder / "checkpoints" / f"{name}.ckpt"

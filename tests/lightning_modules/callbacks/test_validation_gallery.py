@@ -1,4 +1,4 @@
-"""Overlays of the best epoch, also of a training that was killed after it."""
+"""Overlays of the best epoch, also if the training was killed after it."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from lightning_modules.callbacks.metrics_file import ValidationGallery
 
 @pytest.fixture
 def logged(monkeypatch):
-    """What W&B gets; a drawing says which prediction it shows."""
+    """Collect the pictures for W&B; each records the prediction that it shows."""
     found = []
     monkeypatch.setattr(metrics_file, "wandb_run", lambda trainer: "run")
     monkeypatch.setattr(metrics_file, "log_cases", lambda *words: found.append(words))
@@ -26,7 +26,7 @@ def logged(monkeypatch):
 
 
 def validate(gallery, score, voxels):
-    """Validate an epoch whose prediction has so many voxels."""
+    """Validate an epoch with a prediction of this many voxels."""
     predicted, reference = np.arange(24).reshape(3, 2, 2, 2) < voxels, np.ones((3, 2, 2, 2), bool)
     case = SimpleNamespace(
         case_id="a", image=np.zeros((4, 2, 2, 2)), spacing=(1.0, 2.0, 3.0), synthetic=True

@@ -1,4 +1,4 @@
-"""The frozen base: where it comes from, that checkpoints leave it out, and that it must match."""
+"""The frozen base: its origin, its absence from checkpoints, and the check that it matches."""
 
 import json
 

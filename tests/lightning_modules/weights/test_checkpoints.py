@@ -1,4 +1,4 @@
-"""Checkpoints on a disk that fills up, by processes that are killed."""
+"""Checkpoints on a full disk, and of killed processes."""
 
 import errno
 import tempfile

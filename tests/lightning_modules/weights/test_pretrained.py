@@ -1,4 +1,4 @@
-"""Files of other people's weights: fetched, resumed, checked, and never executed."""
+"""Published weights: downloaded, resumed, checked, and never executed."""
 
 import hashlib
 import pickle
@@ -17,7 +17,7 @@ STATE = {"image_encoder.pos_embed": torch.arange(300_000.0).reshape(1, 300, 1000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file, with ranges, and notes which bytes were asked for."""
+    """Server of one file, with ranges, that records the requested bytes."""
 
     def __init__(self, content):
         self.content, self.ranges = content, []
@@ -42,12 +42,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[start:])
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    """An official-looking file on a server of our own: (server, name, place it belongs to)."""
+    """A file with an official name on a local server: (server, name, target path)."""
     torch.save(STATE, tmp_path / "made.pth")
     content = (tmp_path / "made.pth").read_bytes()
     name = f"sam_vit_b_{hashlib.sha256(content).hexdigest()[:6]}.pth"

@@ -24,7 +24,7 @@ EXPERIMENT = ["--config", "experiments/dynunet.yaml"]
 
 @pytest.fixture(scope="module")
 def resolve():
-    """One parser for all tests; a checkpoint's configuration is laid below as the command does."""
+    """One parser for all tests, over a checkpoint's configuration as in the command."""
     parser = FitParser()
 
     def resolved(line, below, folder=Path("below")):
@@ -41,7 +41,7 @@ def resolve():
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, resolve):
-    """Leave what a finished training of these words leaves, without one."""
+    """Write the files of a finished training with these options, without training."""
     monkeypatch.chdir(tmp_path)
 
     def make(run_id, *words, when=1, by_option=True):
@@ -153,13 +153,13 @@ def test_what_a_test_applies_prefers_the_run_that_was_trained_so(train, ask):
 def test_a_checkpoint_that_contradicts_the_command_is_refused(train, ask):
     file = str(train("fold0", *FOLDS, "0").best_checkpoint)
     ask("--ckpt_path", file, *FOLDS, "0")
-    for asked, told in (
+    for asked, message in (
         ([*FOLDS, "1"], r"--data\.n_folds is 3, and .* with 3 \(fold 0 of 3, seed 0\): leave"),
         (["--data.fold", "1"], r"--data\.fold is 1, and .* was trained with 0 \(fold 0 of 3"),
         (["--data.patch_size", "[32,32,32]"], r"patch_size is \[32, 32, 32\], and .*\[48, 48, 48"),
         (["--config", "experiments/segresnet.yaml"], r"another experiment than that of .*dynunet"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             ask("--ckpt_path", file, *asked)
 
 

@@ -1,4 +1,4 @@
-"""What a run says about the machine and the versions it was made with."""
+"""The record of machine and versions in a run."""
 
 from importlib import metadata
 
@@ -9,7 +9,7 @@ from studies.runs import environment
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Say which packages are installed, at version 1."""
+    """Set which packages are installed, at version 1."""
 
     def only(*names):
         def version(name):

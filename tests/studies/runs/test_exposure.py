@@ -1,4 +1,4 @@
-"""Trained-on and selected-on are kept apart: a tested patient was never trained on, anywhere."""
+"""Training and selection are kept apart: no stage was trained on a tested patient."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,7 @@ DEFAULT = split(NAMES[3:], NAMES[2:3], NAMES[:2])
 
 
 def card_of(own, *upstream, old=False, model=None):
-    """Return the card of a training to a split over stages, as this version or one before wrote."""
+    """Return the card of a training with this split and stages, of this schema or schema 1."""
     exposure = Exposure.of_split(own)
     for stage in upstream:
         exposure.add(Exposure.of_card(stage))
@@ -64,7 +64,7 @@ def test_so_is_a_stage_that_selected_on_them_and_stands_on_one_that_trained(tmp_
 
 def test_of_an_older_card_over_files_nothing_is_taken_to_be_selected_alone(tmp_path):
     over = card_of(PAPER, card_of(SHIFTED), old=True, model={"backbones": ["a/best.ckpt"]})
-    with pytest.raises(InputError, match=r"older card does not say which of both\.$"):
+    with pytest.raises(InputError, match=r"older card does not record which of the two\.$"):
         check_checkpoint(file_of(tmp_path, over), plan(PAPER))
     with pytest.raises(InputError, match="was trained on patients of its test set"):
         evaluation_split(stored_split([over]), HASHES, HASHES)

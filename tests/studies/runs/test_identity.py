@@ -1,4 +1,4 @@
-"""Post-processing acts after training: trainings that differ in it alone are one run."""
+"""Post-processing acts after training: trainings that differ only in it are one run."""
 
 import json
 from pathlib import Path
@@ -115,10 +115,10 @@ def test_a_run_of_an_older_version_is_reproduced_without_differences_it_has_not(
         command=["lightning", "fit", "--config", "fusion.yaml"],
     )
     parse = SimpleNamespace(parse=lambda line: config(None, ["net.yaml"])).parse
-    told = [one for one in differences(run, found, parse) if one.what.split()[0] != "version"]
-    kinds = {one.what.split()[0] for one in told} - {"git", "hardware", "execution"}
+    changed = [one for one in differences(run, found, parse) if one.what.split()[0] != "version"]
+    kinds = {one.what.split()[0] for one in changed} - {"git", "hardware", "execution"}
     assert kinds == {"identity"}
-    assert [one.now for one in told if one.what == "identity"] == [str(SCHEMA)]
+    assert [one.now for one in changed if one.what == "identity"] == [str(SCHEMA)]
     run.update_manifest(cohort="other voxels")
     assert "data fingerprint" in {one.what for one in differences(run, found, parse)}
     assert Path("fusion.yaml").is_file()

@@ -1,4 +1,4 @@
-"""Stages that another process trains are waited for: two agents of one sweep share them."""
+"""A command waits for stages that another process trains, such as an agent of one sweep."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def stage(tmp_path):
 
 
 def train(run, begun):
-    """Train as another process would."""
+    """Train like another process."""
     with run.lock():
         begun.set()
         time.sleep(0.7)
@@ -78,7 +78,7 @@ def test_so_is_one_that_another_process_began_a_moment_before(
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_bar_names_the_epoch_and_a_log_has_a_line_an_epoch(terminal, stage, monkeypatch, capsys):
-    """What a stage writes while it trains; in a log no bar and no control character."""
+    """The progress of a training stage: in a log no bar and no control character."""
     stage.run.folder.mkdir(parents=True)
     report = RunProgress("net", stage.run.progress_file)
 

@@ -1,4 +1,4 @@
-"""Stages of a split by slice and of one by patient recognise each other's patients."""
+"""Patients are recognised between stages with a split by slice and by patient."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What a command would not use is refused in one sentence, before anything is looked for."""
+"""An option that a command would not use is refused in one sentence, before any search."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from studies.settings.command_line import CommandLine
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "told"),
+    ("command", "words", "message"),
     [
         ("fit", ["--ckpt_path", "last.ckpt"], "--resume goes on with a training"),
         ("fit", ["--trainer.default_root_dir=x"], "--runs_dir says where runs go"),
@@ -36,10 +36,10 @@ from studies.settings.command_line import CommandLine
         ("predict", ["--config=", "--t1"], "--config has no value"),
     ],
 )
-def test_an_option_without_an_effect_is_refused(command, words, told):
+def test_an_option_without_an_effect_is_refused(command, words, message):
     with pytest.raises(InputError) as refused:
         check_typed(command, CommandLine.parse(words))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_what_has_an_effect_or_asks_for_what_happens_anyway_passes():
@@ -52,7 +52,7 @@ def test_what_has_an_effect_or_asks_for_what_happens_anyway_passes():
 
 
 @pytest.mark.parametrize(
-    ("words", "data", "told"),
+    ("words", "data", "message"),
     [
         (["--data.fold", "1"], {}, "without --data.n_folds or --data.split_file"),
         (["--data.n_folds", "3"], {"split_file": "s.json"}, "beside data.split_file (s.json)"),
@@ -62,10 +62,10 @@ def test_what_has_an_effect_or_asks_for_what_happens_anyway_passes():
         (["--data.slices_per_patient", "3"], {"selection": "largest"}, "selection largest"),
     ],
 )
-def test_a_setting_that_another_leaves_without_meaning_is_refused(words, data, told):
+def test_a_setting_that_another_leaves_without_meaning_is_refused(words, data, message):
     with pytest.raises(InputError) as refused:
         check_together(CommandLine.parse(words), data)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     check_together(CommandLine.parse(["--config", "overlay.yaml"]), data)  # files are left alone
 
 
@@ -95,9 +95,9 @@ def test_fit_refuses_a_checkpoint_before_it_prepares_anything(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     words = ["--config", "experiments/dynunet.yaml", "--ckpt_path", "/nowhere/last.ckpt"]
     assert cli.main(["fit", *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("lightning fit: --ckpt_path has no effect in fit: --resume goes on")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("lightning fit: --ckpt_path has no effect in fit: --resume goes on")
+    assert message.count("\n") == 1
     assert not list(Path().iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The help of a model's or data's options: its own, and of classes only those that are meant."""
+"""The help of a model's or data's options lists only the relevant classes."""
 
 import importlib
 from typing import get_type_hints

@@ -1,4 +1,4 @@
-"""What Lightning's trainer is given, and what modules and callbacks do instead of it."""
+"""Settings of Lightning's trainer, and those that modules and callbacks apply instead."""
 
 import pytest
 from lightning.pytorch.plugins import TorchSyncBatchNorm

@@ -1,4 +1,4 @@
-"""A setting that no trainer takes is one sentence that names it, before anything is prepared."""
+"""An invalid trainer setting is one sentence that names it, before anything is prepared."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A setting that there is none of: one sentence with its place, and the nearest that there is."""
+"""An unknown setting is one sentence with its place and the nearest known name."""
 
 from argparse import ArgumentError
 
@@ -34,7 +34,7 @@ def parser():
 
 @pytest.fixture
 def planner(parser, tmp_path, monkeypatch):
-    """A planner that only looks: what it refuses, it refuses before any data are prepared."""
+    """A planner that only checks settings, before any data are prepared."""
     made = Planner(parser.parse_fit, tmp_path)
     monkeypatch.setattr(made, "prepare_cohort", None)
     return made
@@ -59,7 +59,7 @@ def test_the_nearest(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("words", "owner", "told"),
+    ("words", "owner", "message"),
     [
         ("--data.batchsize 4", DATA, "the nearest is --data.batch_size."),
         ("--data.batch 4", DATA, "the nearest is --data.batch_size."),
@@ -75,12 +75,12 @@ def test_the_nearest(name, expected):
         ),
     ],
 )
-def test_a_mistyped_flag_is_told_with_the_nearest(words, owner, told, parser):
+def test_a_mistyped_flag_is_told_with_the_nearest(words, owner, message, parser):
     line = CommandLine.parse(["--config", "experiments/dynunet.yaml", *words.split()])
     with pytest.raises(ArgumentError) as refused:
         parser.parser.parse_args(["fit", *line.words()])
     place = f" in {owner}" if owner else ""
-    sentence = f"there is no {words.split()[0]}{place}: {told}"
+    sentence = f"there is no {words.split()[0]}{place}: {message}"
     assert str(explain(refused.value, line, typed=True)) == sentence
 
 
@@ -88,8 +88,8 @@ def test_the_help_of_the_command_itself_is_named(parser):
     line = CommandLine.parse(["--config", "experiments/dynunet.yaml", "--quantum", "3"])
     with pytest.raises(ArgumentError) as refused:
         parser.parser.parse_args(["fit", *line.words()])
-    told = explain(refused.value, line, typed=True, command="validate")
-    assert "`lightning validate --help` lists what there is." in str(told)
+    message = explain(refused.value, line, typed=True, command="validate")
+    assert "`lightning validate --help` lists what there is." in str(message)
 
 
 def test_options_of_the_parser_itself_are_no_settings():
@@ -100,8 +100,8 @@ def test_options_of_the_parser_itself_are_no_settings():
     line = CommandLine.parse(["--shtab"])
     with pytest.raises(ArgumentError) as refused:
         made.error("unrecognized arguments: --shtab")
-    told = str(explain(refused.value, line, typed=True))
-    assert told == "there is no --shtab: expected one of rule."
+    message = str(explain(refused.value, line, typed=True))
+    assert message == "there is no --shtab: expected one of rule."
 
 
 def test_a_wrong_value_keeps_its_own_words(parser):
@@ -176,9 +176,9 @@ def test_a_sweep_too(name, words, sentence, planner, tmp_path, monkeypatch, caps
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(sweep, "make_planner", lambda runs_dir: planner)
     assert cli.main(["sweep", str(tmp_path / "mine.yaml"), *words]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.count("\n") == 1
 
 
 def test_what_stands_on_the_command_line_is_in_no_file():

@@ -43,14 +43,14 @@ def test_a_class_is_named_by_its_shortest_path(kind, path):
 def test_an_option_and_a_setting_of_a_file_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["fit", "--config", "experiments/dynunet.yaml"]
-    for more, told in (
+    for more, message in (
         (["--data.protocol", "mine"], "--data.protocol is mine: expected one of default, paper."),
         (["--trainer.max_epochs=1.5"], "--trainer.max_epochs is 1.5: expected a whole number or "),
         (["--config", "mine.yaml"], "mine.yaml: data.batch_size is many: expected a whole number."),
     ):
         (tmp_path / "mine.yaml").write_text("data: {init_args: {batch_size: many}}")
         assert cli.main([*words, *more]) == 2
-        assert capsys.readouterr().err.startswith(f"lightning fit: {told}")
+        assert capsys.readouterr().err.startswith(f"lightning fit: {message}")
 
 
 @pytest.mark.parametrize("kind", ["callbacks", "plugins", "logger"])
@@ -62,7 +62,7 @@ def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["--model.scheduler", "StepLR"],
@@ -85,10 +85,10 @@ def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch
         (["--model.optimizer.lr", "nan"], "--model.optimizer.lr is nan: expected a number"),
     ],
 )
-def test_a_class_that_cannot_be_used_is_named(words, told, tmp_path, monkeypatch, capsys):
+def test_a_class_that_cannot_be_used_is_named(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["fit", "--config", "experiments/dynunet.yaml", *words]) == 2
-    assert f"lightning fit: {told}" in capsys.readouterr().err
+    assert f"lightning fit: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296"])

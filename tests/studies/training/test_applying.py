@@ -1,4 +1,4 @@
-"""What makes a test another one than the run's own: its scores go to a folder of their own."""
+"""A test that differs from the run's own has its scores in a folder of their own."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,7 +117,7 @@ def test_predictions_of_something_else_are_not_written_over(tmp_path, monkeypatc
     predicting(tmp_path).record.write()
     predicting(tmp_path)  # the same, such as one that was aborted
     predicting(tmp_path, data={"batch_size": 8, "root": str(tmp_path / "exams")})
-    for changed, told in (
+    for changed, message in (
         ({"checkpoint": b"two"}, "results of checkpoint fusion/f0 (7692c3ad3540) instead of"),
         ({"tta": "flips"}, "results of tta none instead of flips:"),
         ({"postprocessing": "on"}, "results of postprocessing as_trained instead of on:"),
@@ -128,7 +128,7 @@ def test_predictions_of_something_else_are_not_written_over(tmp_path, monkeypatc
     ):
         with pytest.raises(InputError) as refused:
             predicting(tmp_path, **changed)
-        assert told in str(refused.value)
+        assert message in str(refused.value)
         assert str(refused.value).startswith("--output predictions holds results of ")
 
 

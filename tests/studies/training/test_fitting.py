@@ -115,8 +115,8 @@ def test_a_stage_that_was_stopped_is_named_before_anything_begins(tmp_path):
     below = SimpleNamespace(run=first, stages={})
     stage = SimpleNamespace(run=second, stages={"a.yaml": below})
     session.plan = SimpleNamespace(stages={"b.yaml": stage})
-    told = r"^Its stage a was begun before .*a/abc\): repeat .*--resume.*again\.$"
-    with pytest.raises(InputError, match=told):
+    message = r"^Its stage a was begun before .*a/abc\): repeat .*--resume.*again\.$"
+    with pytest.raises(InputError, match=message):
         session.check_started()
     with first.lock(), pytest.raises(InputError, match="Its stage b was begun"):
         session.check_started()
