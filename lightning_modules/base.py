@@ -104,8 +104,6 @@ class TrainingModule(L.LightningModule):
                 "first side, or --trainer.precision 32-true."
             )
 
-    # -- training ----------------------------------------------------------------------------------
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the randomness of a step (dropout, pools) from the seed, epoch, batch and rank.
 
@@ -222,8 +220,6 @@ class TrainingModule(L.LightningModule):
     def execution(self) -> Execution:
         """Precision and memory layout of inference on the present device."""
         return choose_execution(self.device, self.precision)
-
-    # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the card, the description of the model that a checkpoint carries."""

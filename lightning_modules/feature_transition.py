@@ -76,8 +76,6 @@ class FeatureTransitionModule(TrainingModule):
         translated: Tensor = self.network(image)
         return translated
 
-    # -- training ----------------------------------------------------------------------------------
-
     def configure_optimizers(self) -> Any:
         """Build one optimiser for the generators and one for the discriminators."""
         optimizers = [
@@ -160,8 +158,6 @@ class FeatureTransitionModule(TrainingModule):
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
 
-    # -- validation --------------------------------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
         """Reset the mean and the sample to draw."""
         self.distances, self.sample = {}, None
@@ -212,8 +208,6 @@ class FeatureTransitionModule(TrainingModule):
         generator = sum(weight.numel() for weight in self.network.generator_weights()) // 2
         critic = sum(weight.numel() for weight in self.network.critics.parameters()) // 2
         return [f"two generators of {generator:,} and two discriminators of {critic:,} parameters"]
-
-    # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the card and, in a checkpoint that can be resumed, the image pools of all ranks."""

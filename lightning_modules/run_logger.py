@@ -60,7 +60,7 @@ class RunLogger(WandbLogger):
             except Exception as error:  # a key, but no network: wandb.init gives up after a while
                 print(
                     f"Note: W&B did not begin this run online ({reason(error)}): it is logged "
-                    "offline, and its end says how to sync it.",
+                    "offline; the summary shows how to sync it.",
                     flush=True,
                 )
                 wandb.teardown()  # its service holds on to the id of the run that failed

@@ -67,8 +67,6 @@ class SegmentationModule(TrainingModule):
         """Apply the settings of test and predict to the model."""
         self.usage = settings
 
-    # -- training ----------------------------------------------------------------------------------
-
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits and, by name, further terms of the loss, already weighted."""
         return self(image), {}
@@ -82,8 +80,6 @@ class SegmentationModule(TrainingModule):
             self.log_train(name, term, batch)
             loss = loss + term
         return loss
-
-    # -- whole volumes -----------------------------------------------------------------------------
 
     def window(self, **changes: Any) -> SlidingWindow:
         """Return the sliding window of inference.

@@ -45,8 +45,6 @@ class SliceModule(SegmentationModule):
             )
         super().check_patch(patch_size, bf16_on_cpu=bf16_on_cpu)
 
-    # -- whole patients ----------------------------------------------------------------------------
-
     def probabilities(self, image: Tensor) -> Tensor:
         """Return probabilities (1, S, 1, H, W) of a patient's slices (1, S, M, H, W).
 

@@ -19,10 +19,10 @@ SHRUNKEN = ROOT / "tests" / "conf" / "shrunken.yaml"
 SHRUNKEN_SLICES = ROOT / "tests" / "conf" / "shrunken_slices.yaml"
 MOST_PROCESSES = 4
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-KEPT = {"PYTEST_CURRENT_TEST", "WANDB_SERVICE"}  # the service goes on from test to test
+KEPT = {"PYTEST_CURRENT_TEST", "WANDB_SERVICE"}  # the service is shared by tests
 QUIETED = ("lightning.pytorch", "lightning.fabric")
 
-os.environ["WANDB_MODE"] = "offline"  # a test never talks to a server
+os.environ["WANDB_MODE"] = "offline"  # tests use no server
 os.environ.setdefault("WANDB_SILENT", "true")
 # Tests run side by side instead, and networks of this size gain nothing from a second thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,7 +102,7 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Working directory of a researcher, with what tests of this process leave in it."""
+    """Working directory of a researcher, shared by the tests of a process."""
     return tmp_path_factory.mktemp("workplace")
 
 

@@ -116,7 +116,7 @@ def test_two_processes_train_the_adversarial_stage_as_one(workplace, environment
     )
     for key, weight in first["state_dict"].items():
         error = (weight - second["state_dict"][key]).norm() / weight.norm()
-        assert error < 1e-3, key  # of a gradient that was not shared it would be a hundredth
+        assert error < 1e-3, key  # without sharing of gradients it would be a hundredth
     assert len(second["image_pools"]) == 2  # one of each process
 
 

@@ -251,7 +251,7 @@ def test_a_report_shows_what_the_checkpoints_predict(trainings, home):
         assert len(kept) == min(3, len(tested))
     again, _ = view_cases({"fusion": [find_tested(str(folder), folder)]}, {tested[0]: "only"})
     assert again[0].predictions["fusion"].any()
-    # what was predicted before was used again
+    # earlier predictions were reused
     assert kept == {file.name: file.stat().st_mtime_ns for file in (folder / "report").iterdir()}
     script = """
       const root = document.getElementById("viewer-box");

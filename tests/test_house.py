@@ -68,7 +68,7 @@ def test_a_folder_holds_about_ten_files():
 
 
 def test_no_base_name_stands_in_two_rooms_of_a_package():
-    both = {"datamodule.py", "dataset.py", "augmentation.py"}  # of 3D and of 2D: the same nouns
+    both = {"datamodule.py", "dataset.py", "augmentation.py"}  # 3D and 2D: the same parts
     rooms: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in SOURCES:
         if path.name != "__init__.py":

@@ -29,8 +29,8 @@ def command(name, runs_dir, *words):
 
 @pytest.fixture(scope="module")
 def environment(workplace):
-    threads = {"OMP_NUM_THREADS": "1"}  # the promise is for one thread count
-    # without the W&B service of the tests that ran in this process: a terminal has none either
+    threads = {"OMP_NUM_THREADS": "1"}  # equal weights need equal threads
+    # without the W&B service of earlier tests in this process
     own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     return {**own, **threads, "GLIOFUSE_CACHE": str(workplace / "cache")}
 
@@ -155,7 +155,7 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
     def words(runs_dir):
         files = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
         settings = ["--trainer.max_epochs", EPOCHS, "--model.weights", "random"]
-        settings += ["--data.num_workers", "2"]  # which are asked ahead of the training
+        settings += ["--data.num_workers", "2"]  # which are checked before the training
         program = [sys.executable, str(ROOT / "cli.py"), "fit"]
         return [*program, *files, *settings, "--runs_dir", runs_dir]
 

@@ -119,7 +119,7 @@ def test_backbone_refuses_unknown_normalisations(build):
 
 
 def test_backbone_state_dict_round_trip(backbone):
-    backbone.train()(torch.randn(2, 4, 16, 16, 16))  # moves running statistics, where there are any
+    backbone.train()(torch.randn(2, 4, 16, 16, 16))  # moves running statistics, if any
     image = torch.randn(1, 4, 16, 16, 16)
     twin = copy.deepcopy(backbone)
     for weight in twin.parameters():

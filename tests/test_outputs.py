@@ -45,7 +45,7 @@ def test_a_kill_between_list_and_rename_is_never_refused(outputs, monkeypatch):
         patched.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             outputs.write("a.nii.gz", b"two")
-    outputs.check(["a.nii.gz"])  # the first content is as much its own as the second
+    outputs.check(["a.nii.gz"])  # both contents are its own
     with (outputs.folder / LEDGER).open("a") as handle:
         handle.write('\n{"file": "b.nii')  # a disk that was full
     outputs.write("b.nii.gz", b"three")

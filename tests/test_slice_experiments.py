@@ -196,7 +196,7 @@ def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(home):
 def test_embedded_study_holds_out_eight_exams_for_every_system():
     overlay = "experiments/scale/phantom_study_slices.yaml"
     study = yaml.safe_load((ROOT / overlay).read_text())
-    assert set(study) == {"data"}  # nothing of a system: its recipe stays its own
+    assert set(study) == {"data"}  # no setting of one system, which keeps its recipe
     exams = RegisteredSliceDataModule(**study["data"]["init_args"]).phantom_patients
     split = make_split({f"exam-{index}": f"exam-{index}" for index in range(exams)})
     assert len(split.test) == 8

@@ -126,8 +126,6 @@ class RunProgress(ProgressBar):
     def enable(self) -> None:
         """Lightning's counterpart of ``disable``."""
 
-    # -- training ----------------------------------------------------------------------------------
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar over all steps of the training."""
         steps = int(trainer.num_training_batches)
@@ -154,8 +152,6 @@ class RunProgress(ProgressBar):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
         self._close()
-
-    # -- whole patients ----------------------------------------------------------------------------
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open a bar over the patients, unless validation is part of a training."""
@@ -199,8 +195,6 @@ class RunProgress(ProgressBar):
     def on_exception(self, trainer: L.Trainer, *args: Any) -> None:
         """Close the bar before an error is printed."""
         self._close()
-
-    # -- display -----------------------------------------------------------------------------------
 
     def _open_cases(self, trainer: L.Trainer, batches: list[int | float]) -> None:
         verb = VERBS.get(str(trainer.state.fn.value if trainer.state.fn else ""), "running")

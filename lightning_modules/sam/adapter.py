@@ -89,8 +89,6 @@ class SamAdapterModule(SliceModule):
         """Whether embeddings are stored: the encoder's input never changes."""
         return bool(self.network.fixed_input) and not self.augmented
 
-    # -- the frozen base ---------------------------------------------------------------------------
-
     def _load_base(self, network: SamFactory, weights: str) -> str:
         """Load the frozen base; return its origin in words."""
         if weights == "official":
@@ -120,7 +118,7 @@ class SamAdapterModule(SliceModule):
                 f"model.weights is {weights!r}: expected official, random, an experiment (.yaml), "
                 "its checkpoint (.ckpt) or an official file (.pth)."
             )
-        return "RANDOM WEIGHTS, never trained on anything: no score here says anything about SAM"
+        return "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
 
     def _randomise(self, network: SamFactory) -> None:
         """Give the base random weights of a fixed seed, so that they can be reproduced."""
@@ -164,8 +162,6 @@ class SamAdapterModule(SliceModule):
             self._base_hash = state.hexdigest()
         return self._base_hash
 
-    # -- checkpoints -------------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remove the frozen base from the checkpoint; keep its hash."""
         super().on_save_checkpoint(checkpoint)
@@ -197,8 +193,6 @@ class SamAdapterModule(SliceModule):
             )
         frozen = {f"network.{n}": value for n, value in self.network.frozen_state().items()}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
-
-    # -- embeddings --------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """Compute and store the embeddings where the encoder's input never changes."""

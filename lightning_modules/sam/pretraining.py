@@ -105,8 +105,6 @@ class SamPretrainModule(SliceModule):
         """Return the training loss of a batch of slices."""
         return self.loss_of(batch["image"])
 
-    # -- validation: no masks are needed -----------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
         """Reset the mean and the sample to draw."""
         self.losses, self.sample = [], None

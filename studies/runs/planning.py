@@ -230,9 +230,6 @@ def begun_stage(plan: Plan) -> Run | None:
     return None
 
 
-# -- training --------------------------------------------------------------------------------------
-
-
 def train_stages(plan: Plan, *, side_by_side: bool) -> None:
     """Train every upstream stage that has no finished run, in processes of their own.
 

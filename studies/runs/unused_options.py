@@ -25,12 +25,12 @@ LIMITS = {"validate": "limit_val_batches", "test": "limit_test_batches"} | {
     "predict": "limit_predict_batches"
 }
 
-# Command to unused option to what to do instead.
+# For each command, its unused options and the advice in the message.
 TABLE: dict[str, dict[str, str]] = {
     "fit": {
         "ckpt_path": "--resume goes on with a training that was begun, and --model.weights or "
         "--model.backbones begins from a checkpoint where the experiment takes one",
-        "trainer.default_root_dir": "--runs_dir says where runs go",
+        "trainer.default_root_dir": "--runs_dir sets the folder of runs",
         "trainer.enable_model_summary": "the parameters are printed at the end",
         "trainer.limit_test_batches": "it belongs to `lightning test`",
         "trainer.limit_predict_batches": "it belongs to `lightning predict`",

@@ -86,8 +86,6 @@ class Training(Session):
         self.gallery = ValidationGallery(self.run.folder / "overlays")
         self.filed: dict[str, Any] = {}  # settings of the W&B run
 
-    # -- before the classes exist ------------------------------------------------------------------
-
     def prepare(self) -> None:
         """Train missing stages, set their checkpoints in the configuration, begin the run.
 
@@ -176,8 +174,6 @@ class Training(Session):
         on_cpu = choose_device(trainer.accelerator) == "cpu"
         return on_cpu and trainer.devices in ("auto", 1, "1") and not launched
 
-    # -- once they exist ---------------------------------------------------------------------------
-
     def equip(self, model: TrainingModule, data: CohortData, settings: dict[str, Any]) -> None:
         """Set the trainer's callbacks and folder, and the model's card."""
         precision = str(self.plan.config["trainer"]["precision"])
@@ -231,8 +227,6 @@ class Training(Session):
                 "git": git_revision(),
             }
         )
-
-    # -- the training itself -----------------------------------------------------------------------
 
     def _run(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         """Train, or validate once where nothing is trainable; then print the summary."""

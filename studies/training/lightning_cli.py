@@ -80,8 +80,6 @@ class ExperimentCLI(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
-    # -- arguments ---------------------------------------------------------------------------------
-
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
@@ -196,8 +194,6 @@ class ExperimentCLI(LightningCLI):
                 resolved["trainer"]["accelerator"]
             )
         return resolved
-
-    # -- what happens ------------------------------------------------------------------------------
 
     @property
     def arguments(self) -> Namespace:

@@ -72,7 +72,7 @@ def test_channels_last_instance_norm_is_instance_norm(size):
     nn.init.normal_(norm.bias)
     image = torch.randn(2, 6, *size)
     layout = Execution(channels_last=True)
-    if size == (1, 1, 1):  # no variance: the error of instance norm stays
+    if size == (1, 1, 1):  # no variance: instance norm raises its own error
         with layout.active(), pytest.raises(ValueError, match="more than 1 spatial element"):
             norm(image)
         return

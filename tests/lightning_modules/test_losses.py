@@ -33,5 +33,5 @@ def test_its_gradient_is_that_of_the_softmax_also_where_it_is_sure():
 def test_classes_are_differences_of_regions():
     regions = torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1)
     assert classes_of(regions).flatten().tolist() == [1, 0, 0]  # a core without enhancement
-    outside = torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1)  # of no tumour: no negative oedema
+    outside = torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1)  # without tumour: no negative oedema
     assert classes_of(outside).flatten().tolist() == [1, 0, 0]

@@ -50,7 +50,7 @@ def test_the_worst_and_the_best_are_kept(monkeypatch):
 
 def test_smaller_pictures_get_margins_of_their_background():
     dark, light = np.full((2, 5, 4), 10, np.uint8), np.full((4, 2, 3), 200, np.uint8)
-    dark[1], light[0, 1] = 77, 5  # what they show
+    dark[1], light[0, 1] = 77, 5  # the pictures
     found = pad_to_one_size({"dark": dark, "light": light})
     assert [picture.shape for picture in found.values()] == [(4, 5, 3)] * 2
     assert found["dark"][..., 0].tolist() == [[10] * 5, [10] * 5, [77] * 5, [10] * 5]

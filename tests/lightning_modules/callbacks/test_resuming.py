@@ -135,7 +135,7 @@ def halving(optimizer):
 
 
 RISING, FALLING = (0.1, 0.2, 0.3, 0.4), (0.9, 0.2, 0.1, 0.15)
-LATE = (0.5, 0.4, 0.3, 0.6, 0.7, 0.8)  # early stopping with patience 2 never sees its end
+LATE = (0.5, 0.4, 0.3, 0.6, 0.7, 0.8)  # early stopping with patience 2 ends it before
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_store_computes_whole_groups_once_and_rounds_to_half(tmp_path):
     assert torch.equal(store.read(["07", "01"]), values[[7, 1]].half().float())
     assert store.fill(keys, encode) == 0
     (tmp_path / "05" / "05.npy").unlink()
-    assert store.fill(keys, encode) == 4  # the whole group, so that the digits are the same
+    assert store.fill(keys, encode) == 4  # the whole group, for equal rounding
     assert calls[-1] == [4, 5, 6, 7]
 
 
@@ -142,7 +142,7 @@ def test_stored_embeddings_train_the_decoder_as_the_encoder_itself_does(tmp_path
     with_encoder = SliceModule.compute_loss(model, batch)
     model.store = EmbeddingStore(tmp_path)
     model.store.fill(batch["slice_key"], lambda members: model.embed(image[members]))
-    batch["image"] = torch.full_like(image, torch.nan)  # the encoder is not asked again
+    batch["image"] = torch.full_like(image, torch.nan)  # the encoder is not called again
     stored = model.compute_loss(batch)
     torch.testing.assert_close(stored, with_encoder, atol=2e-3, rtol=2e-3)
     stored.backward()

@@ -94,7 +94,7 @@ FOLDS = ("--data.n_folds", "3", "--data.fold")
 def test_a_fold_is_that_of_its_run_and_no_other(train, ask):
     for number, when in ((0, 1), (1, 2)):
         train(f"fold{number}", *FOLDS, str(number), when=when)
-    assert ask(*EXPERIMENT).run.id == "fold1"  # the newest, where nothing is asked
+    assert ask(*EXPERIMENT).run.id == "fold1"  # the newest, without further settings
     for number in (0, 1):
         found = ask(*EXPERIMENT, *FOLDS, str(number))
         assert found.run.id == f"fold{number}"
@@ -134,7 +134,7 @@ def test_what_training_used_up_chooses_the_run(train, ask):
     train("fine", "--data.spacing", "1.5", "--seed_everything", "4", when=2)
     assert ask(*EXPERIMENT, "--data.init_args.spacing=3.0").run.id == "coarse"
     assert ask(*EXPERIMENT, "--seed_everything", "0").run.id == "coarse"
-    assert ask(*EXPERIMENT, "--data.drop", "[t1]").run.id == "fine"  # a test of any run
+    assert ask(*EXPERIMENT, "--data.drop", "[t1]").run.id == "fine"  # applies to any run
     with pytest.raises(InputError, match=r"those there are have data\.spacing 1\.5 or 3\.0"):
         ask(*EXPERIMENT, "--data.spacing", "4")
     with pytest.raises(InputError, match=r"with model\.size base below"):

@@ -51,7 +51,7 @@ def plan(own, **changes):
 def test_a_stage_that_was_trained_on_the_papers_test_patients_is_refused(old, tmp_path):
     with pytest.raises(InputError, match=r"was trained on 2 of the test patients .*\(p0, p1\)"):
         check_checkpoint(file_of(tmp_path, card_of(SHIFTED, old=old)), plan(PAPER))
-    check_checkpoint(file_of(tmp_path, card_of(PAPER, old=old)), plan(PAPER))  # selected alone
+    check_checkpoint(file_of(tmp_path, card_of(PAPER, old=old)), plan(PAPER))  # selected on only
 
 
 def test_so_is_a_stage_that_selected_on_them_and_stands_on_one_that_trained(tmp_path):

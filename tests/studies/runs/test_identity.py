@@ -93,12 +93,12 @@ def test_a_training_of_an_older_version_is_named_and_not_reused(plan):
     assert former_id(stage) == old != stage.run.id
     former = Run("net", old, stage.run.folder.with_name(old))
     former.update_manifest(status="running")
-    assert former_runs(found) == []  # no command takes what was not finished
+    assert former_runs(found) == []  # unfinished runs are not used
     finish(former)
     (notice,) = former_runs(found)
     assert notice.startswith(f"{stage.run.folder.with_name(old)} is this training as an older")
     finish(stage.run)
-    assert former_runs(found) == []  # there is one of today's
+    assert former_runs(found) == []  # a run of this schema exists
 
 
 def test_a_run_of_an_older_version_is_reproduced_without_differences_it_has_not(plan):

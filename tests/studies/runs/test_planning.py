@@ -67,7 +67,7 @@ def test_so_is_one_that_another_process_began_a_moment_before(
     side_by_side, stage, monkeypatch, capsys
 ):
     def start(plan, index, threads, stack):
-        begin(plan.run)  # the one started here comes too late
+        begin(plan.run)  # the process started here is too late
         return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
 
     monkeypatch.setattr(planning, "start_stage", start)

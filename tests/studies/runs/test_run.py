@@ -117,9 +117,9 @@ def test_asking_for_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
         pass
     asked = (run.folder / ".lock").open()
     fcntl.flock(asked, fcntl.LOCK_SH)
-    assert not run.is_locked()  # two may ask at once
+    assert not run.is_locked()  # two processes may check at once
     monkeypatch.setattr(run_module.time, "sleep", lambda _: asked.close())
-    with run.lock():  # begun in the moment in which somebody asks
+    with run.lock():  # begun while another process checks
         assert asked.closed
 
 

@@ -15,7 +15,7 @@ from studies.settings.command_line import CommandLine
     ("command", "words", "message"),
     [
         ("fit", ["--ckpt_path", "last.ckpt"], "--resume goes on with a training"),
-        ("fit", ["--trainer.default_root_dir=x"], "--runs_dir says where runs go"),
+        ("fit", ["--trainer.default_root_dir=x"], "--runs_dir sets the folder of runs"),
         ("fit", ["--trainer.limit_test_batches", "2"], "lightning test"),
         ("fit", ["--weights_only", "false"], "--weights_only has no effect in fit"),
         ("test", ["--trainer.default_root_dir", "x"], "--output, --results_dir and --runs_dir"),

@@ -49,7 +49,7 @@ def planner(parser, tmp_path, monkeypatch):
         ("resum", "resume"),
         ("epochs", "trainer.max_epochs"),
         ("quantum", ""),
-        ("trainer.quantum", ""),  # the name of the group is no likeness
+        ("trainer.quantum", ""),  # a shared group is no similarity
         ("batch", "batch_size"),
     ],
 )

@@ -139,9 +139,9 @@ def test_predictions_of_something_else_are_moved_aside_when_that_is_wished(
     predicting(tmp_path).record.write()
     again = predicting(tmp_path, overwrite=True)
     again.make_room(again.record)
-    assert Path("predictions/prediction.json").is_file()  # the same stays
+    assert Path("predictions/prediction.json").is_file()  # predictions of the same inputs stay
     other = predicting(tmp_path, overwrite=True, tta="flips")
-    assert Path("predictions").exists()  # till nothing else can be wrong
+    assert Path("predictions").exists()  # until all checks have passed
     other.make_room(other.record)
     (aside,) = tmp_path.glob("predictions.replaced-*")
     assert (aside / "prediction.json").is_file()

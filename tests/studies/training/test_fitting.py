@@ -81,7 +81,7 @@ def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeyp
 
 def test_a_training_without_a_validation_is_not_finished(in_workplace, monkeypatch, capsys):
     configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
-    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: None)  # its time was over at once
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: None)  # its time ended immediately
     assert cli.main(["fit", *configs, "--runs_dir", "runs-unselected"]) == 2
     assert "ended before its first validation" in capsys.readouterr().err
     (folder,) = (in_workplace / "runs-unselected" / "dynunet").iterdir()
@@ -121,7 +121,7 @@ def test_a_stage_that_was_stopped_is_named_before_anything_begins(tmp_path):
     with first.lock(), pytest.raises(InputError, match="Its stage b was begun"):
         session.check_started()
     with first.lock(), second.lock():
-        session.check_started()  # others train them, and are waited for
+        session.check_started()  # other processes train them: wait
     session.resume = True
     session.check_started()
 
