@@ -28,7 +28,7 @@ def compare(name: str) -> list[dict[str, Any]]:
     measured = {(job.rpartition("-")[0], job.endswith(".test")): s for job, s in took.items()}
     benchmark = read_benchmark(f"experiments/benchmarks/{name}.yaml")
     plan = make_plan(benchmark, make_planner(Path("runs")), CommandLine())
-    at_once = jobs_at_once(cores(), 0, spread=False)
+    at_once = jobs_at_once(cores(), 0, multi_device=False)
     costs, rows = Costs(max(1, cores() // at_once)), []
     for job in plan.graph.ordered():
         cost = costs.of(job)

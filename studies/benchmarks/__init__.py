@@ -1,1 +1,1 @@
-"""Benchmark and sweep files, resolved into jobs and read back as tables."""
+"""Benchmark and sweep files: resolved into jobs, and their scores made into tables."""

@@ -1,4 +1,4 @@
-"""A benchmark as a file: which systems, folds and seeds, scored how, in which tables."""
+"""Reads a benchmark file: its systems, folds, seeds, tests and tables."""
 
 import json
 import math
@@ -29,7 +29,7 @@ KEYS = (
 )
 ENTRY_KEYS = ("file", "label", "overlays", "options")
 TABLE_KEYS = ("title", "experiments", "metrics", "regions", "scope", "variants", "published")
-TEST_OPTIONS = ("data", "model", "trainer", "rule", "postprocessing")  # or how they begin
+TEST_OPTIONS = ("data", "model", "trainer", "rule", "postprocessing")  # first parts of the names
 METRICS = (
     "dice",
     "hd95",
@@ -45,13 +45,13 @@ SCOPES = ("volumes", "slices")
 
 @dataclass(frozen=True)
 class Entry:
-    """One system of a benchmark: an experiment with what lies over it.
+    """A system of a benchmark: an experiment with its overlays and options.
 
     Args:
         system: its name in every table, the label or ``experiment + overlay``.
         file: the experiment file.
-        overlays: files laid over this experiment alone.
-        options: words of the command line for this experiment alone.
+        overlays: overlay files of this experiment alone.
+        options: command-line words of this experiment alone.
     """
 
     system: str
@@ -62,21 +62,21 @@ class Entry:
 
 @dataclass
 class Benchmark:
-    """What one benchmark file says.
+    """The content of a benchmark file.
 
     Args:
-        name: of the benchmark and its folder.
-        file: where it was read.
+        name: name of the benchmark and its folder.
+        file: path of the file.
         entries: the systems.
         reference: the system that the others are compared with.
-        n_folds: of cross-validation; None: the one default split.
-        folds: which of them.
-        seeds: of initial weights, patches and augmentation.
-        overlays: files laid over every experiment.
-        options: words of the command line for every experiment.
+        n_folds: number of folds of cross-validation; None: the one default split.
+        folds: folds that are used.
+        seeds: seeds of initial weights, patches and augmentation.
+        overlays: overlay files of every experiment.
+        options: command-line words of every experiment.
         variants: further tests of every system.
-        tables: as written, checked.
-        allow_different: settings of the protocol in which systems may differ, in writing.
+        tables: the requested tables as written, checked.
+        allow_different: settings of the protocol in which the file lets systems differ.
     """
 
     name: str
@@ -102,7 +102,7 @@ def read_benchmark(file: str) -> Benchmark:
     """Read a benchmark file and check all of it.
 
     Raises:
-        InputError: naming the key and what was expected.
+        InputError: when a key or value is wrong, with what was expected.
     """
     path = find_config(file)
     content = read_mapping(path)
@@ -138,25 +138,25 @@ def read_benchmark(file: str) -> Benchmark:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file of keys.
+    """Return the content of a YAML file that holds a mapping.
 
     Raises:
-        InputError: when it is not one.
+        InputError: when it holds none.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no YAML, mend it: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is no YAML, fix it: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no keys: see experiments/benchmarks/ for how one looks.")
+        raise InputError(f"{path} holds no keys: see the examples in experiments/benchmarks/.")
     return content
 
 
 def only_keys(content: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Refuse a key that nobody reads.
+    """Refuse an unknown key.
 
     Raises:
-        InputError: naming it.
+        InputError: when there is one, naming it.
     """
     for key in content:
         if key not in known:
@@ -164,10 +164,10 @@ def only_keys(content: Mapping[str, Any], known: Iterable[str], where: str) -> N
 
 
 def as_list(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
-    """Return a list of a file, empty where it is absent.
+    """Return the list under a key of a file; empty if the key is absent.
 
     Raises:
-        InputError: when it is something else.
+        InputError: when the value is no list.
     """
     value = content.get(key)
     if value is None:
@@ -178,7 +178,7 @@ def as_list(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
 
 
 def option_words(options: Any, where: str) -> list[str]:
-    """Return ``{data.batch_size: 4}`` as words of a command line.
+    """Return options such as ``{data.batch_size: 4}`` as command-line words.
 
     Raises:
         InputError: when it is not a mapping.
@@ -189,15 +189,15 @@ def option_words(options: Any, where: str) -> list[str]:
 
 
 def option_text(value: Any) -> str:
-    """Return a value as the command line wants it."""
+    """Return a value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def integers(value: Any, where: str, largest: float = math.inf) -> list[int]:
-    """Return a list of whole numbers from 0 on.
+    """Return a whole number from 0, or a list of them, as a list.
 
     Raises:
-        InputError: when it is something else, empty, or names one twice.
+        InputError: when it is something else, empty, or holds a number twice.
     """
     numbers = value if isinstance(value, list) else [value]
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
@@ -210,10 +210,10 @@ def integers(value: Any, where: str, largest: float = math.inf) -> list[int]:
 
 
 def _name(value: Any, where: str) -> str:
-    """Return a name that a folder can have.
+    """Return a value as the name of a folder.
 
     Raises:
-        InputError: when it cannot.
+        InputError: when no folder can have that name.
     """
     name = str(value)
     if not name.strip(" .") or set(name) & set("/\\\0"):
@@ -255,7 +255,7 @@ def _reference(content: Mapping[str, Any], entries: list[Entry], path: Path) -> 
 
 
 def _folds(content: Mapping[str, Any], path: Path) -> tuple[int | None, list[int]]:
-    """Return the number of folds and those used; ``folds: 5`` is all five."""
+    """Return the number of folds and the folds to use; ``folds: 5`` uses all five."""
     folds, n_folds = content.get("folds"), content.get("n_folds")
     if folds is None and n_folds is None:
         return None, []

@@ -1,4 +1,4 @@
-"""Whether the systems of a benchmark were trained and tested under one protocol."""
+"""Checks that the systems of a benchmark are trained and tested under one protocol."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,8 +8,8 @@ from studies.runs.planning import PROTOCOL
 
 Settings = Mapping[str, Any]
 
-NEUTRAL = ("data.num_workers", "data.cache_dir", "data.images")  # they change no result
-PATIENTS = (  # settings that decide who and what is tested, whatever the systems' files say
+NEUTRAL = ("data.num_workers", "data.cache_dir", "data.images")  # settings that change no result
+PATIENTS = (  # settings that decide which patients and slices are tested
     "data.class_path",
     "data.root",
     "data.patient",
@@ -30,7 +30,7 @@ PATIENTS = (  # settings that decide who and what is tested, whatever the system
 
 
 def protocol_of(config: Settings) -> dict[str, Any]:
-    """Return the settings of a resolved ``fit`` that belong to its protocol, not to its network."""
+    """Return the settings of a resolved ``fit`` that belong to its protocol, not its network."""
     found = {"data.class_path": config["data"]["class_path"]}
     found |= {f"data.{name}": value for name, value in config["data"]["init_args"].items()}
     found |= {f"trainer.{name}": config["trainer"].get(name) for name in (*PROTOCOL, "callbacks")}
@@ -41,19 +41,19 @@ def protocol_of(config: Settings) -> dict[str, Any]:
 def check_fair(
     given: Mapping[str, Settings], plain: Mapping[str, Settings], allowed: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Refuse a comparison in which one system was given a protocol that its rivals were not.
+    """Refuse a comparison in which one system's overlays or options change its protocol alone.
 
     Args:
-        given: the protocol of every system, with the overlays and options of its own.
+        given: the protocol of every system, with its own overlays and options.
         plain: the same without them.
         allowed: settings that may differ.
 
     Returns:
-        Every setting in which the systems differ all the same, by the recipes of their own files
-        or by permission, with its value for each.
+        Every setting in which the systems still differ, because of their experiment files or
+        because it is allowed, with the value of each system.
 
     Raises:
-        InputError: naming the setting and the system.
+        InputError: when the comparison is unfair, naming the setting and the system.
     """
     names = sorted({name for settings in given.values() for name in settings})
     for system, settings in given.items():

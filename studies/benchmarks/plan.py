@@ -1,4 +1,4 @@
-"""A benchmark resolved: which training and which tests every system needs, and what is shared."""
+"""Resolves a benchmark into the trainings and tests of every system, with shared stages once."""
 
 import json
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from studies.settings.unknown_names import placed
 
 @dataclass(frozen=True)
 class Cell:
-    """One system, trained on one fold with one seed, and tested one way.
+    """One table of scores: a system trained on one fold with one seed and tested one way.
 
     Args:
         entry: the system.
-        fold: of cross-validation; None: the default split.
-        seed: of the training.
-        variant: of the test, empty for its own.
-        training: the job that trains it.
-        test: the job whose table it is.
+        fold: fold of cross-validation; None: the default split.
+        seed: seed of the training.
+        variant: name of the test; empty for the run's own.
+        training: the job that trains the system.
+        test: the job that writes the table.
     """
 
     entry: Entry
@@ -41,7 +41,7 @@ class Cell:
     test: Job
 
     def keys(self) -> dict[str, Any]:
-        """Return what names the cell in ``plan.json`` and ``results.csv``."""
+        """Return the keys that identify the cell in ``plan.json`` and ``results.csv``."""
         return {
             "system": self.entry.system,
             "experiment": self.training.run.experiment,
@@ -54,10 +54,10 @@ class Cell:
 
 @dataclass
 class BenchmarkPlan:
-    """All jobs of a benchmark and what they are for.
+    """All jobs of a benchmark, and the tables of scores that they make.
 
     Args:
-        benchmark: what the file says.
+        benchmark: content of the file.
         graph: the jobs.
         cells: one for every table of scores.
         differences: settings of the protocol in which systems differ, with the value of each.
@@ -69,7 +69,7 @@ class BenchmarkPlan:
     differences: dict[str, dict[str, Any]]
 
     def to_dict(self, command: list[str]) -> dict[str, Any]:
-        """Return what ``plan.json`` holds; tables and report read it."""
+        """Return the content of ``plan.json``, which tables and report read."""
         benchmark = self.benchmark
         return {
             "name": benchmark.name,
@@ -111,7 +111,7 @@ class BenchmarkPlan:
         Outputs(folder, "--out").settle("plan.json", text + "\n")
 
     def write_results(self, folder: Path) -> Path:
-        """Write ``results.csv``: a row a patient, system, fold, seed and variant that is there."""
+        """Write ``results.csv``: a row for each patient of every finished test."""
         rows = [
             {**cell.keys(), **row}
             for cell in self.cells
@@ -125,9 +125,9 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     """Resolve every training and test of a benchmark; refuse an unfair comparison.
 
     Args:
-        benchmark: what the file says.
+        benchmark: content of the file.
         planner: resolves command lines of ``fit``.
-        line: overlays and options of the command line, laid over every experiment.
+        line: overlays and options of the command line, applied to every experiment.
 
     Raises:
         InputError: an experiment does not resolve, or the comparison is unfair.
@@ -152,23 +152,23 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
 
 
 def _check_variants(benchmark: Benchmark, parse: Parse, line: CommandLine) -> None:
-    """Refuse a further test with a data setting that there is none of, or that cannot be."""
+    """Refuse a further test with an unknown data setting or a wrong value of one."""
     for variant in benchmark.variants:
         words = [word for word in variant.options if word.startswith("--data.")]
-        asked = _line(benchmark, benchmark.entries[0], line)
-        asked = CommandLine(asked.configs, [*asked.options, *CommandLine.parse(words).options])
+        fit = _line(benchmark, benchmark.entries[0], line)
+        fit = CommandLine(fit.configs, [*fit.options, *CommandLine.parse(words).options])
         with placed(f"{benchmark.file}: test {variant.name}", line):
             check_variant(CommandLine.parse(list(variant.options)))
-            parse(asked)
+            parse(fit)
 
 
 def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:
-    """Refuse a system that is another one under another name: nobody compares it with itself."""
+    """Refuse a system that resolves to the same training as another."""
     for cell in cells:
         if cell.training is training and cell.entry.system != entry.system:
             raise InputError(
-                f"{cell.entry.system} and {entry.system} are the same training, what distinguishes "
-                "them in the benchmark's file changes nothing in it: leave one of them out; "
+                f"{cell.entry.system} and {entry.system} are the same training, because their "
+                "differences in the benchmark's file do not change it: leave one of them out; "
                 "post-processing, which acts after training, goes under test."
             )
 
@@ -205,8 +205,8 @@ def _line(
 ) -> CommandLine:
     """Return the command line of ``fit`` for one system.
 
-    Of files and of options the later wins: the benchmark's, the experiment's, the command line's;
-    options win over files.
+    Later files override earlier ones, in the order benchmark, experiment, command line; so do
+    options, and all options override all files.
     """
     overlays = [*benchmark.overlays, *(entry.overlays if own else ()), *line.configs]
     words = [*benchmark.options, *(entry.options if own else ())]
@@ -219,14 +219,14 @@ def _line(
 
 
 def check_forwarded(line: CommandLine) -> None:
-    """Refuse an option of the command line that does not concern every experiment alike.
+    """Refuse an option of the command line that does not apply to every experiment.
 
     Raises:
-        InputError: naming it.
+        InputError: when there is one, naming it.
     """
     for name, _ in line.options:
         if name in ("config", "c"):
-            continue  # without a file, which `check_typed` says
+            continue  # without a file, which `check_typed` refuses
         if name in ("data.n_folds", "data.fold", "data.seed", "seed_everything"):
             raise InputError(f"--{name} is given to every training by --folds and --seeds.")
         first = name.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Parameters of a W&B sweep file as distributions that Optuna draws from, and what is drawn."""
+"""Parameters of a W&B sweep file as distributions of Optuna, and the values of its draws."""
 
 import json
 import math
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 ENDS = ("min", "max")
 RANGES = {
     "uniform": ENDS,
-    "log_uniform": ENDS,  # of the natural logarithms
+    "log_uniform": ENDS,  # natural logarithms
     "log_uniform_values": ENDS,
     "normal": ("mu", "sigma"),
     "log_normal": ("mu", "sigma"),
 }
-# W&B's distributions, with the keys of each; those with q are rounded to multiples of it
+# W&B's distributions with the keys of each; those called q_* round to multiples of q
 KEYS = {
     "constant": ("value",),
     "categorical": ("values",),
@@ -31,19 +31,19 @@ KEYS = {
     **RANGES,
     **{f"q_{name}": (*keys, "q") for name, keys in RANGES.items()},
 }
-SMALLEST = 1e-12  # share of a distribution that is drawn from its inverse, and of its other end
-DIGITS = 12  # of a drawn float, after the point
+SMALLEST = 1e-12  # cut off at both ends of a draw by cumulative probability
+DIGITS = 12  # decimal places of a drawn float
 
 
 def read_parameter(described: Any, where: str) -> dict[str, Any]:
-    """Return a parameter of a sweep file with the name of its distribution, checked.
+    """Check a parameter of a sweep file and add the name of its distribution.
 
     Args:
-        described: as written.
-        where: names file and parameter in a sentence.
+        described: the parameter as written.
+        where: file and parameter, for messages.
 
     Raises:
-        InputError: naming what is unknown or cannot be.
+        InputError: when a key or value is wrong, naming it.
     """
     if not isinstance(described, Mapping):
         raise InputError(f"{where} is {described!r}, expected value, values, or min and max.")
@@ -66,7 +66,7 @@ def read_parameter(described: Any, where: str) -> dict[str, Any]:
 
 
 def _default(described: Mapping[str, Any]) -> str:
-    """Return the distribution that W&B takes where none is named."""
+    """Return W&B's default distribution for the keys of a parameter."""
     if "value" in described:
         return "constant"
     if "values" in described:
@@ -104,7 +104,7 @@ def _check_ends(found: Mapping[str, Any], where: str) -> None:
 
 
 def make_study(**settings: Any) -> "Study":
-    """Return a new study of Optuna, or load one, as `optuna.create_study` does, in silence."""
+    """Create or load a study by `optuna.create_study`, without Optuna's log messages."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -112,16 +112,16 @@ def make_study(**settings: Any) -> "Study":
 
 
 def choices(described: Mapping[str, Any]) -> list[str] | None:
-    """Return the values of a parameter as JSON texts, each once; None of a range."""
+    """Return the distinct values of a parameter as JSON texts; None for a range."""
     values = [described["value"]] if "value" in described else described.get("values")
     return None if values is None else list(dict.fromkeys(json.dumps(value) for value in values))
 
 
 def distribution(described: Mapping[str, Any]) -> "BaseDistribution":
-    """Return what Optuna draws for a parameter.
+    """Return the Optuna distribution to draw a parameter from.
 
-    Optuna knows no weighted choice and no normal distribution: of these it draws the share of the
-    distribution below the value, evenly between 0 and 1.
+    Optuna has no weighted choice and no normal distribution: for these it draws the cumulative
+    probability of the value, uniformly between 0 and 1.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -139,7 +139,7 @@ def distribution(described: Mapping[str, Any]) -> "BaseDistribution":
 
 
 def value(described: Mapping[str, Any], drawn: Any) -> Any:
-    """Return the value of a parameter that something drawn from its distribution means."""
+    """Convert a draw from `distribution` to the value of a parameter."""
     kind = described["distribution"]
     if isinstance(drawn, str):
         return json.loads(drawn)
@@ -160,7 +160,10 @@ def value(described: Mapping[str, Any], drawn: Any) -> Any:
 
 
 def _shares(described: Mapping[str, Any]) -> list[float]:
-    """Return the probabilities of values that differ in them; a value listed twice has two."""
+    """Return the probabilities of listed values; empty if none are given and no value is repeated.
+
+    A value that is listed twice is twice as likely.
+    """
     values = described.get("values", [])
     if "probabilities" in described:
         return list(described["probabilities"])

@@ -1,4 +1,4 @@
-"""A W&B sweep file, read so that its trials can be run without an account."""
+"""Reads a W&B sweep file, whose trials can then run without an account."""
 
 import math
 from collections.abc import Mapping
@@ -41,20 +41,21 @@ KEYS = (
     "early_terminate",
 )
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
-STARTUP = 10  # trials that TPE draws at random, before their scores decide
+STARTUP = 10  # random trials of TPE, before scores decide
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """When the worse trials are stopped: after the first, first * eta, first * eta^2 ... scores.
+    """Rule for stopping the worse trials early, called hyperband by W&B.
 
-    W&B calls it hyperband. Of the trials that came as far, the best 1/eta go on.
+    A trial may be stopped after first, first * eta, first * eta^2 ... scores, one per validation.
+    Of the trials with as many scores, the best 1/eta go on.
 
     Args:
-        first: number of scores of a trial, one a validation, before it may be stopped.
-        eta: as above.
-        last: number of scores after which no trial is stopped; None: none.
-        strict: whether the last score counts; else the best one so far.
+        first: number of scores before a trial may be stopped.
+        eta: factor between the numbers of scores.
+        last: number of scores after which no trial is stopped; None: no such number.
+        strict: whether trials are ranked by their latest score instead of their best so far.
     """
 
     first: int
@@ -65,19 +66,19 @@ class EarlyStop:
 
 @dataclass
 class Sweep:
-    """What a sweep file says.
+    """The content of a sweep file.
 
     Args:
-        name: of the sweep and its folder.
-        file: where it was read.
+        name: name of the sweep and its folder.
+        file: path of the file.
         line: the command line of ``fit`` that parameters are added to.
         method: grid, random or bayes.
-        parameters: as written, checked.
-        metric: name that trials are ordered by.
-        maximise: whether more of it is better.
-        run_cap: the most trials, where the file says one.
-        target: value of the metric from which no further trial is begun.
-        early_stop: when the worse trials are stopped; None: never.
+        parameters: the parameters as written, checked.
+        metric: name of the metric that ranks trials.
+        maximise: whether a larger metric is better.
+        run_cap: most trials; None: not limited by the file.
+        target: value of the metric at which no further trial begins.
+        early_stop: rule for stopping the worse trials; None: none.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Sweep:
     early_stop: EarlyStop | None = None
 
     def total(self, count: int | None) -> int:
-        """Return how many trials there are: all of a grid, or `count`.
+        """Return the number of trials: `count`, the file's `run_cap`, or all of a grid.
 
         Raises:
             InputError: when neither file nor command line limits random or bayes trials.
@@ -102,15 +103,17 @@ class Sweep:
             sizes = [len(self._choices(name)) for name in self.parameters]
             return min(math.prod(sizes), count or math.prod(sizes))
         if count is None:
-            how = "draws at random" if self.method == "random" else "goes on from score to score"
-            raise InputError(f"{self.file} {how}: say how many trials with --count.")
+            raise InputError(
+                f"{self.file} has the method {self.method}, which never ends by itself: say how "
+                "many trials with --count."
+            )
         return count
 
     def draws(self, count: int | None, seed: int) -> list[dict[str, Any]]:
-        """Return what Optuna draws for the trials that depend on no score.
+        """Return Optuna's draws for all trials that depend on no score.
 
-        These are all but those of bayes after its first ten. Draw i is a function of seed and i, so
-        a larger count goes on from a smaller one; a grid varies its last parameter fastest.
+        With bayes these are the first `STARTUP` trials, otherwise all. Draw i is a function of seed
+        and i, so a larger count continues a smaller one; a grid varies its last parameter fastest.
         """
         from optuna.samplers import GridSampler
 
@@ -133,12 +136,12 @@ class Sweep:
         return [self.trial(number, drawn) for number, drawn in enumerate(self.draws(count, seed))]
 
     def trial(self, number: int, drawn: Mapping[str, Any]) -> Trial:
-        """Return the trial that something drawn means."""
+        """Return the trial with the parameters of a draw."""
         found = {name: value(self.parameters[name], drawn[name]) for name in self.parameters}
         return Trial(number, found)
 
     def space(self) -> "dict[str, BaseDistribution]":
-        """Return what Optuna draws for every parameter."""
+        """Return the Optuna distribution of every parameter."""
         from optuna.distributions import CategoricalDistribution
 
         if self.method == "grid":
@@ -146,10 +149,10 @@ class Sweep:
         return {name: distribution(described) for name, described in self.parameters.items()}
 
     def identity(self, seed: int, first: str) -> str:
-        """Return a hash of what determines the trials and how they are chosen.
+        """Return a hash of everything that determines the trials and their choice.
 
         Args:
-            seed: of random and bayes trials.
+            seed: seed of random and bayes trials.
             first: id of the run of the first trial.
         """
         return identity_hash(
@@ -164,7 +167,7 @@ class Sweep:
         )
 
     def sampler(self, seed: int, number: int) -> "BaseSampler":
-        """Return what draws a trial: its number has a part in the seed, so any process can."""
+        """Return the sampler of one trial, seeded by its number for draws in any process."""
         from optuna.samplers import RandomSampler, TPESampler
 
         own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
@@ -173,7 +176,7 @@ class Sweep:
         return RandomSampler(seed=own)
 
     def pruner(self) -> "BasePruner":
-        """Return what decides which trials are stopped early."""
+        """Return the Optuna pruner that stops trials early."""
         from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 
         if self.early_stop is None:
@@ -187,11 +190,11 @@ class Sweep:
         return found
 
     def fit_line(self, trial: Trial, rest: CommandLine) -> CommandLine:
-        """Return the command line of a trial.
+        """Return the command line of ``fit`` for a trial.
 
         Args:
-            trial: its parameters.
-            rest: overlays and options of the command line, which win.
+            trial: the trial.
+            rest: overlays and options of the user's command line, which override the others.
         """
         words = [f"--{name}={option_text(value)}" for name, value in trial.parameters.items()]
         options = [*self.line.options, *CommandLine.parse(words).options, *rest.options]
@@ -202,7 +205,7 @@ def read_sweep(file: str) -> Sweep:
     """Read a W&B sweep file whose command is ``lightning fit``.
 
     Raises:
-        InputError: naming the key that only W&B's server could follow, or that is wrong.
+        InputError: when a key is wrong or needs W&B's server, naming it.
     """
     path = find_config(file)
     content = read_mapping(path)
@@ -211,7 +214,7 @@ def read_sweep(file: str) -> Sweep:
     if method not in METHODS:
         raise InputError(
             f"{path}: method is {method}, expected grid, random or bayes; a method of your own "
-            "asks W&B's server, use `wandb sweep` and `wandb agent` for it."
+            "needs W&B's server: run it with `wandb sweep` and `wandb agent`."
         )
     parameters = content.get("parameters")
     if not isinstance(parameters, Mapping) or not parameters:
@@ -229,7 +232,7 @@ def read_sweep(file: str) -> Sweep:
         raise InputError(f"{path}: run_cap is {cap!r}, expected a whole number from 1.")
     for needs in ("bayes", "early_terminate"):
         if needs in (method, *content) and not metric.get("name"):
-            raise InputError(f"{path}: {needs} needs metric, the name and goal of what decides.")
+            raise InputError(f"{path}: {needs} needs metric, with the name and goal of a score.")
     return Sweep(
         name=path.stem,
         file=path,
@@ -248,10 +251,10 @@ def read_sweep(file: str) -> Sweep:
 
 
 def _early_stop(described: Any, where: str) -> EarlyStop | None:
-    """Return when trials are stopped, as W&B's hyperband has it.
+    """Return the rule of W&B's hyperband for stopping trials.
 
-    With ``min_iter`` after min_iter * eta^k scores; with ``max_iter`` and ``s`` after max_iter /
-    eta^k scores, k from s down to 1.
+    They may be stopped after min_iter * eta^k scores with ``min_iter``, or after max_iter / eta^k
+    scores, k from s down to 1, with ``max_iter`` and ``s``.
     """
     if described is None:
         return None

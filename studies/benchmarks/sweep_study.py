@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: a journal in its folder, which several processes share."""
+"""The Optuna study of a sweep, kept in a journal file that several processes share."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from optuna import Trial as Asked
+from optuna import Trial as OptunaTrial
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -23,28 +23,29 @@ from studies.jobs.graph import Job
 from studies.runs.run import Run, locked
 
 JOURNAL = "study.journal"
-FAILED = "failed"  # attribute of a trial that is to be repeated with the command, the reason
-OFTEN = 2.0  # seconds between looks at what other processes leave to do
+FAILED = "failed"  # attribute with the reason why a trial failed, for the next process to retry it
+OFTEN = 2.0  # seconds between looks for trials that other processes have left
 
 
 class SweepStudy:
-    """Trials of a sweep for the engine: asked for one by one, and their scores given back.
+    """Supplies the engine with the trials of a sweep and records their scores.
 
-    A process holds the file of every trial it does. A trial that runs and is held by none belongs
-    to a process that was killed: it is begun again, and its run goes on. A failed one waits for the
-    next process.
+    A process locks a file for each of its running trials. A running trial whose file is not locked
+    belongs to a process that was killed: it is begun again, and its run is resumed. A failed one
+    waits for the next process.
 
     Args:
         sweep: the sweep.
-        folder: of the sweep.
-        name: tells sweeps in one folder apart: a hash of what determines the trials.
+        folder: folder of the sweep.
+        name: hash of everything that determines the trials, so that one folder may hold several
+            sweeps.
         total: number of trials.
-        seed: of random and bayes trials.
-        draws: those of the sweep that depend on no score.
-        make: returns the training of a trial after those it needs.
+        seed: seed of random and bayes trials.
+        draws: the draws of the sweep that depend on no score.
+        make: returns the training of a trial after the jobs it needs.
 
     Raises:
-        InputError: when the journal is of something else, or damaged.
+        InputError: when the journal is damaged, or the folder is an earlier version's.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class SweepStudy:
         if former and sweep.method == "random":
             raise InputError(
                 f"{folder} holds random trials of an earlier version of this program, which drew "
-                "others: give another folder with --out."
+                "other ones: give another folder with --out."
             )
         self.space = sweep.space()
         self.held: dict[int, ExitStack] = {}
-        self.asked: dict[str, list[Asked]] = {}  # by job: two trials may be one training
+        self.running: dict[str, list[OptunaTrial]] = {}  # by job: two trials may be one training
         self.ends: dict[str, tuple[str, str]] = {}
-        self.seen: dict[str, int] = {}  # when the scores of a job were written last
+        self.seen: dict[str, int] = {}  # time of the latest scores of a job
         self.next_look = 0.0
         file = str(folder / JOURNAL)
         try:
@@ -83,8 +84,8 @@ class SweepStudy:
             )
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise InputError(
-                f"{file} is damaged ({error}): move it away and repeat the command; what is "
-                "finished is not done again."
+                f"{file} is damaged ({error}): move it away and repeat the command; finished "
+                "trainings are not repeated."
             ) from error
 
     def __enter__(self) -> Self:
@@ -104,11 +105,11 @@ class SweepStudy:
 
     @property
     def waits(self) -> bool:
-        """Whether trials are chosen by the scores of those before."""
+        """Whether trials are chosen by the scores of earlier ones."""
         return self.sweep.method == "bayes"
 
     def left(self) -> int:
-        """Return how many trials are not done, failed, or held by this process."""
+        """Return the number of trials that are neither done, failed, nor held by this process."""
         trials = self.trials()
         others = [trial for trial in trials if trial.number not in self.held]
         runs = [t for t in others if t.state == TrialState.RUNNING and not t.user_attrs.get(FAILED)]
@@ -118,63 +119,63 @@ class SweepStudy:
         return len(runs) + len(waiting) + self.total - len(trials)
 
     def more(self) -> list[Job]:
-        """Return the training of another trial, after those it needs."""
+        """Return the training of another trial, after the jobs it needs."""
         if time.monotonic() < self.next_look:
             return []
         with shared_lock(self.folder / ".trials.lock"):
-            asked = self._ask()
-        if asked is None:
+            trial = self._next_trial()
+        if trial is None:
             self.next_look = time.monotonic() + OFTEN
             return []
         try:
-            jobs = self.make(self.sweep.trial(asked.number, asked.params))
+            jobs = self.make(self.sweep.trial(trial.number, trial.params))
         except InputError as error:
-            self._settle(asked, None, FAILED, str(error))
+            self._settle(trial, None, FAILED, str(error))
             return self.more()
         name = jobs[-1].id
-        self.asked.setdefault(name, []).append(asked)
-        if name in self.ends:  # that of an earlier trial
+        self.running.setdefault(name, []).append(trial)
+        if name in self.ends:  # an earlier trial had the same training
             self.ended(jobs[-1], *self.ends[name])
         return jobs
 
     def unwanted(self, job: Job) -> str:
-        """Report the new scores of a trial; say so where it is to be stopped."""
+        """Report the new scores of a trial; return the reason to stop it, or an empty text."""
         file = job.run.metrics_file
-        if self.sweep.early_stop is None or job.id not in self.asked or not file.is_file():
+        if self.sweep.early_stop is None or job.id not in self.running or not file.is_file():
             return ""
         written = file.stat().st_mtime_ns
         if written == self.seen.get(job.id):
             return ""
         self.seen[job.id] = written
-        count = max(self._report(asked, job.run) for asked in self.asked[job.id])
+        count = max(self._report(trial, job.run) for trial in self.running[job.id])
         return f"early, after {count} validation{'s' * (count > 1)}" if count else ""
 
     def ended(self, job: Job, status: str, message: str) -> None:
-        """Give the score of a trial to the study, or note why it has none."""
+        """Record the score of a trial in the study, or why it has none."""
         self.ends[job.id] = (status, message)
-        for asked in self.asked.pop(job.id, []):
-            self._settle(asked, job, status, message)
+        for trial in self.running.pop(job.id, []):
+            self._settle(trial, job, status, message)
 
     # -- afterwards --------------------------------------------------------------------------------
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials of the study so far, at most as many as are asked for."""
+        """Return the trials of the study so far, at most `total`."""
         return self.study.get_trials(deepcopy=False)[: self.total]
 
     def parameters(self) -> list[Trial]:
-        """Return the trials so far; those that are not begun too, where they are known."""
+        """Return the trials so far, with those that are drawn but not begun."""
         numbered = enumerate(self.trials())
         drawn = {n: t.params or t.system_attrs.get("fixed_params") for n, t in numbered}
         return [self.sweep.trial(number, found) for number, found in drawn.items() if found]
 
     def done(self) -> list[Trial]:
-        """Return the trials that were trained to their end; their runs may be gone since."""
+        """Return the trials that were trained to their end, even if their runs are gone."""
         ends = (TrialState.COMPLETE, TrialState.FAIL)
         done = [trial for trial in self.trials() if trial.state in ends]
         return [self.sweep.trial(trial.number, trial.params) for trial in done]
 
     def stopped(self) -> dict[int, int]:
-        """Return after how many validations trials were stopped early, by their numbers."""
+        """Return the number of validations of trials that were stopped early, by trial number."""
         return {
             number: trial.last_step or 0
             for number, trial in enumerate(self.trials())
@@ -182,14 +183,14 @@ class SweepStudy:
         }
 
     def failures(self) -> dict[int, str]:
-        """Return why trials failed, by their numbers."""
+        """Return why trials failed, by trial number."""
         found = {number: t.user_attrs.get(FAILED) for number, t in enumerate(self.trials())}
         return {number: reason for number, reason in found.items() if reason}
 
     # -- one trial ---------------------------------------------------------------------------------
 
-    def _ask(self) -> Asked | None:
-        """Ask for a trial and hold it; for one process at a time."""
+    def _next_trial(self) -> OptunaTrial | None:
+        """Take a trial from the study and lock its file; for one process at a time."""
         for trial in self.trials():
             runs = trial.state == TrialState.RUNNING and not trial.user_attrs.get(FAILED)
             if runs and not self._is_held(trial.number):
@@ -199,12 +200,12 @@ class SweepStudy:
         if self.reached() or not (waiting or len(trials) < self.total):
             return None
         self.study.sampler = self.sweep.sampler(self.seed, len(trials))
-        asked = self.study.ask(self.space)
-        file = self._file(asked.number)
+        taken = self.study.ask(self.space)
+        file = self._file(taken.number)
         file.parent.mkdir(exist_ok=True)
-        self.held[asked.number] = ExitStack()
-        self.held[asked.number].enter_context(locked(file, f"{file} is held by another process."))
-        return asked
+        self.held[taken.number] = ExitStack()
+        self.held[taken.number].enter_context(locked(file, f"{file} is held by another process."))
+        return taken
 
     def _file(self, number: int) -> Path:
         return self.folder / ".trials" / f"{self.name}-{number}"
@@ -215,48 +216,48 @@ class SweepStudy:
     def _put_back(self, number: int) -> None:
         study = self.storage.get_study_id_from_name(self.name)
         trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
-        with suppress(UpdateFinishedTrialError):  # by its process, a moment ago
+        with suppress(UpdateFinishedTrialError):  # finished by its process a moment ago
             self.storage.set_trial_user_attr(trial, FAILED, "")
             self.storage.set_trial_state_values(trial, TrialState.WAITING)
 
     def reached(self) -> bool:
-        """Whether a trial has the target of the metric."""
+        """Whether a trial has reached the target of the metric."""
         target, sign = self.sweep.target, 1 if self.sweep.maximise else -1
         done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         return target is not None and any(sign * (t.value or 0.0) >= sign * target for t in done)
 
-    def _report(self, asked: Asked, run: Run) -> int:
-        """Report new scores; return after how many the trial is to be stopped, else 0."""
+    def _report(self, trial: OptunaTrial, run: Run) -> int:
+        """Report new scores; return the number of them after which to stop the trial, else 0."""
         rule = self.sweep.early_stop
-        before = self.trials()[asked.number].last_step or 0
+        before = self.trials()[trial.number].last_step or 0
         if rule is None:
             return 0
         scores = scores_of(self.sweep, run)[: rule.last]
         for count in range(before + 1, len(scores) + 1):
             best = max if self.sweep.maximise else min
-            asked.report(scores[count - 1] if rule.strict else best(scores[:count]), count)
-            if asked.should_prune():
+            trial.report(scores[count - 1] if rule.strict else best(scores[:count]), count)
+            if trial.should_prune():
                 return count
         return 0
 
-    def _settle(self, asked: Asked, job: Job | None, status: str, message: str) -> None:
-        """Write how a trial ended into the study, and let it go."""
+    def _settle(self, trial: OptunaTrial, job: Job | None, status: str, message: str) -> None:
+        """Record in the study how a trial ended, and unlock its file."""
         if job is not None and status == "finished":
-            self._report(asked, job.run)
+            self._report(trial, job.run)
             score = score_of(self.sweep, job)
             if score is None:
                 self._check_metric(job.run)
-                self.study.tell(asked, state=TrialState.FAIL)
+                self.study.tell(trial, state=TrialState.FAIL)
             else:
-                self.study.tell(asked, score)
+                self.study.tell(trial, score)
         elif status == "stopped":
-            self.study.tell(asked, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            asked.set_user_attr(FAILED, message)
-        self.held.pop(asked.number).close()
+            trial.set_user_attr(FAILED, message)
+        self.held.pop(trial.number).close()
 
     def _check_metric(self, run: Run) -> None:
-        """Refuse a metric that no run writes where trials are chosen or stopped by it."""
+        """Refuse a metric that a run did not write, if trials are chosen or stopped by it."""
         if self.waits or self.sweep.early_stop:
             there = sorted({name for row in read_metrics(run.metrics_file) for name in row})
             raise InputError(
@@ -266,18 +267,18 @@ class SweepStudy:
 
 
 def scores_of(sweep: Sweep, run: Run) -> list[float]:
-    """Return the metric of a run after every validation so far."""
+    """Return the values of the sweep's metric after every validation of a run so far."""
     values = [row.get(sweep.metric, math.nan) for row in read_metrics(run.metrics_file)]
     return [float(value) for value in values if not math.isnan(float(value))]
 
 
 def score_of(sweep: Sweep, job: Job, *, unfinished: bool = False) -> float | None:
-    """Return the best value of the metric over the epochs of a trial that is finished.
+    """Return the best value of the metric over the epochs of a finished trial; None: no score.
 
     Args:
         sweep: the sweep.
         job: the training.
-        unfinished: whether one that is not counts too.
+        unfinished: whether to score an unfinished training too.
     """
     if not (unfinished or job.finished()):
         return None

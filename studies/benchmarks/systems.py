@@ -1,4 +1,4 @@
-"""The systems of a benchmark side by side, as far as they are tested."""
+"""Puts the tested systems of a benchmark side by side."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,14 @@ NAMED_AT_MOST = 6
 def benchmark_systems(
     folder: Path, reference: str | None = None
 ) -> tuple[BenchmarkScores, SideBySide, list[str]]:
-    """Read a benchmark's folder and put what is tested side by side.
+    """Read a benchmark's folder and put its tested systems side by side.
 
     Args:
-        folder: with ``plan.json``.
+        folder: folder of the benchmark, with ``plan.json``.
         reference: system the others are compared with; None: the benchmark's.
 
     Returns:
-        What it measured, its systems as trained, and what is missing, a sentence each.
+        All scores, the comparison of the systems' own tests, and sentences on missing tests.
 
     Raises:
         InputError: when nothing is tested yet, or a file is damaged.
@@ -37,7 +37,8 @@ def benchmark_systems(
     if not tested:
         raise InputError(
             f"{folder} has no tested system yet, looked for from {Path.cwd()}: run `lightning "
-            f"benchmark {plan.get('file', 'FILE')}` to its end first, or go to where it was run."
+            f"benchmark {plan.get('file', 'FILE')}` to its end first, or change to the folder in "
+            "which it was run."
         )
     patients = {name: patients_of(rows) for name, rows in scores.rows().items()}
     uneven = len({frozenset(found) for found in patients.values()}) > 1
@@ -52,18 +53,18 @@ def benchmark_systems(
     if uneven:
         shared = set.intersection(*patients.values())
         remarks.append(f"Compared are the {len(shared)} patients that all systems were tested on.")
-    remarks += _open(scores)
+    remarks += _untested(scores)
     own = provenance(scores)
-    added = [said for said in beside.provenance.remarks if said not in own.remarks]
+    added = [remark for remark in beside.provenance.remarks if remark not in own.remarks]
     own = replace(own, remarks=[*added, *own.remarks])
     return scores, replace(beside, provenance=own), remarks
 
 
 def refuse_unrun(path: Path, runs_dir: Path) -> None:
-    """Say how a benchmark is made, where its folder or its file is named and there is none yet.
+    """Refuse a path of a benchmark that was not run yet, or of its file instead of its folder.
 
     Raises:
-        InputError: naming the command; where there is one and its file is named, naming its folder.
+        InputError: with the command that runs the benchmark, or the folder of its results.
     """
     is_file = path.suffix == ".yaml"
     if path.resolve().parent.name != "benchmarks" or (path.is_file() and not is_file):
@@ -77,16 +78,16 @@ def refuse_unrun(path: Path, runs_dir: Path) -> None:
         raise InputError(
             f"{path} is the file of a benchmark: name its folder, `lightning report {folder}`."
         )
-    told = path if is_file else file if shipped else "FILE"
+    shown = path if is_file else file if shipped else "FILE"
     raise InputError(
         f"{folder} holds no benchmark yet, looked for from {Path.cwd()}: run `lightning benchmark "
-        f"{told}` first, which also writes its page."
+        f"{shown}` first, which also writes its page."
     )
 
 
-def _open(scores: BenchmarkScores) -> list[str]:
-    """Name the tests that the plan has and nobody finished, and what is wrong with others."""
-    damaged = [f"Left out: {said}" for said in scores.damaged]
+def _untested(scores: BenchmarkScores) -> list[str]:
+    """Name the planned tests that are not finished, and the damaged ones."""
+    damaged = [f"Left out: {reason}" for reason in scores.damaged]
     lacking = []
     for cell in scores.plan["cells"]:
         if not Path(cell["per_case"]).is_file():

@@ -1,4 +1,4 @@
-"""The tables of a benchmark: what its file asks for, from the scores that are there."""
+"""Makes the tables that a benchmark's file requests, from the scores that are there."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ from outputs import Outputs
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
 from studies.scores.side_by_side import unequal_runs
-from studies.scores.tested import Tested, of_run_table, read_scores, share_patients
+from studies.scores.tested import Tested, read_scores, tested_by, with_patients
 
 AS_TRAINED = "as trained"
 CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
@@ -38,13 +38,13 @@ CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
 
 @dataclass(frozen=True)
 class BenchmarkScores:
-    """What a benchmark has measured so far.
+    """The scores of a benchmark so far.
 
     Args:
         plan: the content of ``plan.json``.
-        tested: one a finished table of scores, with the patients of its cases.
-        cells: of ``plan.json``, in the same order.
-        damaged: what is wrong with tables that are there and left out, a sentence each.
+        tested: finished tables of scores, with the patients of their cases.
+        cells: their entries in ``plan.json``, in the same order.
+        damaged: a sentence for every damaged table, which is left out.
     """
 
     plan: Mapping[str, Any]
@@ -61,7 +61,7 @@ class BenchmarkScores:
         return found
 
     def rows_with_runs(self, variant: str = "") -> dict[str, list[Row]]:
-        """Return the same; each row names as ``trained`` the fold and seed that it is of."""
+        """Return the same rows with a column ``trained``, the fold and seed of the run."""
         found: dict[str, list[Row]] = {}
         for cell, item in zip(self.cells, self.tested, strict=True):
             if cell["variant"] == variant:
@@ -81,7 +81,7 @@ class BenchmarkScores:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """Return what a benchmark's ``plan.json`` holds.
+    """Return the content of a benchmark's ``plan.json``.
 
     Raises:
         InputError: when it is damaged, or of a version that this one cannot read.
@@ -95,7 +95,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not whole or not {"tables", "reference"} <= plan.keys():
         raise InputError(
             f"{file} is no plan of a benchmark, or one of another version: move it away and repeat "
-            "`lightning benchmark FILE`, which does nothing again that is finished."
+            "`lightning benchmark FILE`, which does not repeat finished jobs."
         )
     return plan
 
@@ -104,7 +104,7 @@ def read_benchmark_scores(folder: Path) -> BenchmarkScores:
     """Read the plan of a benchmark and every whole table of scores that is there.
 
     Args:
-        folder: of the benchmark, with ``plan.json``.
+        folder: folder of the benchmark, with ``plan.json``.
     """
     plan = read_plan(folder)
     cells, tested, damaged = [], [], []
@@ -118,18 +118,18 @@ def read_benchmark_scores(folder: Path) -> BenchmarkScores:
             damaged.append(str(error))
             continue
         cells.append(cell)
-        item = of_run_table(run_at(Path(cell["folder"])), table, rows)
+        item = tested_by(run_at(Path(cell["folder"])), table, rows)
         tested.append(replace(item, name=cell["system"], named=True))
-    return BenchmarkScores(plan, share_patients(tested), cells, damaged)
+    return BenchmarkScores(plan, with_patients(tested), cells, damaged)
 
 
 def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[BenchmarkTable]:
-    """Return the tables that the benchmark's file asks for; each with its statistics.
+    """Return the tables that the benchmark's file requests, each followed by its statistics.
 
-    A table whose systems share no patient has no rows, and says so under it.
+    A table whose systems share no patient has no rows, but a footnote with the reason.
 
     Args:
-        scores: what was measured.
+        scores: scores of the benchmark.
         reference: system the others are tested against; None: the file's.
     """
     tables = []
@@ -148,8 +148,8 @@ def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[B
             continue
         tables.append(_main_table(scores, wanted, rows, columns, key))
         if chosen in rows and len(rows) > 1:
-            told = provenance(scores, list(rows), _left_out(scores, rows))
-            for table in statistics_tables(rows, columns, chosen, provenance=told):
+            source = provenance(scores, list(rows), _left_out(scores, rows))
+            for table in statistics_tables(rows, columns, chosen, provenance=source):
                 tables.append(_renamed(table, f"{wanted['title']}: {table.title}", key))
     return tables
 
@@ -160,12 +160,12 @@ def write_tables(
     """Write every table of a benchmark as Markdown, LaTeX and CSV, and a picture of each.
 
     Args:
-        folder: of the benchmark; the files go into ``tables`` in it.
-        scores: what was measured.
-        tables: made of them.
+        folder: folder of the benchmark; the files go into its subfolder ``tables``.
+        scores: scores of the benchmark.
+        tables: tables made of these scores.
 
     Returns:
-        the files; none where nothing was tested yet.
+        The files; empty if nothing was tested yet.
     """
     outputs, files = Outputs(folder, "--out"), []
 
@@ -187,7 +187,7 @@ def write_tables(
             first = reference if reference in rows else next(iter(rows))
             draw = partial(comparison_png, rows, columns, first, title=wanted["title"])
             write(f"table-{number}.png", draw)
-    for file in set((folder / "tables").glob("table-*")) - set(files):  # of an earlier state
+    for file in set((folder / "tables").glob("table-*")) - set(files):  # outdated files
         outputs.remove(f"tables/{file.name}")
     return files
 
@@ -195,7 +195,7 @@ def write_tables(
 def variant_tables(
     scores: BenchmarkScores, tables: Sequence[BenchmarkTable]
 ) -> list[BenchmarkTable]:
-    """Return those of a benchmark's tables whose rows are ways of testing."""
+    """Return the tables of a benchmark whose rows are ways of testing."""
     keys = {
         f"table-{number}"
         for number, wanted in enumerate(scores.plan["tables"], start=1)
@@ -205,7 +205,7 @@ def variant_tables(
 
 
 def show_tables(tables: Sequence[BenchmarkTable]) -> None:
-    """Print the tables of a benchmark without their statistics; what all say is said at the end."""
+    """Print a benchmark's tables without statistics; footnotes of all tables stand at the end."""
     from rich.console import Console
     from rich.text import Text
 
@@ -225,26 +225,26 @@ def show_tables(tables: Sequence[BenchmarkTable]) -> None:
 def provenance(
     scores: BenchmarkScores, systems: Sequence[str] = (), remarks: Sequence[str] = ()
 ) -> Provenance:
-    """Return where the numbers of some systems come from; of all where none is named."""
+    """Return the provenance of the scores of some systems; of all systems if none is named."""
     chosen = [
         item
         for cell, item in zip(scores.cells, scores.tested, strict=True)
         if not systems or cell["system"] in systems
     ]
     plan = scores.plan
-    told = [
-        f"in writing, these differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
+    notes = [
+        f"settings that differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
         for key, values in plan.get("differences", {}).items()
     ]
     if plan.get("n_folds"):
-        told.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
-    return provenance_of(chosen, [*remarks, *told])
+        notes.append(f"folds {', '.join(map(str, plan['folds']))} of {plan['n_folds']}")
+    return provenance_of(chosen, [*remarks, *notes])
 
 
 def _selection(
     scores: BenchmarkScores, wanted: Mapping[str, Any]
 ) -> tuple[dict[str, list[Row]], list[ScoreColumn]]:
-    """Return the systems of a table over the patients they share, and its columns."""
+    """Return the systems of a table, over the patients that all share, and its columns."""
     rows = scores.rows()
     names = wanted.get("experiments") or list(rows)
     chosen = {name: rows[name] for name in names if name in rows}
@@ -253,14 +253,14 @@ def _selection(
 
 
 def _left_out(scores: BenchmarkScores, rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Say how many runs stand behind the systems of a table, and whom not all were tested on."""
-    behind = Counter(cell["system"] for cell in scores.cells if not cell["variant"])
-    said = unequal_runs({name: behind[name] for name in rows})
-    everyone = set().union(*(patients_of(scores.rows()[name]) for name in rows))
-    number = len(everyone) - len(patients_of(next(iter(rows.values()))))
+    """Return notes on systems with several runs, and on patients that not all were tested on."""
+    runs = Counter(cell["system"] for cell in scores.cells if not cell["variant"])
+    notes = unequal_runs({name: runs[name] for name in rows})
+    all_patients = set().union(*(patients_of(scores.rows()[name]) for name in rows))
+    number = len(all_patients) - len(patients_of(next(iter(rows.values()))))
     if number:
-        said.append(f"only the patients that all were tested on; {number} left out")
-    return said
+        notes.append(f"only the patients that all were tested on; {number} left out")
+    return notes
 
 
 def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
@@ -305,7 +305,7 @@ def _main_table(
 def _variant_tables(
     scores: BenchmarkScores, wanted: Mapping[str, Any], key: str
 ) -> list[BenchmarkTable]:
-    """Return the table of ways of testing, and its statistics where they can be compared."""
+    """Return the table of ways of testing, and the statistics of those that can be compared."""
     by_variant = {
         variant or AS_TRAINED: scores.rows_with_runs(variant)
         for variant in ("", *wanted["variants"])
@@ -318,29 +318,29 @@ def _variant_tables(
         for label, rows in by_variant.items()
     }
     variants = {label: _shared(rows) for label, rows in there.items()}
-    everyone = set().union(*(patients_of(trained[name]) for name in names if name in trained))
+    all_patients = set().union(*(patients_of(trained[name]) for name in names if name in trained))
     tested = {
         label: patients_of(next(iter(systems.values()))) if systems else set()
         for label, systems in variants.items()
     }
-    fewer = [f"{label} {len(found)}" for label, found in tested.items() if everyone - found]
+    fewer = [f"{label} {len(found)}" for label, found in tested.items() if all_patients - found]
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
     remarks = [*([partly] if fewer else []), *unpaired_runs(there)]
-    told = provenance(scores, names, remarks)
-    notes = told.sentences(len(everyone), columns)
+    source = provenance(scores, names, remarks)
+    notes = source.sentences(len(all_patients), columns)
     compared = compare_variants(variants, columns)
     table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)
     return [
         _renamed(table, wanted["title"], key),
         *(
             _renamed(one, f"{wanted['title']}: {one.title}", key)
-            for one in variant_statistics(variants, names, columns, compared, provenance=told)
+            for one in variant_statistics(variants, names, columns, compared, provenance=source)
         ),
     ]
 
 
 def _shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Return the rows of the patients that all systems have; nothing where there is none."""
+    """Return the rows of the patients that all systems share; empty if they share none."""
     try:
         return common_patients(rows) if rows else {}
     except InputError:

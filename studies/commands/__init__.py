@@ -1,1 +1,1 @@
-"""The subcommands of `lightning` around trained models, one a file."""
+"""The subcommands of `lightning` that train, test, compare and report, one a file."""

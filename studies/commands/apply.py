@@ -17,7 +17,7 @@ from studies.training.applying import Application
 from studies.training.fit_parser import FitParser
 from studies.training.lightning_cli import ExperimentCLI, asks_for_help, quiet
 
-CHECKPOINT = "the checkpoint"  # as sentences name its settings
+CHECKPOINT = "the checkpoint"  # name of its settings in messages
 
 
 def validate(words: list[str]) -> int:
@@ -26,7 +26,7 @@ def validate(words: list[str]) -> int:
 
 
 def test(words: list[str]) -> int:
-    """Score a trained model on patients it never saw."""
+    """Score a trained model on its test patients, or on another cohort."""
     return _apply("test", words)
 
 
@@ -55,7 +55,7 @@ def _apply(subcommand: str, words: list[str]) -> int:
         "data": restored.config["data"],
         "seed_everything": restored.config["seed_everything"],
     }
-    # the network, the split and what training used up are the checkpoint's
+    # the checkpoint decides the network, the split and all settings of training
     overlays = {file: applied_settings(read_settings(file)) for file in line.configs}
     line.configs = [checkpoint, *line.configs]
     line.contents = {checkpoint: base, **overlays}
@@ -67,15 +67,15 @@ def _apply(subcommand: str, words: list[str]) -> int:
 
 
 def _resolve(line: CommandLine, below: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what ``fit`` would make of a command line, laid over a configuration if one is given.
+    """Return the configuration that ``fit`` resolves from a command line, over `below` if given.
 
     Raises:
-        InputError: when a setting is unknown or cannot be.
+        InputError: when a setting is unknown or has a wrong value.
     """
-    asked = CommandLine(list(line.configs), line.options)
+    fit = CommandLine(list(line.configs), line.options)
     if below is not None:
-        asked.configs.insert(0, CHECKPOINT)
-        asked.contents = {
+        fit.configs.insert(0, CHECKPOINT)
+        fit.contents = {
             CHECKPOINT: {name: value for name, value in below.items() if value is not None}
         }
-    return FitParser().resolve(asked, typed=True)
+    return FitParser().resolve(fit, typed=True)

@@ -1,4 +1,4 @@
-"""``lightning benchmark FILE``: every system of a file trained and tested under one protocol."""
+"""``lightning benchmark FILE``: train and test every system of a file under one protocol."""
 
 import argparse
 import time
@@ -19,14 +19,14 @@ from studies.benchmarks.tables import (
 from studies.commands.report import write_report
 from studies.jobs.display import Display, title
 from studies.jobs.engine import Engine, study_folder
-from studies.jobs.placement import add_options, check_options, make_workers, share
+from studies.jobs.placement import add_options, check_options, concurrency, make_workers
 from studies.settings.command_line import CommandLine, add_dry_run, find_config
 from studies.training.fit_parser import make_planner
 from studies.training.lightning_cli import quiet
 
 
 def main(words: Sequence[str]) -> int:
-    """Plan a benchmark, do what is not done yet, write its tables; 1 when a job failed."""
+    """Plan a benchmark, run its unfinished jobs, write its tables; return 1 if a job failed."""
     options, rest = _parse(words)
     check_options(options)
     quiet()
@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> int:
     if options.dry_run:
         from studies.jobs.cost_table import print_estimate
 
-        print_estimate(plan.graph.ordered(), *share(options, plan.graph.ordered()))
+        print_estimate(plan.graph.ordered(), *concurrency(options, plan.graph.ordered()))
         return 0
     with study_folder(folder, "benchmark"), make_workers(options, plan.graph.ordered()) as workers:
         set_aside_other(folder, plan)
@@ -56,13 +56,13 @@ def main(words: Sequence[str]) -> int:
             whole = engine.run()
         try:
             _conclude(folder, plan)
-        finally:  # whatever the tables and the page come to
+        finally:  # even if a table or the page fails
             status = report(engine, whole)
     return status
 
 
 def _conclude(folder: Path, plan: BenchmarkPlan) -> None:
-    """Write scores, tables and page of what is tested, and say where they are."""
+    """Write scores, tables and page of the finished tests, and print where they are."""
     results = plan.write_results(folder)
     scores = read_benchmark_scores(folder)
     tables = make_tables(scores)
@@ -76,13 +76,13 @@ def _conclude(folder: Path, plan: BenchmarkPlan) -> None:
 
 
 def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
-    """Move the results of another benchmark that lie in a folder, such as of other data.
+    """Move a folder's results of another benchmark, such as one of other data, to a subfolder.
 
-    A file that grew or shrank is the same benchmark still.
+    A benchmark that shares a test with the earlier one is the same, even if its file has changed.
 
     Args:
-        folder: of the benchmark.
-        plan: what it will hold.
+        folder: folder of the benchmark.
+        plan: the benchmark that will use it.
     """
     file = folder / "plan.json"
     if not file.is_file():
@@ -99,19 +99,19 @@ def set_aside_other(folder: Path, plan: BenchmarkPlan) -> None:
 
 
 def report(engine: Engine, whole: bool) -> int:
-    """Name what failed; return the exit status."""
+    """Print the jobs that failed; return the exit status."""
     for job, message in engine.failures():
         log = engine.state[job.id].get("log")
         print(f"Failed: {title(job)}: {message}" + (f", its output is in {log}" if log else ""))
     if not whole:
-        print("Mend the cause and repeat the command: what is finished is not done again.")
+        print("Correct the cause and repeat the command: finished jobs are not repeated.")
     return 0 if whole else 1
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = CommandParser(
         prog="lightning benchmark",
-        description="Train and test every system of a benchmark file; what is finished is skipped.",
+        description="Train and test every system of a benchmark file; finished jobs are skipped.",
         epilog="--config OVERLAY, --data.*, --trainer.* and --model.size go to every experiment.",
         examples=[
             "lightning benchmark experiments/benchmarks/dual_fusion.yaml --dry-run",
@@ -126,7 +126,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")
     add_dry_run(
         parser,
-        "print the jobs and what they will cost, and leave; prepares the data, which may "
+        "print the jobs and their estimated cost, and stop; prepares the data, which may "
         "take long for raw exams",
     )
     add_options(parser)

@@ -1,4 +1,4 @@
-"""The `lightning compare` command: systems side by side, over the same patients."""
+"""The `lightning compare` command: compare tested systems over the same patients."""
 
 import argparse
 import hashlib
@@ -86,7 +86,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument(
         "--allow_different_patients",
-        type=_truth,
+        type=_boolean,
         default=False,
         metavar="true|false",
         help="compare the patients that all were tested on, instead of refusing",
@@ -97,14 +97,14 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
 
 
 def _folder_name(systems: Mapping[str, Any]) -> str:
-    """Join the names; of many, or of long ones, the first with a digest of all."""
+    """Join the systems' names; if they are many or long, the first with a digest of all."""
     names = [re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_.") for name in systems]
     whole = "-vs-".join(names)
     if len(names) <= 3 and len(whole) <= 100:
@@ -113,7 +113,7 @@ def _folder_name(systems: Mapping[str, Any]) -> str:
 
 
 def _texts(main_table: BenchmarkTable, statistics: Sequence[BenchmarkTable]) -> dict[str, str]:
-    """Return the text of every file by its name."""
+    """Return the text of every file by file name."""
     tables = [main_table, *statistics]
     texts = {
         "comparison.md": "\n".join(map(to_markdown, tables)),
@@ -124,13 +124,15 @@ def _texts(main_table: BenchmarkTable, statistics: Sequence[BenchmarkTable]) -> 
 
 
 def _shortened(tables: Sequence[BenchmarkTable]) -> list[BenchmarkTable]:
-    """Return tables one below the other without what is said twice.
+    """Return tables without repeated footnotes.
 
-    Where numbers come from stands below the first, how statistics are read below the last.
+    The provenance of scores is kept below the first, the methods of the statistics below the last.
     """
     first, *others, last = tables
-    said = [note for note in first.footnotes if note not in METHODS]
-    kept = [[note for note in table.footnotes if note not in said] for table in (*others, last)]
+    shown_first = [note for note in first.footnotes if note not in METHODS]
+    kept = [
+        [note for note in table.footnotes if note not in shown_first] for table in (*others, last)
+    ]
     kept[:-1] = [[note for note in notes if note not in kept[-1]] for notes in kept[:-1]]
     shown = zip((*others, last), kept, strict=True)
     return [first, *(replace(table, footnotes=notes) for table, notes in shown)]
@@ -142,7 +144,7 @@ def _show(
     statistics: Sequence[BenchmarkTable],
     files: Sequence[Path],
 ) -> None:
-    """Print in the form asked for; beside Markdown, LaTeX and CSV the files go to stderr."""
+    """Print the tables and the files' paths, which go to stderr unless the form is `terminal`."""
     if form == "terminal":
         from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""``lightning dashboard``: the project's page on W&B, as data; without an account, as a tree."""
+"""``lightning dashboard``: build the project's page on W&B, or print it without an account."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,19 +14,19 @@ from studies.tracking.account import has_key, mode
 
 Kind = Literal["lines", "bars", "scatter", "pictures", "table", "differences"]
 SYSTEM = "gliofuse.system"  # in every run's configuration: experiment, overlays, options
-GROUP = "Group"  # W&B's: one study on one cohort, or what a benchmark trained of it
+GROUP = "Group"  # W&B's: all runs of one study on one cohort, or of a benchmark on one cohort
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel.
+    """A panel of the dashboard.
 
     Args:
         kind: lines over epochs, bars, points, pictures of patients, a table of patients, or the
             settings in which runs differ.
-        title: above it.
-        metrics: names under which runs log; of a scatter plot x, then y.
-        by: what runs are averaged over: all runs that agree in it are one line or bar.
+        title: title above it.
+        metrics: names under which runs log; x, then y for a scatter plot.
+        by: key by which runs are averaged: runs with the same value are one line or bar.
     """
 
     kind: Kind
@@ -40,9 +40,9 @@ class Section:
     """Panels that answer one question.
 
     Args:
-        name: of the section.
-        question: what it answers, for the terminal.
-        panels: in their order.
+        name: name of the section.
+        question: the question that it answers, shown in the terminal.
+        panels: the panels in their order.
     """
 
     name: str
@@ -112,7 +112,7 @@ BOARD = (
         ),
     ),
 )
-COLUMNS = (  # of the table of runs, by W&B's names
+COLUMNS = (  # columns of the table of runs, by W&B's names
     "run:group",
     "run:jobType",
     "config:gliofuse.value.system",
@@ -138,8 +138,8 @@ def workspace(entity: str, project: str, group: str | None = None) -> Any:
 
     Args:
         entity: user or team on W&B.
-        project: of the runs.
-        group: show only the runs of this group; None: all.
+        project: project of the runs.
+        group: group whose runs are shown; None: all runs.
     """
     import wandb_workspaces.workspaces as ws
 
@@ -185,10 +185,10 @@ def _panel(panel: Panel) -> Any:
 
 
 def tree(project: str, group: str | None = None) -> Tree:
-    """Return the dashboard for the terminal: sections, panels and what they show."""
+    """Return the dashboard for the terminal: sections, panels and their metrics."""
     of = f", runs of the group {escape(group)}" if group else ""
     root = Tree(f"[bold]gliofuse[/bold], a view of the W&B project {escape(project)}{of}")
-    columns = root.add("[bold]Table of runs[/bold]  Who is who: scores, parameters and cost")
+    columns = root.add("[bold]Table of runs[/bold]  Scores, parameters and cost of every run")
     for column in COLUMNS:
         columns.add(f"[cyan]{escape(column.partition(':')[2].replace('.value', ''))}[/cyan]")
     for section in BOARD:
@@ -203,7 +203,7 @@ def tree(project: str, group: str | None = None) -> Tree:
 
 
 def obstacle() -> tuple[str, str]:
-    """Return what keeps the dashboard from being built, and what to do; empty: nothing does."""
+    """Return why the dashboard cannot be built, and what to do about it; empty if it can."""
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
@@ -234,13 +234,13 @@ def save(entity: str | None, project: str, group: str | None = None) -> str:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
             f"W&B did not take the dashboard of {entity or 'your account'}/{project} ({reason}): "
-            "the project has to exist (its first synced run makes it), and --entity has to be a "
+            "the project has to exist (its first synced run creates it), and --entity has to be a "
             "user or a team that you may write to."
         ) from error
 
 
 def main(words: list[str]) -> int:
-    """Build the dashboard where there is an account, else show what it would be."""
+    """Build the dashboard if there is an account, else print it as a tree."""
     parser = CommandParser(
         prog="lightning dashboard",
         description="Build the project's page on Weights & Biases: curves, Dice per region, "
@@ -268,6 +268,6 @@ def main(words: list[str]) -> int:
         return 0
     print(f"\nNothing was built: {hindrance}. To build it:")
     print(f"  {remedy}")
-    print("  wandb sync ...     (every run ends with its line; the first one makes the project)")
+    print("  wandb sync ...     (printed at the end of every run; the first creates the project)")
     print("  lightning dashboard")
     return 0

@@ -1,4 +1,4 @@
-"""The ``lightning evaluate`` command: masks of any tool against references, in one table."""
+"""The ``lightning evaluate`` command: score masks of any tool against references."""
 
 import argparse
 import sys
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 NAMED = 10  # cases that a message names; the others are counted
 TABLE, PARTIAL, UNSCORED = "per_case.csv", "per_case.partial.csv", "unscored.csv"
-CALIBRATION = ("calibration.csv", "reliability.png")  # as evaluation.figures.reliability names them
-RECORD = "evaluation.json"  # of what the table was made
+CALIBRATION = ("calibration.csv", "reliability.png")  # named by evaluation.figures.reliability
+RECORD = "evaluation.json"  # record of the table's inputs
 FILES = (TABLE, PARTIAL, UNSCORED, *CALIBRATION, RECORD)
 
 
 def main(argv: Sequence[str]) -> int:
-    """The `lightning evaluate` command: 0 when every case was scored, 1 when some are bad."""
+    """Score predictions against references; return 0 if every case was scored, else 1."""
     options = _parse(argv)
     references = find_masks(options.references, "references")
     predictions = find_masks(options.predictions, "predictions")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     read = [mask.path for masks in (predictions, references) for mask in masks.by_case.values()]
     changed = outputs.check(FILES, read, unlisted=contents.unlisted())
     for kept in outputs.make_room(changed):
-        print(f"Note: what was there is kept as {kept}.", flush=True)
+        print(f"Note: the earlier file is kept as {kept}.", flush=True)
     return evaluate_pairs(pairs, missing, notes, contents, outputs, options)
 
 
@@ -76,22 +76,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--labels",
-        help=f"what values mean: one of {names}, or a YAML file with necrosis, oedema, enhancing "
+        help=f"meaning of values: one of {names}, or a YAML file with necrosis, oedema, enhancing "
         "and, if need be, background, or with whole for masks of the whole tumour alone (default: "
         "by the names of the references)",
     )
     parser.add_argument(
         "--prediction_labels",
-        help="the same of the predictions (default: by their names, else as the references)",
+        help="the same for the predictions (default: by their names, else as the references)",
     )
     parser.add_argument(
         "--regions",
-        help=f"regions to score (default: {','.join(REGIONS)}, or WT where labels tell no more)",
+        help=f"regions to score (default: {','.join(REGIONS)}, or WT if labels mark no other)",
     )
     parser.add_argument(
         "--rule",
         default="brats",
-        help=f"what an empty region scores: {', '.join(EMPTY_RULES)} (default: %(default)s)",
+        help=f"rule for empty regions: {', '.join(EMPTY_RULES)} (default: %(default)s)",
     )
     parser.add_argument(
         "--allow_missing",
@@ -99,7 +99,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         const="true",
         default="false",
         choices=("true", "false"),
-        help="score the others when references have no prediction",
+        help="score the other cases if references have no prediction",
     )
     parser.add_argument("--out", type=Path, help="folder to write (default: the predictions')")
     parser.add_argument(
@@ -118,41 +118,41 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.references = options.references.expanduser()
     options.out = (options.out or options.predictions).expanduser()
     if options.regions is not None:
-        asked = [region for region in options.regions.replace(" ", "").split(",") if region]
-        if not asked or not set(asked) <= set(REGIONS):
+        wanted = [region for region in options.regions.replace(" ", "").split(",") if region]
+        if not wanted or not set(wanted) <= set(REGIONS):
             raise InputError(f"--regions {options.regions} is unknown: give some of WT,TC,ET.")
-        options.regions = [region for region in REGIONS if region in asked]
+        options.regions = [region for region in REGIONS if region in wanted]
     rule_named(options.rule)
     if options.workers < 1:
         raise InputError(f"--workers is {options.workers}: expected 1 or more processes.")
     return options
 
 
-def _regions(pairs: Sequence[Pair], asked: list[str] | None) -> list[str]:
-    """Return the regions to score, which the labels of both sides have to tell.
+def _regions(pairs: Sequence[Pair], wanted: list[str] | None) -> list[str]:
+    """Return the regions to score, by default all that the labels of both sides mark.
 
     Raises:
-        InputError: if one is asked for that they do not.
+        InputError: if labels do not mark a wanted region.
     """
     meanings = {c for pair in pairs for c in (pair.prediction_labels, pair.reference_labels)}
-    lacking = sorted(c.describe() for c in meanings if not set(asked or REGIONS) <= set(c.regions))
-    if asked is None:
+    lacking = sorted(c.describe() for c in meanings if not set(wanted or REGIONS) <= set(c.regions))
+    if wanted is None:
         return list(REGIONS[:1] if lacking else REGIONS)
     if lacking:
         raise InputError(
-            f"--regions {','.join(asked)} cannot be scored: labels are read as "
-            f"{' or '.join(lacking)}, which tells WT alone; give --regions WT."
+            f"--regions {','.join(wanted)} cannot be scored: labels are read as "
+            f"{' or '.join(lacking)}, which marks WT alone; give --regions WT."
         )
-    return asked
+    return wanted
 
 
 def _unmatched(
     predictions: Sequence[str], references: Sequence[str], options: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
-    """Return the references without a prediction, and what a reader has to know of such cases.
+    """Return the references without a prediction, and notes on cases without a counterpart.
 
     Raises:
-        InputError: if references have no prediction and that was not allowed.
+        InputError: if references have no prediction and --allow_missing is not given.
     """
     notes = []
     missing = [case_id for case_id in references if case_id not in set(predictions)]
@@ -171,7 +171,7 @@ def _unmatched(
 
 
 def _left_out(masks: Masks, option: str) -> list[str]:
-    """Return a sentence for every kind of file that is no case's mask."""
+    """Return a note for every kind of file that is no case's mask."""
     return [
         f"left out of --{option}, {what}: {len(paths)} ({_some([path.name for path in paths])})"
         for paths, what in (
@@ -188,7 +188,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _contents(chosen: Sequence[LabelConvention | None], options: argparse.Namespace) -> InputRecord:
-    """Return of what the table is made: files are named by their folder, not by what they hold."""
+    """Return the record of the table's inputs; files are identified by folder, not by content."""
     predicted, reference = (
         "by the names" if convention is None else convention.describe() for convention in chosen
     )
@@ -211,34 +211,34 @@ def evaluate_pairs(
     outputs: Outputs,
     options: argparse.Namespace,
 ) -> int:
-    """Examine all pairs, score the good ones, write and print what came of it.
+    """Examine all pairs, score the good ones, write and print the scores.
 
-    The table gets its name when all are scored: what an earlier evaluation left stays whole till
-    then, and one that was killed leaves a partial table.
+    The table gets its name when all pairs are scored. Until then the table of an earlier evaluation
+    stays whole, and an evaluation that is killed leaves a partial table.
     """
     from rich.console import Console
 
     from evaluation.figures.reliability import write_calibration
     from evaluation.tables.per_case import score_table, write_csv
 
-    # In a file or a pipe every line stays whole; a terminal folds what is too long for it.
+    # In a file or a pipe every line stays whole; a terminal wraps long lines.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(width=width, highlight=False, markup=False)
-    notes = [_meaning(pairs), *notes]
+    notes = [_label_meaning(pairs), *notes]
     for note in notes:
         console.print(note)
     problems, contradictions = _examine(pairs, options)
     for case_id, sentences in problems.items():
         for sentence in sentences:
             console.print(f"bad  {case_id}: {sentence}")
-    if contradictions:  # who reads one file wrongly reads them all so
+    if contradictions:  # labels of the other files would be misread too
         others = len(contradictions) - NAMED
         more = [f"and {others} files more"] if others > 0 else []
         raise InputError("\n".join([*contradictions[:NAMED], *more]))
     good = [pair for pair in pairs if pair.case_id not in problems]
     if not good:
         raise InputError(
-            f"none of {len(pairs)} cases can be scored, for the reasons above: mend the files."
+            f"none of {len(pairs)} cases can be scored, for the reasons above: correct the files."
         )
     table = options.out / TABLE
     rows: list[dict[str, Any]] = []
@@ -259,7 +259,7 @@ def evaluate_pairs(
             unwritten = error
     if not rows:
         raise InputError(
-            f"none of {len(pairs)} cases could be scored, for the reasons above: mend the files."
+            f"none of {len(pairs)} cases could be scored, for the reasons above: correct the files."
         )
     if problems:
         notes.append(f"{len(problems)} of {len(pairs)} cases are bad and not counted")
@@ -272,12 +272,12 @@ def evaluate_pairs(
         for case_id, sentences in problems.items()
     ]
     try:
-        # what lies beside the table belongs to it, never to an earlier one
+        # files beside the table must not be those of an earlier table
         for name in (*CALIBRATION, UNSCORED):
             outputs.remove(name)
         if unscored:
             outputs.write(UNSCORED, partial(write_csv, unscored))
-        contents.write()  # before the table: the command can be repeated whatever happens
+        contents.write()  # before the table, so that an interrupted command can be repeated
         outputs.write(TABLE, partial(write_csv, rows))
         outputs.remove(PARTIAL)
     except OSError as error:
@@ -287,10 +287,10 @@ def evaluate_pairs(
         console.print(f"Not scored   {options.out / UNSCORED}")
     if reliability:
         try:
-            said = write_calibration(reliability, outputs, str(options.predictions))
+            lines = write_calibration(reliability, outputs, str(options.predictions))
         except OSError as error:
             raise _full(options.out / "calibration.csv", error) from error
-        console.print("\n".join(said))
+        console.print("\n".join(lines))
     return 1 if problems else 0
 
 
@@ -300,14 +300,14 @@ def _full(file: Path, error: OSError) -> InputError:
     )
 
 
-def _meaning(pairs: Sequence[Pair]) -> str:
-    """Return as what the values of both are read, to be seen by who knows better."""
+def _label_meaning(pairs: Sequence[Pair]) -> str:
+    """Return how the label values of both folders are interpreted, for the user to check."""
 
-    def said(conventions: set[LabelConvention]) -> str:
+    def described(conventions: set[LabelConvention]) -> str:
         return " or ".join(sorted(convention.describe() for convention in conventions))
 
-    predicted = said({pair.prediction_labels for pair in pairs})
-    reference = said({pair.reference_labels for pair in pairs})
+    predicted = described({pair.prediction_labels for pair in pairs})
+    reference = described({pair.reference_labels for pair in pairs})
     if predicted == reference:
         return f"labels read as {reference}"
     return f"predictions read as {predicted}, references as {reference}"
@@ -316,7 +316,7 @@ def _meaning(pairs: Sequence[Pair]) -> str:
 def _examine(
     pairs: Sequence[Pair], options: argparse.Namespace
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Return case id to what is wrong with its files, and where values contradict their meaning."""
+    """Return the problems of each bad case, and contradictions of values with their meaning."""
     from concurrent.futures import ThreadPoolExecutor
 
     from studies.scores.mask_scoring import examine_pair
@@ -338,7 +338,7 @@ def _examine(
 def _cohort_contradictions(
     pairs: Sequence[Pair], findings: Sequence["Findings"], stated: bool
 ) -> list[str]:
-    """Return what all references, or all predictions, together say against their meaning."""
+    """Return contradictions with the labels' meaning that show over a whole folder only."""
     from datamodules.layouts.label_values import misread
 
     sentences = []
@@ -361,7 +361,7 @@ def _cohort_contradictions(
 def score_pairs(
     pairs: Sequence[Pair], options: argparse.Namespace
 ) -> Iterator[tuple[Pair, "Scored | str"]]:
-    """Give the scores of every pair, or why it has none, with a bar in a terminal."""
+    """Yield the scores of every pair, or the reason why it has none; show a progress bar."""
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from contextlib import ExitStack
@@ -381,13 +381,13 @@ def score_pairs(
                 yield from bar
         except BrokenProcessPool as error:
             raise InputError(
-                f"a process was killed, most often for want of memory: {options.out / PARTIAL} "
-                "holds what was scored before; repeat the command with fewer --workers."
+                f"a process was killed, most often for lack of memory: {options.out / PARTIAL} "
+                "holds the scores so far; repeat the command with fewer --workers."
             ) from error
 
 
 def _attempt(pair: Pair, regions: Sequence[str], rule: str) -> "Scored | str":
-    """Score a pair; a file that broke since it was examined costs its own scores alone."""
+    """Score a pair; return the reason if a file changed since it was examined."""
     from studies.scores.mask_scoring import score_pair
 
     try:

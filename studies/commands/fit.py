@@ -1,4 +1,4 @@
-"""The `lightning fit` command: train an experiment, its missing stages first."""
+"""The `lightning fit` command: train an experiment, after its missing stages."""
 
 from lightning_modules.callbacks.metrics_file import running_as_stage
 from studies.runs.process import stop_with_parent
@@ -9,7 +9,7 @@ from studies.training.lightning_cli import ExperimentCLI, asks_for_help, quiet
 
 
 def main(words: list[str]) -> int:
-    """Train an experiment, its missing stages first."""
+    """Train an experiment, after its missing stages."""
     quiet()
     if running_as_stage():
         stop_with_parent()

@@ -1,4 +1,4 @@
-"""The `lightning report` command: one page of a run, of several, or of a benchmark."""
+"""The `lightning report` command: write one page about tested runs or a benchmark."""
 
 import argparse
 import csv
@@ -38,11 +38,11 @@ from studies.training.segment_again import choose_cases, view_cases
 
 MOST_BYTES = 60_000_000
 NAMED_AT_MOST = 4  # systems in the title
-MOST_BOXES = 15  # beside each other in a picture
+MOST_BOXES = 15  # most box plots in a row of a picture
 
 
 def main(words: Sequence[str]) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print where it is."""
     options = _parse(words)
     page = write_report(
         options.runs,
@@ -67,15 +67,16 @@ def write_report(
     """Write the report of tested runs, or of one benchmark's folder.
 
     Args:
-        sources: what names runs for ``lightning compare``, or the folder of one benchmark.
+        sources: runs as for ``lightning compare``, or the folder of one benchmark.
         out: the page; None: ``report.html`` in the benchmark's folder or the working directory.
         runs_dir: folder of all runs.
         reference: system the others are compared with; None: the benchmark's, or the first.
         pictures: whether the worst, median and best patient are segmented again and shown.
-        settled: keep a page that the user changed under another name, instead of refusing.
+        settled: whether to keep a page that the user changed under another name, instead of
+            refusing.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         InputError: when there is nothing to report, or runs cannot be compared.
@@ -120,7 +121,7 @@ def write_report(
 
 
 def _within_limit(report: Report) -> str:
-    """Return the page; of one that browsers would be slow with, first the viewer is left out."""
+    """Return the page; if it is too large for browsers, without the viewer and further measures."""
     text = to_page(report)
     shown = [column for column in report.columns if column.family in SHOWN_FIRST]
     smaller: list[tuple[str, dict[str, Any]]] = []
@@ -137,8 +138,8 @@ def _within_limit(report: Report) -> str:
         size = len(text.encode())
         if size <= MOST_BYTES:
             break
-        said = f"{what} left out: else the page would have {size / 1e6:.0f} MB."
-        report = replace(report, **change, remarks=[*report.remarks, said])
+        remark = f"{what} left out: else the page would have {size / 1e6:.0f} MB."
+        report = replace(report, **change, remarks=[*report.remarks, remark])
         text = to_page(report)
     return text
 
@@ -157,14 +158,14 @@ def _compose(
     *,
     pictures: bool,
 ) -> Report:
-    """Make everything the page shows.
+    """Make the content of the page.
 
     Args:
         beside: the systems.
-        title: of the page.
-        planned: tables that a benchmark asks for, with its statistics; none for single runs.
-        variants: those of them whose rows are ways of testing.
-        remarks: grows by what is missing.
+        title: title of the page.
+        planned: tables and statistics of a benchmark's file; empty for single runs.
+        variants: tables among them whose rows are ways of testing.
+        remarks: sentences for the page; those on missing parts are added.
         pictures: whether patients are segmented again and shown.
     """
     columns = beside.columns()
@@ -187,7 +188,7 @@ def _compose(
             viewed, missing = view_cases(beside.systems, chosen)
             remarks += missing
             if missing and not viewed:
-                remarks.append("Overlays and viewer are left out: no system could be asked again.")
+                remarks.append("Overlays and viewer are left out: no system could be run again.")
         cases = [
             (case.place, _case_picture(case, studio / f"case-{number}.png"))
             for number, case in enumerate(viewed)
@@ -211,8 +212,8 @@ def _compose(
         else None,
         calibration=calibration,
         cases=cases,
-        ranking="By mean Dice over regions and systems. Contours: what each says, on the slice "
-        "where the reference has most tumour.",
+        ranking="By mean Dice over regions and systems. Contours: reference and predictions on "
+        "the slice where the reference has most tumour.",
         viewed=[packed(case) for case in viewed],
         remarks=remarks,
         made=f"made {time.strftime('%Y-%m-%d %H:%M')} by gliofuse {versions().get('gliofuse', '')}",
@@ -220,13 +221,13 @@ def _compose(
 
 
 def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
-    """Return a table a region."""
+    """Return a table of further scores for each region."""
     scopes = dict.fromkeys((column.region, column.scope) for column in columns)
     return [
         beside.table(
             [column for column in columns if (column.region, column.scope) == (region, scope)],
             f"{region}, {scope}",
-            beside=False,
+            with_parameters=False,
         )
         for region, scope in scopes
     ]
@@ -245,9 +246,9 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
 def draw_distributions(
     beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
 ) -> list[Picture]:
-    """One picture a measure, a page being narrower than a figure of all; of one region one.
+    """Draw a picture for each measure, or one of all measures if each has a single region.
 
-    With many systems a region is a picture of its own, tested together with the others.
+    With many systems each region gets a picture, and its tests are still corrected together.
     """
     families = list(dict.fromkeys(column.family for column in columns))
     groups = [[column for column in columns if column.family == family] for family in families]
@@ -269,7 +270,7 @@ def draw_distributions(
 
 
 def _crowded(beside: SideBySide, columns: Sequence[ScoreColumn]) -> bool:
-    """Whether the panels of these scores would be too small beside each other."""
+    """Whether the panels of these scores would be too small side by side."""
     regions = len({column.region for column in columns})
     return regions > 1 and regions * len(beside.rows) > MOST_BOXES
 
@@ -296,7 +297,7 @@ def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Pictur
 
 
 def _epochs(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``metrics.csv`` that are whole; a damaged file has none."""
+    """Return the complete rows of a ``metrics.csv``; empty for a damaged file."""
     try:
         rows = read_csv(file)
     except (OSError, ValueError, TypeError, csv.Error):
@@ -305,7 +306,7 @@ def _epochs(file: Path) -> list[dict[str, Any]]:
 
 
 def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
-    """Return system to region to the counts of all its runs, where they were taken."""
+    """Return the calibration counts of all runs by system and region, where there are any."""
     found: dict[str, dict[str, Reliability]] = {}
     for name, runs in beside.systems.items():
         shown = {str(row["case_id"]) for row in beside.rows[name]}

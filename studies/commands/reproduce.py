@@ -1,4 +1,4 @@
-"""``lightning reproduce RUN``: a run trained again from what it left, and its scores compared."""
+"""``lightning reproduce RUN``: train a run again from its files, and compare the scores."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ Scores = dict[tuple[str, str], float]
 
 
 def main(words: Sequence[str]) -> int:
-    """Say what is different, train and test again, compare; 1 when the scores differ."""
+    """Print what is different, train and test again, compare; return 1 if scores differ."""
     options, rest = _parse(words)
     quiet()
     run = find_run(options.run, options.source)
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         name.partition(".")[0] not in ("data", "trainer") for name, _ in line.options
     ):
         raise InputError(
-            "A run is trained again as it was: only --data.* and --trainer.* can be given, for "
+            "A run is trained again as it was: only --data.* and --trainer.* can be given, to set "
             "where its data and devices are now."
         )
     check_forwarded(line)
@@ -82,7 +82,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def move_outdated(jobs: Sequence[Job]) -> None:
-    """Move earlier reproductions aside that were made with other versions or on another machine.
+    """Move aside earlier reproductions with other versions or on another machine.
 
     Raises:
         InputError: when another process is training one of them.
@@ -92,15 +92,15 @@ def move_outdated(jobs: Sequence[Job]) -> None:
         if found:
             changes = ", ".join(f"{one.what} {one.then} then, {one.now} now" for one in found)
             print(
-                f"Note: {job.run.folder} was trained with something else ({changes}): it is moved "
-                "aside and trained again.",
+                f"Note: {job.run.folder} was trained in another environment ({changes}): it is "
+                "moved aside and trained again.",
                 flush=True,
             )
             job.run.discard()
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
-    """Write a reproduction as JSON; an infinite difference, which JSON does not know, is null."""
+    """Write a reproduction as JSON; an infinite difference, which JSON has not, becomes null."""
     largest = {
         name: value if math.isfinite(value) else None
         for name, value in record["largest_difference"].items()
@@ -110,10 +110,10 @@ def write_record(file: Path, record: Mapping[str, Any]) -> None:
 
 
 def compare(run: Run, again: Run) -> dict[str, float]:
-    """Return the largest difference of every score over the patients of two trainings of one run.
+    """Return the largest difference of every score between two trainings of one run.
 
-    Of scores between 0 and 1 it is absolute; of millimetres and millilitres above 1 it is relative
-    to the larger. Where one has a score that the other has not, it is infinite.
+    Differences are absolute for scores up to 1, and relative to the larger score above, in mm or
+    ml. If only one training has a score, the difference is infinite.
     """
     largest: dict[str, float] = {}
     pairs = [
@@ -166,7 +166,7 @@ def _scores(rows: Sequence[Mapping[str, Any]], prefix: str) -> Scores:
 
 
 def _threads(original: Run, job: Run) -> int | None:
-    """Return the threads that a training had: on a processor they are part of its last bits."""
+    """Return the threads of the original training, which affect the last bits on a processor."""
     folder = original.folder.resolve().parents[1] / job.experiment / job.id
     manifest = Run(job.experiment, job.id, folder).manifest() or original.manifest()
     threads = manifest.get("hardware", {}).get("threads")
@@ -216,8 +216,8 @@ def _tolerance(text: str) -> float:
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = CommandParser(
         prog="lightning reproduce",
-        description="Train and test a run again from what it left, and compare the scores.",
-        epilog="--data.root and other --data.*, --trainer.* say where data and devices are now.",
+        description="Train and test a run again from its files, and compare the scores.",
+        epilog="--data.root and other --data.*, --trainer.* set where data and devices are now.",
         examples=["lightning reproduce fusion"],
     )
     parser.add_argument("run", help="folder of a run, experiment/id, or an experiment's newest run")

@@ -1,4 +1,4 @@
-"""``lightning sweep FILE``: the trials of a W&B sweep file, without an account."""
+"""``lightning sweep FILE``: train the trials of a W&B sweep file, without an account."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ from studies.jobs.cost_table import Trial, short_names
 from studies.jobs.display import Display
 from studies.jobs.engine import Engine, study_folder
 from studies.jobs.graph import Job, JobGraph
-from studies.jobs.placement import add_options, check_options, make_workers, share
+from studies.jobs.placement import add_options, check_options, concurrency, make_workers
 from studies.jobs.study_files import STATE
 from studies.runs.unused_options import check_forwarded
 from studies.settings.command_line import CommandLine, add_dry_run, find_config
@@ -36,9 +36,9 @@ class TrialJob:
     """A trial and its training.
 
     Args:
-        trial: its parameters.
-        job: the training; None where the parameters allow none.
-        stopped: after how many validations it was stopped early; None: it was not.
+        trial: the trial.
+        job: the training; None if the parameters are invalid.
+        stopped: number of validations after which it was stopped early; None: it was not.
     """
 
     trial: Trial
@@ -61,7 +61,7 @@ class Trainings:
         self.jobs: dict[str, Job] = {}
 
     def check(self, trial: Trial) -> CommandLine:
-        """Return the command line of a trial, its settings looked at."""
+        """Return the command line of a trial after checking its settings."""
         fit = self.sweep.fit_line(trial, self.line)
         with placed(str(self.sweep.file), self.line):
             self.planner.check(fit)
@@ -75,11 +75,11 @@ class Trainings:
         return self.jobs[values]
 
     def with_needs(self, trial: Trial) -> list[Job]:
-        """Return the training of a trial, after those it needs."""
+        """Return the training of a trial, after the jobs it needs."""
         return self.graph.with_needs(self.of(trial))
 
     def results(self, study: SweepStudy) -> list[TrialJob]:
-        """Return the trials of a study, those that other processes did too."""
+        """Return the trials of a study, including those of other processes."""
         failures, stopped, found = study.failures(), study.stopped(), []
         for trial in study.parameters():
             try:
@@ -93,7 +93,7 @@ class Trainings:
 
 
 def main(words: Sequence[str]) -> int:
-    """Train every trial that is not trained yet, and order them; 1 when one failed."""
+    """Train every trial that is not trained yet, and rank them; return 1 if one failed."""
     options, rest = _parse(words)
     check_options(options)
     quiet()
@@ -103,7 +103,7 @@ def main(words: Sequence[str]) -> int:
     for file in line.configs:
         find_config(file)
     if options.seed is not None and sweep.method == "grid":
-        raise InputError(f"--seed is of random trials, {sweep.file} is a grid: leave it out.")
+        raise InputError(f"--seed is for random trials, {sweep.file} is a grid: leave it out.")
     seed = integers(options.seed or 0, "--seed")[0]
     if options.count is not None and options.count < 1:
         raise InputError(f"--count is {options.count}: expected 1 or more.")
@@ -119,7 +119,7 @@ def main(words: Sequence[str]) -> int:
     if options.dry_run:
         from studies.jobs.cost_table import print_estimate
 
-        print_estimate(jobs, *share(options, jobs), named, total - len(known))
+        print_estimate(jobs, *concurrency(options, jobs), named, total - len(known))
         return 0
     folder = options.out or Path("sweeps") / sweep.name
     name = sweep.identity(seed, trainings.of(known[0]).run.id)
@@ -135,7 +135,7 @@ def main(words: Sequence[str]) -> int:
         Outputs(folder, "--out").settle("trials.csv", partial(write_csv, rows))
     print_trials(sweep, rows)
     if study.reached():
-        print(f"A trial has {sweep.metric} {sweep.target}, the target: no further one is begun.")
+        print(f"A trial reached the target, {sweep.metric} {sweep.target}: no further one begins.")
     print(f"All trials: {folder / 'trials.csv'}")
     reported = {job.id for job, _ in engine.failures()}
     failures = study.failures()
@@ -146,7 +146,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def ordered(sweep: Sweep, trials: list[TrialJob]) -> list[dict[str, Any]]:
-    """Return the trials as rows, the best first, those stopped early after, those unscored last."""
+    """Return the trials as rows: best first, then those stopped early, those without score last."""
     rows = []
     for trial in trials:
         manifest = trial.job.run.manifest() if trial.job else {}
@@ -205,11 +205,11 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
-    parser.add_argument("--count", type=int, help="trials; a larger count goes on from a smaller")
-    parser.add_argument("--seed", type=int, help="of random and bayes trials (default: 0)")
+    parser.add_argument("--count", type=int, help="number of trials; may be raised later")
+    parser.add_argument("--seed", type=int, help="seed of random and bayes trials (default: 0)")
     add_dry_run(
         parser,
-        "print the jobs and what they will cost, and leave; prepares the data, which may take "
+        "print the jobs and their estimated cost, and stop; prepares the data, which may take "
         "long for raw exams",
     )
     add_options(parser)

@@ -1,1 +1,1 @@
-"""Trainings and tests as jobs: their order, their cost, and where they are done."""
+"""Trainings and tests as jobs: their order, their cost, and the workers that run them."""

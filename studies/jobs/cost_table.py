@@ -1,4 +1,4 @@
-"""What the jobs of a study will cost, as a table: ``--dry-run``."""
+"""The table of ``--dry-run``: the jobs of a study and their estimated cost."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ NUMBERS = ("parameters", "trained", "memory", "disk", "time")
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of parameters.
+    """One set of a sweep's parameters.
 
     Args:
-        number: from 0.
-        parameters: by their names on the command line.
+        number: index, from 0.
+        parameters: values by their names on the command line.
     """
 
     number: int
@@ -36,14 +36,14 @@ def print_estimate(
     trials: Mapping[str, Trial] | None = None,
     further: int = 0,
 ) -> None:
-    """Print the jobs of a study, with what each will cost.
+    """Print the jobs of a study with the estimated cost of each.
 
     Args:
-        jobs: each after those it needs.
-        at_once: how many the machine does.
-        threads: of the processor for each.
-        trials: of a sweep, by the id of their job; their parameters become columns.
-        further: trials that are chosen once these have scores.
+        jobs: the jobs, each after those it needs.
+        at_once: number of jobs that the machine runs at once.
+        threads: processor threads of each job.
+        trials: trials of a sweep by the id of their job; their parameters become columns.
+        further: number of trials that are chosen once these have scores.
     """
     trials, costs, disk, unknown = trials or {}, Costs(threads), 0.0, 0
     seconds: dict[str, float] = {}
@@ -89,14 +89,14 @@ def print_estimate(
 
 
 def _about(job: Job, trials: Mapping[str, Trial]) -> list[str]:
-    """Return the first cells of a row: which job it is, and its parameters or what it needs."""
+    """Return the first cells of a row: the job's name, and its parameters or what it needs."""
     if job.id in trials:
         trial = trials[job.id]
         return [f"trial {trial.number}", *map(_text, trial.parameters.values())]
     name = f"{job.run.experiment} {job.run.id}"
     if job.kind == "test":
         name = f"  test {job.variant}".rstrip()
-    if trials:  # a stage that trials stand on
+    if trials:  # a stage that trials need
         return [name, *[""] * len(next(iter(trials.values())).parameters)]
     needs = [stage.run.experiment for stage in job.plan.stages.values()]
     return [name, ", ".join(needs) if job.kind == "fit" else ""]
@@ -107,12 +107,12 @@ def _text(value: Any) -> str:
 
 
 def makespan(jobs: Sequence[Job], seconds: Mapping[str, float], at_once: int) -> float:
-    """Return when the last job ends, each begun as soon as there is room and what it needs.
+    """Return the seconds until the last job ends, each begun as soon as it can be.
 
     Args:
-        jobs: each after those it needs.
-        seconds: how long they take, by id; the others are done.
-        at_once: how many there is room for.
+        jobs: the jobs, each after those it needs.
+        seconds: duration by job id; jobs without one are done.
+        at_once: most jobs that run at once.
     """
     waiting = [job for job in jobs if job.id in seconds]
     running: dict[str, float] = {}
@@ -135,6 +135,6 @@ def _duration(seconds: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the last parts of parameter names, where these tell them apart; else all of each."""
+    """Return the last parts of dotted parameter names, or the whole names if these coincide."""
     short = [name.rpartition(".")[2] for name in names]
     return short if len(set(short)) == len(short) else list(names)

@@ -1,4 +1,4 @@
-"""Doing the jobs of a study: the finished are skipped, a failed one is recorded, the rest go on."""
+"""Runs the jobs of a study: skips finished ones, records failures, and goes on with the rest."""
 
 import errno
 import json
@@ -22,45 +22,45 @@ LOST = ("failed", "blocked")
 ENDED = ("finished", "stopped", *LOST)
 ELSEWHERE = "is trained by another process"
 FULL_DISK = os.strerror(errno.ENOSPC)
-REFUSED = 2  # exit status of a command that was refused its input, or the lock of its run
+REFUSED = 2  # exit status of a command with a wrong input, or whose run is locked
 SEEN_WITHIN = 5.0  # seconds
 TURN = 0.2  # seconds between looks at what is running
-NO_ROOM = 2**20  # bytes; torch does not say why it could not write a checkpoint
+NO_ROOM = 2**20  # bytes; torch's error does not mention a full disk
 
 
 class Supply(Protocol):
-    """Jobs that are chosen while others run, such as the trials of a sweep."""
+    """A source of jobs that are chosen while others run, such as the trials of a sweep."""
 
     @property
     def waits(self) -> bool:
-        """Whether a job is better chosen when it can begin, and not before."""
+        """Whether to choose a job only when it can begin at once."""
 
     def more(self) -> list[Job]:
-        """Return the next job after those it needs; nothing where there is none at present."""
+        """Return the next job after those it needs; an empty list if there is none at present."""
 
     def left(self) -> int:
-        """Return how many jobs are to be done that this process has not got by `more`."""
+        """Return the number of unfinished jobs that `more` has not given to this process."""
 
     def unwanted(self, job: Job) -> str:
-        """Say why a running job is to be ended, empty where it is not."""
+        """Return the reason to stop a running job; empty: let it run."""
 
     def ended(self, job: Job, status: str, message: str) -> None:
-        """Take note of how a job ended."""
+        """Record how a job ended."""
 
 
 class Engine:
-    """Do every job once, those without open needs first; state survives in ``state.json``.
+    """Runs every job once, each after those it needs, and writes their state to ``state.json``.
 
-    What decides whether a job is done is its result (the run's identity, the whole table of
-    scores), never the state file, which is there to be looked at.
+    A job is done when its result is there (the run of its identity, the whole table of scores).
+    The state file is for the user and decides nothing.
 
     Args:
-        folder: of the study.
-        jobs: each after those it needs.
-        workers: where they are done.
+        folder: folder of the study.
+        jobs: the jobs, each after those it needs.
+        workers: run the jobs.
         display: shows what happens; gets `started`, `ended` and `progress`.
-        supply: of further jobs.
-        state_file: where the state is written.
+        supply: source of further jobs.
+        state_file: name of the file for the state.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Engine:
         self.tasks: dict[str, Task] = {}
         self.began: dict[str, float] = {}
         self.unwanted: dict[str, str] = {}
-        self.shares = False  # whether other processes are known to do jobs of the supply
+        self.shares = False  # whether other processes were seen to run jobs of the supply
         self.disk_full = False
 
     def run(self) -> bool:
-        """Do the jobs; return whether every one of them has its result."""
+        """Run the jobs; return whether every one of them has its result."""
         for job in self.jobs.values():
             self._look_at(job)
         self._save()
@@ -109,7 +109,7 @@ class Engine:
         return all(entry["status"] not in LOST for entry in self.state.values())
 
     def failures(self) -> list[tuple[Job, str]]:
-        """Return the jobs that failed or could not be begun, and why."""
+        """Return the jobs that failed or could not begin, each with the reason."""
         return [
             (self.jobs[name], entry["message"])
             for name, entry in self.state.items()
@@ -123,7 +123,7 @@ class Engine:
         return mine or (self.supply is not None and self.supply.left() > 0)
 
     def _look_at(self, job: Job) -> None:
-        """Skip a job that was done before, and note results that are not whole."""
+        """Mark a job with a result as finished, and note a damaged result."""
         if job.finished():
             self._set(job, "finished", seconds=0.0, message="was done before")
             if self.supply is not None:
@@ -132,7 +132,7 @@ class Engine:
             self.display.note(f"{damage} It is tested again now.")
 
     def _take_more(self) -> bool:
-        """Take a job from the supply once those taken before have begun."""
+        """Take a job from the supply once the earlier ones have begun."""
         if self.supply is None or self.disk_full:
             return False
         for entry in self.state.values():
@@ -147,7 +147,7 @@ class Engine:
                 self._look_at(job)
         if not taken and not self.tasks and not self.shares and self.supply.left():
             self.shares = True
-            self.display.note("the rest is done by another process: it is waited for")
+            self.display.note("another process does the rest: waiting for it")
         return bool(taken)
 
     def _end_unwanted(self) -> None:
@@ -178,9 +178,9 @@ class Engine:
         needed = all(self.state[need]["status"] == "finished" for need in job.needs)
         if not needed or job.kind == "test" or not job.run.is_locked():
             return needed
-        if self.state[job.id].get("message") != ELSEWHERE:  # waited for, then counted as done
+        if self.state[job.id].get("message") != ELSEWHERE:  # finished once that process is
             self._set(job, "waiting", message=ELSEWHERE)
-            self.display.note(f"{job.run.folder} {ELSEWHERE}: it is waited for")
+            self.display.note(f"{job.run.folder} {ELSEWHERE}: waiting for it")
         return False
 
     def _start(self, job: Job) -> None:
@@ -213,7 +213,7 @@ class Engine:
 
     @staticmethod
     def _has_result(job: Job, status: int) -> bool:
-        """Whether it left one; what another machine wrote may be seen here some seconds later."""
+        """Whether a job has a result; files from other machines may show up seconds later."""
         last = time.monotonic() + (0 if status else SEEN_WITHIN)
         while not job.finished():
             if time.monotonic() >= last:
@@ -227,10 +227,8 @@ class Engine:
         room = min(shutil.disk_usage(place).free for place in (self.folder, runs) if place.exists())
         if FULL_DISK in last or room < NO_ROOM:
             self.disk_full = True
-        what = f"it stopped with status {status}" if status else "it left no whole result"
-        if damage := job.damage():
-            what = damage
-        return f"{what} ({last})"
+        ending = f"it stopped with status {status}" if status else "it left no whole result"
+        return f"{job.damage() or ending} ({last})"
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -254,27 +252,25 @@ class Engine:
 
 
 def full_disk(folder: Path) -> str:
-    """Return the sentence about a full disk."""
+    """Return the message for a full disk."""
     return (
-        f"The disk is full ({folder}): free some space and repeat the command; what is finished is "
+        f"The disk is full ({folder}): free some space and repeat the command; finished jobs are "
         "kept, and a training that was begun goes on from its last epoch."
     )
 
 
 @contextmanager
 def study_folder(folder: Path, repeat: str = "", shared: str = "") -> Iterator[bool]:
-    """Hold the folder of a study, and say whether this process alone does.
-
-    A full disk becomes one sentence.
+    """Lock the folder of a study; yields whether this process is alone in it.
 
     Args:
-        folder: made if it is not there.
-        repeat: what kind of command works in it.
-        shared: names what several processes may do in it together; empty: nothing.
+        folder: folder to lock; made if it is absent.
+        repeat: kind of command that works in it, for messages.
+        shared: name of the work that several processes may do in it together; empty: none.
 
     Raises:
-        InputError: when it cannot be made, another process works in it, the disk is full, or
-            somebody stops it.
+        InputError: when it cannot be made, another process works in it, the disk is full, or the
+            user interrupts.
     """
     try:
         try:
@@ -292,9 +288,7 @@ def study_folder(folder: Path, repeat: str = "", shared: str = "") -> Iterator[b
             claim(folder)
             yield alone is not False
     except KeyboardInterrupt:
-        raise InputError(
-            "Stopped: repeat the command and it goes on; what is finished is kept."
-        ) from None
+        raise InputError("Stopped: repeat the command to go on; finished jobs are kept.") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise InputError(full_disk(folder)) from error

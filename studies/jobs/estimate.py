@@ -1,9 +1,9 @@
-"""What a study will cost: ``--dry-run``.
+"""Estimates of the cost of a study's jobs, for ``--dry-run``.
 
-Included are what every process needs to start, the batches of a training (read and augmented as in
-it), its optimisation steps, every validation, and every test with its metrics. Each distinct
-network is measured once on noise, with the threads that a job will have. Not included: preparing
-the cohort, which is done by then, pictures, and early stopping, which makes it less.
+Included are the start of every process, the batches of a training (read and augmented), its
+optimisation steps, every validation, and every test with its metrics. Each distinct network is
+measured once on noise, with the threads that a job will have. Not included are the preparation of
+the cohort, which is done by then, pictures, and early stopping, which lowers the cost.
 """
 
 import json
@@ -24,25 +24,25 @@ from studies.runs.planning import Plan, architecture
 from studies.settings.command_line import ROOT
 from studies.settings.trainer import choose_device
 
-# Seconds on two cores, from speed/results/benchmark_*.json. A job beside its training, the median:
+# Seconds on two cores, from speed/results/benchmark_*.json. Median of a job without its training:
 START = 8.0
-# A patient of a validation or a test beside the windows: the tests of DynUNet and of SegResNet
-# together have the windows of that of their late fusion, and one start and eight patients more.
+# Seconds of a scored patient without its windows. The tests of DynUNet and SegResNet together have
+# as many windows as the test of their late fusion, but one more start and eight more patients.
 PATIENT = 0.4
 LIMIT = 120.0  # seconds for one model, its start and two steps together
-BATCHES = 4  # read to time one
-# Settings that change no cost, whatever their values: such trials are measured together.
-FREE = ("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing")
+BATCHES = 4  # number of batches that are timed
+# Settings that never change the cost: trials that differ in these alone share a measurement.
+COST_NEUTRAL = ("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing")
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much a job computes.
+    """The computations of a job, counted.
 
     Args:
-        steps: of optimisation, over all epochs.
-        windows: that pass forward in validation or test.
-        patients: that are scored, over all validations or in the test.
+        steps: optimisation steps over all epochs.
+        windows: forward passes in validation or test.
+        patients: patients scored, over all validations or in the test.
     """
 
     steps: int
@@ -50,17 +50,17 @@ class Work:
     patients: int = 0
 
     def seconds(self, cost: Mapping[str, Any]) -> float:
-        """Return how long it takes, start and all.
+        """Return the duration in seconds, with the start of the process.
 
         Args:
-            cost: seconds of a ``step``, of the ``batch`` before it, and of a ``forward`` pass.
+            cost: seconds of a ``step``, of reading its ``batch``, and of a ``forward`` pass.
         """
         computed = self.steps * (cost["step"] + cost["batch"]) + self.windows * cost["forward"]
         return float(START + computed + self.patients * PATIENT)
 
 
 def work_of(job: Job, *, trains: bool = True) -> Work:
-    """Return how much a job computes; early stopping may make it less."""
+    """Count the computations of a job; early stopping may lower them."""
     plan = job.plan
     if job.kind == "test":
         loader = plan.data.test_dataloader()
@@ -77,14 +77,14 @@ def work_of(job: Job, *, trains: bool = True) -> Work:
 
 
 def _steps(trainer: Mapping[str, Any], batches: int) -> tuple[int, int]:
-    """Return how many batches a training has, and in how many epochs, a begun one counted.
+    """Return the numbers of batches and epochs of a training, counting an incomplete last epoch.
 
     Args:
-        trainer: its settings.
-        batches: of an epoch.
+        trainer: settings of the trainer.
+        batches: number of batches in an epoch.
 
     Raises:
-        InputError: when it has no end.
+        InputError: when the training has no end.
     """
     limit, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
     if limit is not None and int(limit) >= 0:
@@ -102,10 +102,10 @@ def _steps(trainer: Mapping[str, Any], batches: int) -> tuple[int, int]:
 
 
 def _windows(plan: Plan, loader: Any) -> int:
-    """Return how many windows of a volume, or slices of a patient, a loader's patients have."""
+    """Count the sliding windows, or in 2D the selected slices, of a loader's patients."""
     patch = list(plan.data.patch_size)
     overlap = float(plan.config["model"]["init_args"].get("overlap", 0.5))
-    if len(patch) == 2:  # a validation looks at the selected slices alone
+    if len(patch) == 2:
         return sum(map(len, loader.dataset.selected))
     total = 0
     for case in loader.dataset.cases:
@@ -118,7 +118,7 @@ def _windows(plan: Plan, loader: Any) -> int:
     return total
 
 
-def question(plan: Plan) -> dict[str, Any]:
+def measurement_request(plan: Plan) -> dict[str, Any]:
     """Return the request to `studies.jobs.measure` for a training, with random weights."""
     model = json.loads(architecture(plan))
     given = model["init_args"].get("weights")
@@ -135,25 +135,26 @@ def question(plan: Plan) -> dict[str, Any]:
     }
 
 
-def distinct(asked: Mapping[str, Any]) -> str:
-    """Return what tells measurements apart: all of a question but settings that change no cost."""
+def cache_key(request: Mapping[str, Any]) -> str:
+    """Return a measurement's cache key: every setting that affects its cost."""
 
     def without(value: Any) -> Any:
         if isinstance(value, str) and value.startswith("{"):  # the network of a stage
             return without(json.loads(value))
         if isinstance(value, Mapping):
-            return {name: without(inner) for name, inner in value.items() if name not in FREE}
+            kept = {name: inner for name, inner in value.items() if name not in COST_NEUTRAL}
+            return {name: without(inner) for name, inner in kept.items()}
         return [without(inner) for inner in value] if isinstance(value, list) else value
 
-    return json.dumps(without(asked), sort_keys=True)
+    return json.dumps(without(request), sort_keys=True)
 
 
 def batch_seconds(loader: Any, threads: int) -> float:
-    """Return how long a batch of a training takes to be read; 0 where other processes do it.
+    """Return the seconds to read a batch of a training; 0 if worker processes read it.
 
     Args:
-        loader: of the training.
-        threads: of the processor that a job will have.
+        loader: the training's data loader.
+        threads: processor threads of a job.
     """
     if loader.num_workers:
         return 0.0
@@ -171,10 +172,10 @@ def batch_seconds(loader: Any, threads: int) -> float:
 
 
 class Costs:
-    """What jobs cost; each distinct network is measured once.
+    """Costs of jobs; each distinct network is measured once.
 
     Args:
-        threads: of the processor that a job will have.
+        threads: processor threads of a job.
     """
 
     def __init__(self, threads: int) -> None:
@@ -183,28 +184,30 @@ class Costs:
         self.batches: dict[int, float] = {}
 
     def of(self, job: Job) -> dict[str, Any] | str:
-        """Return what `studies.jobs.measure` found for a job's network, or why it failed.
+        """Return the result of `studies.jobs.measure` for a job's network, or why it failed.
 
-        ``batch`` is added, the seconds that a batch of the job's own data takes to be read.
+        ``batch``, the seconds to read a batch of the job's own data, is added to it.
         """
-        asked, data = question(job.plan), job.plan.data
-        key = distinct(asked)
+        request, data = measurement_request(job.plan), job.plan.data
+        key = cache_key(request)
         if key not in self.measured:
             print(f"measuring a step of {job.run.experiment}", flush=True)
-            self.measured[key] = ask(asked, self.threads)
+            self.measured[key] = measure_apart(request, self.threads)
         if id(data) not in self.batches:
             self.batches[id(data)] = batch_seconds(data.train_dataloader(), self.threads)
         cost = self.measured[key]
         return cost if isinstance(cost, str) else {**cost, "batch": self.batches[id(data)]}
 
 
-def ask(asked: dict[str, Any], threads: int, limit: float = LIMIT) -> dict[str, Any] | str:
-    """Measure one step in a process of its own; return why not where that fails."""
+def measure_apart(
+    request: dict[str, Any], threads: int, limit: float = LIMIT
+) -> dict[str, Any] | str:
+    """Run `studies.jobs.measure` in a process of its own; return the reason if that fails."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
             [sys.executable, "-m", "studies.jobs.measure"],
-            input=json.dumps(asked),
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             timeout=limit,
@@ -214,7 +217,7 @@ def ask(asked: dict[str, Any], threads: int, limit: float = LIMIT) -> dict[str, 
     except subprocess.TimeoutExpired:
         return f"not measured in {limit:.0f} s"
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (error.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return f"not measured ({last})"
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -1,4 +1,4 @@
-"""Jobs of a study: one training or one test each, every one of them once, in the order of need."""
+"""The jobs of a study, each one training or one test, without repeats and in order of need."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from studies.runs.planning import Plan, postprocessing_of
 from studies.runs.run import Run
 from studies.scores.tested import read_scores
 
-# Options of a training that its tests need too; what else they need its checkpoint knows.
+# Options of a training that its tests need too; the checkpoint holds the other settings.
 PLACES = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
     *("data.root", "data.layout", "data.labels", "data.cache_dir", "data.num_workers"),
@@ -26,11 +26,11 @@ VARIANTS = "variants"  # folder of the tests of a benchmark that are not the run
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of testing every system beside its own test, such as without a modality.
+    """A further test of every system beside its own, such as without a modality.
 
     Args:
-        name: in files and tables.
-        options: words for ``lightning test``.
+        name: name in files and tables.
+        options: command-line words for ``lightning test``.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Variant:
 
 @dataclass
 class Job:
-    """One training, or one test of it.
+    """A training, or a test of one.
 
     Args:
-        id: names the job in files; of a training ``<experiment>-<run>``.
+        id: name of the job in files; ``<experiment>-<run>`` for a training.
         kind: fit or test.
-        run: the training it is, or tests.
-        words: of the command line after ``lightning``.
-        needs: ids of the jobs that have to be finished before.
+        run: the run that is trained or tested.
+        words: command-line words after ``lightning``.
+        needs: ids of the jobs that have to finish first.
         plan: the resolved training.
-        variant: name of the test, empty for the run's own.
-        options: of a variant, the last of its words.
+        variant: name of the test; empty for the run's own.
+        options: options of a variant, the last of its words.
         results: folder of ``per_case.csv``.
-        threads: of the processor, where it must not be the engine's choice.
+        threads: processor threads; None: the workers choose.
     """
 
     id: str
@@ -67,16 +67,16 @@ class Job:
 
     @property
     def table(self) -> Path:
-        """Scores of a test, a row a patient."""
+        """File of a test's scores, a row for each patient."""
         return self.results / "per_case.csv"
 
     @property
     def progress_file(self) -> Path:
-        """Where its process says how far it is."""
+        """File in which the job's process records its progress."""
         return (self.run.folder if self.kind == "fit" else self.results) / "progress.json"
 
     def finished(self) -> bool:
-        """Whether its result is there and whole."""
+        """Whether the job's result is there and whole."""
         if self.kind == "fit":
             return self.run.finished
         if not self.table.is_file() or self.damage():
@@ -84,13 +84,13 @@ class Job:
         return bool(self.variant) or "test_scores" in self.run.manifest()
 
     def damage(self) -> str:
-        """Say in a sentence what is wrong with a table of scores that is there, if anything is."""
+        """Return a sentence on what is wrong with an existing table of scores; empty: nothing."""
         if self.kind == "fit" or not self.table.is_file():
             return ""
         return damage_of(self.table, self.patients())
 
     def patients(self) -> set[str]:
-        """Case ids that its own test scores; none where the test is of another cohort."""
+        """Return the case ids that the test scores; empty: unknown, because of another cohort."""
         if any(word.startswith(("--data.root", "--data.split")) for word in self.options):
             return set()
         return cases_of(self.plan.data.split.test, self.plan.data.case_hashes())
@@ -111,11 +111,11 @@ class Job:
 
 
 def damage_of(table: Path, patients: set[str]) -> str:
-    """Say in a sentence what is wrong with a ``per_case.csv``; empty where nothing is.
+    """Return a sentence on what is wrong with a ``per_case.csv``; empty: nothing.
 
     Args:
         table: the file.
-        patients: case ids it should hold; empty: any.
+        patients: case ids that it should hold; empty: any.
     """
     try:
         found = [row["case_id"] for row in read_scores(table)]
@@ -127,7 +127,7 @@ def damage_of(table: Path, patients: set[str]) -> str:
 
 
 class JobGraph:
-    """Every job that a study needs; a training that several need is one job."""
+    """The jobs that a study needs; a training that several jobs need appears once."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -139,7 +139,7 @@ class JobGraph:
         name = f"{run.experiment}-{run.id}"
         if name not in self.jobs:
             words = ["fit", *_without(plan.line.typed(), "runs_dir"), *_runs_dir(run)]
-            # what this machine chose by its processor, so that any other trains the same run
+            # chosen by this machine's processor; another machine must not choose differently
             words.append(f"--trainer.precision={plan.config['trainer']['precision']}")
             needs = [stage.id for stage in stages]
             self.jobs[name] = Job(name, "fit", run, words, needs, plan)
@@ -151,7 +151,7 @@ class JobGraph:
         run, options = plan.run, list(variant.options) if variant else []
         folder = run.folder
         rules = _other_rules(plan)
-        if rules and not variant:  # the run was trained before, by an experiment with others
+        if rules and not variant:  # the run was trained by an experiment with other rules
             options, variant = rules, Variant("postprocessing", tuple(rules))
         elif rules:
             options = [*rules, *options]
@@ -188,18 +188,19 @@ class JobGraph:
 
 
 def _other_rules(plan: Plan) -> list[str]:
-    """Return the option that gives a test the post-processing of its experiment.
+    """Return the option that sets a test's post-processing to that of its experiment.
 
-    None where the run has it: trainings that differ in it alone are one run.
+    Trainings that differ in post-processing alone are one run. The list is empty if the run has
+    the experiment's post-processing already.
     """
     run = plan.run
     if not run.finished:
         return []
-    asked = postprocessing_of(plan.config["model"])
+    wanted = postprocessing_of(plan.config["model"])
     model = settings_of_run(run).config.get("model")
-    if not model or asked == postprocessing_of(model):
+    if not model or wanted == postprocessing_of(model):
         return []
-    return [f"--{RULES}{json.dumps(asked)}"]
+    return [f"--{RULES}{json.dumps(wanted)}"]
 
 
 def _runs_dir(run: Run) -> list[str]:
@@ -220,5 +221,5 @@ def _without(words: Sequence[str], name: str) -> list[str]:
 
 
 def _places(plan: Plan) -> list[str]:
-    """Return the words of a training that say where it runs and where its data are now."""
+    """Return the words of a training that name its devices and the place of its data."""
     return [word for name, words in plan.line.options if name in PLACES for word in words]

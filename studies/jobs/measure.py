@@ -1,7 +1,7 @@
-"""One optimisation step of a model on noise, measured by ``python -m studies.jobs.measure``.
+"""Measures an optimisation step of a model on noise: ``python -m studies.jobs.measure``.
 
-A process of its own, so that memory is that of this model alone and a step that takes too long can
-be given up.
+It runs in a process of its own, so that the memory is this model's alone and a measurement that
+takes too long can be stopped.
 """
 
 import json
@@ -20,23 +20,23 @@ from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.weights.checkpoints import build
 from studies.runs.environment import peak_memory_gb
 
-REPETITIONS, ENOUGH = 5, 20.0  # seconds
+REPETITIONS, ENOUGH = 5, 20.0  # stop after so many, or after so many seconds
 
 
 def measure(
     model: dict[str, Any], patch_size: list[int], batch_size: int, precision: str, device: str
 ) -> dict[str, Any]:
-    """Return what one step and one forward pass of a model cost.
+    """Return the cost of one step and of one forward pass of a model.
 
     Args:
         model: class path and arguments, upstream networks by their architecture.
         patch_size: voxels or pixels along every axis.
-        batch_size: patches a step.
-        precision: the trainer's.
+        batch_size: patches in a step.
+        precision: precision of the trainer.
         device: cpu or cuda.
 
     Returns:
-        ``step`` and ``forward`` in seconds (of a batch, of one patch), ``memory_gb``,
+        Seconds of a ``step`` of one batch and of a ``forward`` pass of one patch, ``memory_gb``,
         ``checkpoint_gb`` of best and last together, ``parameters``.
     """
     module = build(model)
@@ -78,7 +78,7 @@ def measure(
 
 
 def _optimizers(configured: Any) -> list[Any]:
-    """Return the optimisers of what ``configure_optimizers`` gives, in any of its forms here."""
+    """Return the optimisers from the return value of ``configure_optimizers``."""
     if isinstance(configured, dict):
         return [configured["optimizer"]]
     if isinstance(configured, tuple):  # optimisers and their schedulers
@@ -87,9 +87,9 @@ def _optimizers(configured: Any) -> list[Any]:
 
 
 def fastest(work: Callable[[], Any], device: str) -> float:
-    """Return the seconds of the fastest of a few repetitions: others may use the machine too.
+    """Return the seconds of the fastest of a few repetitions, least affected by other processes.
 
-    The first one, which also allocates, counts only where it takes long by itself.
+    The first one, which also allocates memory, decides only if it alone takes `ENOUGH`.
     """
     found: list[float] = []
     while len(found) < REPETITIONS and sum(found) < ENOUGH:
@@ -102,7 +102,7 @@ def fastest(work: Callable[[], Any], device: str) -> float:
 
 
 def _kept(module: TrainingModule, everything: int) -> int:
-    """Return the bytes of weights that a checkpoint holds: an adapter's leaves out its base."""
+    """Return the bytes of weights in a checkpoint; an adapter's leaves out the frozen base."""
     frozen = sum(w.numel() * w.element_size() for w in module.parameters() if not w.requires_grad)
     return everything - frozen if hasattr(module, "base_hash") else everything
 

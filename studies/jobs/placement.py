@@ -1,4 +1,4 @@
-"""Where the jobs of a study are done: on this machine or on a Ray cluster, and how many at once."""
+"""Where the jobs of a study run, this machine or a Ray cluster, and how many at once."""
 
 import argparse
 import os
@@ -14,26 +14,30 @@ from studies.tracking.weights_and_biases import check_account
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that runs jobs understands."""
+    """Add the options that every command with jobs has."""
     add = parser.add_argument
     add("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--jobs", type=int, help="jobs at once on this machine (default: by its GPUs or cores)")
     add("--ray", metavar="ADDRESS", help="run the jobs on this Ray cluster, such as auto")
-    add("--gpus_per_job", type=float, help="of a Ray cluster (default: 1 where it has GPUs)")
+    add(
+        "--gpus_per_job",
+        type=float,
+        help="GPUs of a job on a Ray cluster (default: 1 where it has any)",
+    )
     add(
         "--cpus_per_job",
         type=int,
-        help="of a Ray cluster, and threads of a job; on processors results are the same to the "
-        "last bit only for equal threads (default: as many as a job gets without Ray on the "
+        help="cores and threads of a job on a Ray cluster; on processors results are the same to "
+        "the last bit only for equal threads (default: as many as a job gets without Ray on the "
         "smallest of its nodes)",
     )
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Refuse options of `add_options` that cannot be, before anything is planned.
+    """Refuse wrong values of the options of `add_options`, before anything is planned.
 
     Raises:
-        InputError: naming the option.
+        InputError: when one is wrong, naming it.
     """
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}: expected 1 or more.")
@@ -54,20 +58,20 @@ def check_options(options: argparse.Namespace) -> None:
 
 @contextmanager
 def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[Workers]:
-    """Return the workers that the options ask for, and end them.
+    """Yield the workers that the options choose, and stop them at the end.
 
     Args:
-        options: those of `add_options`.
-        jobs: what they will do.
+        options: parsed options of `add_options`.
+        jobs: the jobs that they will run.
 
     Raises:
-        InputError: when there are none.
+        InputError: when the Ray cluster or W&B cannot be used as the options say.
     """
     if options.ray is not None:
         from studies.jobs.ray_workers import RayWorkers
 
-        wanted = options.cpus_per_job, options.gpus_per_job
-        workers: Workers = RayWorkers(options.ray, *wanted, spread=_spread(jobs))
+        resources = options.cpus_per_job, options.gpus_per_job
+        workers: Workers = RayWorkers(options.ray, *resources, multi_device=_multi_device(jobs))
     else:
         workers = local_workers(options.jobs, jobs)
     try:
@@ -77,46 +81,47 @@ def make_workers(options: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[W
 
 
 def local_workers(wanted: int | None, jobs: Sequence[Job]) -> LocalWorkers:
-    """Return workers of this machine; trainings that leave their devices open get one GPU each.
+    """Return workers of this machine; trainings that name no devices get one GPU each.
 
     Args:
-        wanted: jobs at once; None: by its GPUs or cores.
-        jobs: what they will do.
+        wanted: jobs at once; None: by the machine's GPUs or cores.
+        jobs: the jobs that they will run.
 
     Raises:
-        InputError: when W&B cannot be as it is asked for.
+        InputError: when W&B cannot be used as the environment says.
     """
-    for job in jobs:  # here once, not by every job in its log
+    for job in jobs:  # once here, so that not every job fails with it in its log
         check_account(job.plan.config)
-    gpus = [] if _spread(jobs) else gpus_of(jobs)
-    at_once, threads = _share(wanted, jobs, gpus)
+    gpus = [] if _multi_device(jobs) else gpus_of(jobs)
+    at_once, threads = _concurrency(wanted, jobs, gpus)
     return LocalWorkers(at_once, threads, gpus if len(gpus) > 1 else [])
 
 
-def share(options: argparse.Namespace, jobs: Sequence[Job]) -> tuple[int, int]:
-    """Return how many jobs this machine does at once, and the threads of its processor for each.
+def concurrency(options: argparse.Namespace, jobs: Sequence[Job]) -> tuple[int, int]:
+    """Return the number of jobs that run at once, and the processor threads of each.
 
     Args:
-        options: those of `add_options`; of jobs on a Ray cluster one is taken to be done at once.
-        jobs: what will be done.
+        options: parsed options of `add_options`; for a Ray cluster one job at once is assumed.
+        jobs: the jobs that will run.
     """
-    at_once, threads = _share(options.jobs, jobs, [] if _spread(jobs) else gpus_of(jobs))
+    gpus = [] if _multi_device(jobs) else gpus_of(jobs)
+    at_once, threads = _concurrency(options.jobs, jobs, gpus)
     return (1, options.cpus_per_job or threads) if options.ray else (at_once, threads)
 
 
-def _share(wanted: int | None, jobs: Sequence[Job], gpus: Sequence[str]) -> tuple[int, int]:
-    at_once = wanted or jobs_at_once(cores(), len(gpus), spread=_spread(jobs))
+def _concurrency(wanted: int | None, jobs: Sequence[Job], gpus: Sequence[str]) -> tuple[int, int]:
+    at_once = wanted or jobs_at_once(cores(), len(gpus), multi_device=_multi_device(jobs))
     return at_once, max(1, cores() // at_once)
 
 
-def _spread(jobs: Sequence[Job]) -> bool:
-    """Whether a training asks for several devices itself."""
+def _multi_device(jobs: Sequence[Job]) -> bool:
+    """Whether a training uses several devices by itself."""
     devices = {str(job.plan.config["trainer"].get("devices", "auto")) for job in jobs}
     return bool(devices - {"auto", "1"})
 
 
 def gpus_of(jobs: Sequence[Job]) -> list[str]:
-    """Return the GPUs that the jobs may use, by the names that their processes know them by."""
+    """Return the GPUs that the jobs may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     from studies.settings.trainer import choose_device
 
     kinds = {choose_device(job.plan.config["trainer"]["accelerator"]) for job in jobs}

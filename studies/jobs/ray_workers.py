@@ -1,4 +1,4 @@
-"""Jobs as tasks of a Ray cluster whose nodes see the same files."""
+"""Workers that run jobs as tasks of a Ray cluster whose nodes see the same files."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from studies.jobs.workers import Task, jobs_at_once
 from studies.runs.process import stop
 from studies.settings.command_line import ROOT
 
-RETRIES = 5  # of a task whose node died
-PATIENCE = 60.0  # seconds for what a dead node left running to notice it
+RETRIES = 5  # most retries of a task whose node died
+PATIENCE = 60.0  # seconds in which processes of a dead node notice that and end
 
 
 def do(task: Task) -> int:
-    """Do a task in this process of the cluster; return its exit status.
+    """Run a task in this process of the cluster; return its exit status.
 
-    Ray calls it again, elsewhere, when the node dies: a training that was begun then goes on from
+    If the node dies, Ray calls this again on another: a training that was begun then goes on from
     its last epoch.
 
     Raises:
@@ -35,37 +35,39 @@ def do(task: Task) -> int:
         time.sleep(0.2)
     process = task.start()
     try:
-        while process.poll() is None:  # a process that is waited for keeps an interruption waiting
+        while process.poll() is None:  # `wait` would delay an interruption by Ray
             time.sleep(0.2)
         return process.wait()
     finally:
         stop(process)
 
 
-def cores_of_a_job(nodes: Sequence[Mapping[str, float]], gpus: float, *, spread: bool) -> int:
-    """Return the cores that a job would get without Ray on the smallest node that can do it.
+def cores_of_a_job(nodes: Sequence[Mapping[str, float]], gpus: float, *, multi_device: bool) -> int:
+    """Return the cores that a job would get without Ray on the smallest node that can run it.
 
     Args:
-        nodes: resources of each, as Ray names them.
+        nodes: resources of each node, as Ray names them.
         gpus: GPUs of a job.
-        spread: whether a job takes several devices by itself.
+        multi_device: whether a job uses several devices by itself.
     """
     found = []
     for node in nodes:
         cores, there = int(node.get("CPU", 0)), node.get("GPU", 0)
         if cores and there >= gpus:
-            at_once = jobs_at_once(cores, int(there // gpus) if gpus else 0, spread=spread)
+            at_once = jobs_at_once(
+                cores, int(there // gpus) if gpus else 0, multi_device=multi_device
+            )
             found.append(max(1, cores // at_once))
     return min(found, default=1)
 
 
 def slots(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:
-    """Return how many jobs nodes do at once.
+    """Return the number of jobs that nodes can run at once.
 
     Args:
-        nodes: resources of each, as Ray names them.
-        cores: of a job.
-        gpus: of a job.
+        nodes: resources of each node, as Ray names them.
+        cores: cores of a job.
+        gpus: GPUs of a job.
     """
     found = 0
     for node in nodes:
@@ -75,20 +77,20 @@ def slots(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:
 
 
 class RayWorkers:
-    """Tasks on a Ray cluster; Ray decides where and when.
+    """Workers that run tasks on a Ray cluster, which decides where and when.
 
     Args:
-        address: of the cluster: ``auto``, ``host:port``, ``ray://host:port``; ``local`` starts one.
+        address: ``auto``, ``host:port`` or ``ray://host:port``; ``local`` starts a cluster.
         cpus: processor cores of a task, and its threads; None: those it would get without Ray.
         gpus: GPUs of a task; None: one, where the cluster has any.
-        spread: whether a task takes several devices by itself.
+        multi_device: whether a task uses several devices by itself.
 
     Raises:
         InputError: when Ray is not installed, or the cluster cannot be reached or is too small.
     """
 
     def __init__(
-        self, address: str, cpus: int | None, gpus: float | None, *, spread: bool = False
+        self, address: str, cpus: int | None, gpus: float | None, *, multi_device: bool = False
     ) -> None:
         if (cpus is not None and cpus < 1) or (gpus is not None and gpus < 0):
             raise InputError(
@@ -115,37 +117,37 @@ class RayWorkers:
                 "with `ray start --head`, or give its address."
             ) from error
         nodes = self._nodes()
-        if gpus is None:  # Ray hides the GPUs from a task that asks for none
+        if gpus is None:  # Ray hides the GPUs from a task that requests none
             gpus = 1.0 if any(node.get("GPU", 0) for node in nodes) else 0.0
-        self.cpus = cpus or cores_of_a_job(nodes, gpus, spread=spread)
+        self.cpus = cpus or cores_of_a_job(nodes, gpus, multi_device=multi_device)
         if not any(
             node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= gpus for node in nodes
         ):
             raise InputError(
                 f"The Ray cluster at {address} has no node with {self.cpus} cores and {gpus:g} "
-                "GPUs, which a job wants: start one, or lower --cpus_per_job and --gpus_per_job."
+                "GPUs, which a job needs: start one, or lower --cpus_per_job and --gpus_per_job."
             )
         self.gpus = gpus
         self.remote = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_retries=RETRIES)(do)
         self.references: dict[str, tuple[Any, Task]] = {}
 
     def has_room(self) -> bool:
-        """Ray keeps what it cannot begin yet."""
+        """Return True: Ray queues what it cannot begin yet."""
         return True
 
     def is_idle(self) -> bool:
-        """Whether the nodes that there are now could do another task; one is begun in any case."""
+        """Whether another task would begin at once; the first may always be handed over."""
         return len(self.references) < max(1, slots(self._nodes(), self.cpus, self.gpus))
 
     def start(self, task: Task, threads: int | None) -> None:
-        """Hand a task over, with what this project reads from the environment."""
+        """Hand a task over with this project's and W&B's environment variables."""
         own = {k: v for k, v in os.environ.items() if k.startswith(("GLIOFUSE_", "WANDB_"))}
         own["OMP_NUM_THREADS"] = str(threads or self.cpus)
         task.environment = {**own, **task.environment}
         self.references[task.id] = (self.remote.remote(task), task)
 
     def end(self, name: str) -> None:
-        """End a task: Ray interrupts `do`, which ends its process."""
+        """Cancel a task: Ray interrupts `do`, which ends the task's process."""
         self.ray.cancel(self.references[name][0])
 
     def ended(self) -> dict[str, int]:
@@ -158,7 +160,7 @@ class RayWorkers:
             try:
                 found[name] = int(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
-                # it could not begin, or its nodes died more often than it may be repeated
+                # it could not begin, or its nodes died more than `RETRIES` times
                 task.log.parent.mkdir(parents=True, exist_ok=True)
                 with task.log.open("a") as log:
                     log.write(f"{str(error).strip()}\n")
@@ -169,7 +171,7 @@ class RayWorkers:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def stop(self) -> None:
-        """Take back what is running, and leave the cluster."""
+        """Cancel all tasks and leave the cluster."""
         if self.ray.is_initialized():
             for reference, _ in self.references.values():
                 self.ray.cancel(reference, force=True)

@@ -1,4 +1,4 @@
-"""The files of a benchmark, a sweep or a reproduction, as distinct from those of the user."""
+"""Tells the files of a benchmark, a sweep or a reproduction from those of the user."""
 
 import json
 import os
@@ -14,12 +14,12 @@ OTHERS = ("report.html", "tables/table-*", "tables/statistics-*", "configs/*/*.y
 
 
 def claim(folder: Path) -> None:
-    """Refuse a folder in which files of a study's names are not a study's.
+    """Refuse a folder whose files have a study's names but are not a study's.
 
-    What an earlier version of this program left there, without a list of it, is listed now.
+    Files of an earlier version of this program, which kept no list of them, are listed now.
 
     Raises:
-        InputError: naming the files.
+        InputError: when there are such files, naming them.
     """
     outputs = Outputs(folder, "--out")
     there = [name for name in NAMES if os.path.lexists(folder / name)]
@@ -27,15 +27,15 @@ def claim(folder: Path) -> None:
         return
     if not _is_study(folder):
         raise InputError(
-            f"--out {folder} holds {some(there)}, which this program did not write and would be "
-            "written over: give another folder with --out."
+            f"--out {folder} holds {some(there)}, which this program did not write and would "
+            "overwrite: give another folder with --out."
         )
     found = [file for pattern in OTHERS for file in sorted(folder.glob(pattern))]
     outputs.adopt([*there, *(str(file.relative_to(folder)) for file in found)])
 
 
 def _is_study(folder: Path) -> bool:
-    """Whether the state of its jobs lies in a folder, or the plan of a benchmark."""
+    """Whether a folder holds the state of a study's jobs, or the plan of a benchmark."""
     for name, key in ((STATE, "jobs"), ("plan.json", "cells")):
         try:
             held: Any = json.loads((folder / name).read_text(encoding="utf-8"))

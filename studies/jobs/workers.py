@@ -1,4 +1,4 @@
-"""Processes that do jobs: one a job, its output in a log, ended when their parent is gone."""
+"""Processes that run jobs: one for each, logged to a file, ended when their parent is gone."""
 
 import os
 import subprocess
@@ -16,15 +16,15 @@ from studies.settings.command_line import ROOT
 
 @dataclass
 class Task:
-    """One command of this project, ready to be run anywhere that sees the same files.
+    """A command of this project, ready to run on any machine that sees the same files.
 
     Args:
-        id: of the job.
-        words: after ``lightning``.
-        log: file that its output is appended to.
+        id: id of the job.
+        words: command-line words after ``lightning``.
+        log: file to which the output is appended.
         folder: working directory.
-        run: where a training was begun, it goes on; None for what starts again.
-        environment: variables beside those of the process that runs it.
+        run: run of a training, which is resumed if it was begun; None for other commands.
+        environment: variables added to those of the process that runs it.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Task:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start it. Its input is a pipe that closes with this process, and that ends it."""
+        """Start the process; its input is a pipe, and it ends itself when the pipe closes."""
         words = list(self.words)
         if self.run is not None and self.run.started:
             words.append("--resume")
@@ -54,29 +54,30 @@ class Task:
             )
 
     def last_line(self) -> str:
-        """Return the last thing it said."""
+        """Return the last line of the log that is not empty."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
-            return "it said nothing"
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+            lines = []
+        last = (line.strip() for line in reversed(lines) if line.strip())
+        return next(last, "it printed nothing")
 
 
-def jobs_at_once(cores: int, gpus: int, *, spread: bool) -> int:
-    """Return how many jobs a machine does at once, where nobody says.
+def jobs_at_once(cores: int, gpus: int, *, multi_device: bool) -> int:
+    """Return the default number of jobs that a machine runs at once.
 
-    On two cores two networks side by side do about twice the work of one with both.
+    On two cores, two networks side by side do about twice the work of one that has both.
 
     Args:
-        cores: of the machine.
-        gpus: that the jobs use.
-        spread: whether a job takes several devices by itself.
+        cores: cores of the machine.
+        gpus: number of GPUs that the jobs use.
+        multi_device: whether a job uses several devices by itself.
     """
-    return gpus or (1 if spread else min(2, cores))
+    return gpus or (1 if multi_device else min(2, cores))
 
 
 class Workers(Protocol):
-    """Where tasks are done."""
+    """An executor of tasks."""
 
     def has_room(self) -> bool:
         """Whether another task may be handed over now."""
@@ -88,7 +89,7 @@ class Workers(Protocol):
         """Hand a task over."""
 
     def end(self, name: str) -> None:
-        """End a task; `ended` returns it once it has."""
+        """Stop a task; `ended` returns it once it has ended."""
 
     def ended(self) -> dict[str, int]:
         """Return the exit status of every task that ended since the last call, by its id."""
@@ -98,13 +99,13 @@ class Workers(Protocol):
 
 
 class LocalWorkers:
-    """Tasks as processes of this machine.
+    """Workers that run tasks as processes of this machine.
 
     Args:
-        jobs: how many at once.
-        threads: of the processor for each.
-        gpus: GPUs that are dealt out, one a task, as ``CUDA_VISIBLE_DEVICES`` names them; none:
-            all tasks see what there is.
+        jobs: most tasks at once.
+        threads: processor threads of each task.
+        gpus: GPUs as ``CUDA_VISIBLE_DEVICES`` names them, of which each task gets one; empty: all
+            tasks see all GPUs.
     """
 
     def __init__(self, jobs: int, threads: int, gpus: Sequence[str] = ()) -> None:
@@ -122,7 +123,7 @@ class LocalWorkers:
         return self.has_room()
 
     def start(self, task: Task, threads: int | None) -> None:
-        """Start a task, on the GPU with the fewest of them."""
+        """Start a task on the GPU with the fewest tasks."""
         taken = [gpu for _, gpu in self.processes.values()]
         gpu = min(self.gpus, key=taken.count, default=None)
         own = {"OMP_NUM_THREADS": str(threads or self.threads)}
@@ -132,7 +133,7 @@ class LocalWorkers:
         self.processes[task.id] = (task.start(), gpu)
 
     def end(self, name: str) -> None:
-        """End a task, without waiting for it."""
+        """Stop a task without waiting for its end."""
         process, _ = self.processes[name]
         threading.Thread(target=stop, args=(process,), daemon=True).start()
 
@@ -149,7 +150,7 @@ class LocalWorkers:
         return found
 
     def stop(self) -> None:
-        """End what is running; the trainings go on from their last epoch when asked again."""
+        """Stop all tasks; a training goes on from its last epoch when it is started again."""
         for process, _ in self.processes.values():
             process.terminate()
         for process, _ in self.processes.values():

@@ -1,1 +1,1 @@
-"""Scores of tested runs and of mask folders, checked to be comparable."""
+"""Scores of tested runs and of folders of masks, checked to be comparable."""

@@ -1,4 +1,4 @@
-"""Runs that may stand in one table: the same patients, the same split, the same seed."""
+"""Finds runs that may share a table: the same patients, the same split, the same seed."""
 
 import json
 from collections.abc import Collection
@@ -8,14 +8,14 @@ from studies.runs.run import Run, same_cohort
 
 
 def compared(run: Run) -> list[dict[str, Any]]:
-    """Return this run of the 2D study and the latest of every other experiment comparable with it.
+    """Return a run of the 2D study and the latest comparable run of every other experiment.
 
     Args:
-        run: a finished run; its folder lies in that of its experiment, below all runs.
+        run: a finished run in ``<runs>/<experiment>/<id>``.
 
     Returns:
-        For each, ``system``, ``parameters``, ``validation`` (Dice of the whole tumour), ``test``
-        (mean scores, where it was tested) and ``this``.
+        For each run ``system``, ``parameters``, ``validation`` (Dice of the whole tumour), ``test``
+        (mean scores, None if untested) and ``this``, whether it is the given run.
     """
     own = run.manifest()
     if not own.get("per_slice") or not own.get("validation_cases"):
@@ -25,7 +25,7 @@ def compared(run: Run) -> list[dict[str, Any]]:
         try:
             manifest = json.loads(file.read_text())
         except (OSError, json.JSONDecodeError):
-            continue  # being written, or not ours
+            continue  # being written, or not this program's
         replaced = ".replaced-" in file.parent.name
         if replaced or manifest.get("id") == own["id"] or not _comparable(manifest, own):
             continue
@@ -33,7 +33,7 @@ def compared(run: Run) -> list[dict[str, Any]]:
         if manifest.get("finished_at", "") > latest.get(name, {}).get("finished_at", ""):
             latest[name] = manifest
     latest[system_name(own)] = own
-    # what lies over all of them distinguishes none
+    # overlays that all runs share distinguish none of them
     shared = set.intersection(*(set(manifest.get("overlays", [])) for manifest in latest.values()))
     return [
         {
@@ -48,7 +48,7 @@ def compared(run: Run) -> list[dict[str, Any]]:
 
 
 def system_name(manifest: dict[str, Any], without: Collection[str] = ()) -> str:
-    """Return the experiment with its overlays, as tables call a system."""
+    """Return the name of a system in tables: its experiment with the overlays."""
     overlays = [name for name in manifest.get("overlays", []) if name not in without]
     return " + ".join([manifest["experiment"], *overlays])
 

@@ -1,4 +1,4 @@
-"""The masks of a folder by case, whatever tool wrote them, and what their values mean."""
+"""Finds the masks of a folder by case, written by any tool, and the meaning of their values."""
 
 import re
 from collections import defaultdict
@@ -19,12 +19,12 @@ from datamodules.nifti.volume import read_volume
 from datamodules.patients.find import find_cases
 from errors import InputError
 
-# A name that ends so may be an image of a study or a time point's mask: the content decides.
+# A file with such an ending may be an image, or the mask of a time point: the content decides.
 _SEQUENCE = re.compile(r"[_-](t1|t1ce|t1gd|t1n|t1c|t1w|t2|t2w|t2f|flair|\d{4})$", re.IGNORECASE)
 _PROBABILITIES = re.compile(rf"{PROBABILITIES}$", re.IGNORECASE)
-_ON_OTHER_GRID = re.compile(r"[_-]seg_on_(t1|t1ce|flair)$", re.IGNORECASE)  # as predict writes them
+_ON_OTHER_GRID = re.compile(r"[_-]seg_on_(t1|t1ce|flair)$", re.IGNORECASE)  # written by predict
 _KIND = r"(seg|segm|segmentation|label|labels|labelmap|mask|pred|prediction|gt)"
-_MASK_WORD = re.compile(rf"[_-]{_KIND}$", re.IGNORECASE)  # what tools append to the case's name
+_MASK_WORD = re.compile(rf"[_-]{_KIND}$", re.IGNORECASE)  # endings that tools append to case ids
 _ONLY_WORD = re.compile(_KIND, re.IGNORECASE)
 
 
@@ -35,7 +35,7 @@ class MaskFile:
     Args:
         case_id: the examination, by the file's name.
         path: the NIfTI file.
-        convention: what its values mean, where the names of the folder tell.
+        convention: meaning of its values; None: the file names do not determine it.
         probabilities: 4-D file of region probabilities beside it, or None.
     """
 
@@ -52,9 +52,9 @@ class Pair:
     Args:
         case_id: the examination.
         prediction: label map of any tool.
-        reference: label map of the reader.
-        prediction_labels: what the values of the prediction mean.
-        reference_labels: what those of the reference mean.
+        reference: label map of the reference.
+        prediction_labels: meaning of the prediction's values.
+        reference_labels: meaning of the reference's values.
         probabilities: 4-D file of region probabilities, or None.
     """
 
@@ -68,12 +68,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Masks:
-    """The label maps of a folder, and what else lies there.
+    """The label maps of a folder, and its other files.
 
     Args:
         by_case: case id to label map.
         images: files that hold grey values.
-        others: files of no case, such as probabilities without a mask.
+        others: files that belong to no case, such as probabilities without a mask.
     """
 
     by_case: dict[str, MaskFile]
@@ -85,16 +85,16 @@ def find_masks(folder: Path, option: str) -> Masks:
     """Return the label maps below a folder by case id, and the files that are left out.
 
     A folder in the layout of a BraTS year, MSD or nnU-Net, or one that ``lightning prepare`` wrote,
-    is read as such; in any other the files are called ``<case>.nii.gz``, ``<case>_seg.nii.gz``,
-    ``<case>-mask.nii.gz`` and the like, or ``<case>/seg.nii.gz``. Where a name fits an image and a
-    mask, the content decides.
+    is read as such. In any other, files are expected to be called ``<case>.nii.gz``,
+    ``<case>_seg.nii.gz``, ``<case>-mask.nii.gz`` and the like, or ``<case>/seg.nii.gz``. If a name
+    fits both an image and a mask, the content decides.
 
     Args:
-        folder: where they are.
-        option: of the command line that gave the folder, for messages.
+        folder: folder of the masks.
+        option: command-line option that gave the folder, for messages.
 
     Raises:
-        InputError: if there is no folder or no mask in it, or one case has two.
+        InputError: if the folder is absent or holds no mask, or one case has two.
     """
     if not folder.is_dir():
         raise InputError(f"--{option} {folder} is not a folder: give the folder of the masks.")
@@ -133,7 +133,7 @@ def find_masks(folder: Path, option: str) -> Masks:
 
 
 def _masks_by_name(files: Sequence[Path]) -> tuple[list[MaskFile], list[Path]]:
-    """Return the masks among files that are in no known layout, and the images among them."""
+    """Sort files in no known layout into masks and images."""
     by_case: dict[str, list[Path]] = defaultdict(list)
     images = []
     for path in files:
@@ -154,7 +154,7 @@ def _masks_by_name(files: Sequence[Path]) -> tuple[list[MaskFile], list[Path]]:
 
 
 def _holds_labels(path: Path) -> bool:
-    """Whether a file holds few whole numbers; one that cannot be read counts and is named later."""
+    """Whether a file holds few whole numbers, or is unreadable, which is reported later."""
     try:
         return looks_like_labels(read_volume(path).array)
     except InputError:
@@ -167,23 +167,24 @@ def pair_up(
     prediction_labels: LabelConvention | None = None,
     reference_labels: LabelConvention | None = None,
 ) -> list[Pair]:
-    """Return every reference that has a prediction, with the meaning of both.
+    """Return every reference with its prediction, if it has one, and the meaning of both.
 
     Args:
-        predictions: by case id.
-        references: by case id.
-        prediction_labels: their meaning; None takes that of their names, else the references'.
-        reference_labels: their meaning; None takes that of their names.
+        predictions: masks by case id.
+        references: masks by case id.
+        prediction_labels: meaning of the predictions' values; None: by their file names, else as
+            the references.
+        reference_labels: meaning of the references' values; None: by their file names.
 
     Raises:
-        InputError: if no prediction belongs to a reference, or nothing tells what values mean.
+        InputError: if no prediction belongs to a reference, or the meaning of values is unknown.
     """
     common = [case_id for case_id in references if case_id in predictions]
     if not common:
         raise InputError(
             "no prediction belongs to a reference: predictions are called "
-            f"{next(iter(predictions))} and the like, references {next(iter(references))}; name "
-            "them alike, with or without _seg."
+            f"{next(iter(predictions))} and the like, references {next(iter(references))}; give "
+            "them the same names, with or without _seg."
         )
     pairs = []
     for case_id in common:
@@ -195,7 +196,7 @@ def pair_up(
                 f"as one of {', '.join(CONVENTIONS)}, or as a YAML file with necrosis, oedema and "
                 "enhancing."
             )
-        # what was asked for the references holds for predictions too that are named in no layout
+        # the references' meaning is the default for predictions in no known layout
         ours = prediction_labels or prediction.convention or theirs
         files = (prediction.path, reference.path)
         pairs.append(Pair(case_id, *files, ours, theirs, prediction.probabilities))
@@ -203,7 +204,7 @@ def pair_up(
 
 
 def _known_layout(folder: Path) -> list[CaseFiles]:
-    """Return the cases of a folder in a known layout; none where it has another."""
+    """Return the cases of a folder in a known layout; empty in any other layout."""
     from datamodules.registration.folder import find_registered, is_registered
 
     if is_registered(folder):  # by `lightning prepare`
@@ -217,7 +218,7 @@ def _known_layout(folder: Path) -> list[CaseFiles]:
 
 
 def _mask(case_id: str, path: Path, convention: LabelConvention | None = None) -> MaskFile:
-    with_seg = f"{NIFTI.sub('', path.name)}{PROBABILITIES}.nii.gz"  # as some tools name theirs
+    with_seg = f"{NIFTI.sub('', path.name)}{PROBABILITIES}.nii.gz"  # some tools keep the _seg
     beside = [path.with_name(name) for name in (probabilities_name(path.name), with_seg)]
     found = next((file for file in beside if file.is_file()), None)
     return MaskFile(case_id, path, convention, found)

@@ -1,4 +1,4 @@
-"""One prediction against one reference, both files: what is wrong with them, then the scores."""
+"""Checks and scores one prediction file against one reference file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ from studies.scores.mask_folders import Pair
 
 @dataclass(frozen=True)
 class Findings:
-    """What keeps a pair from being scored, each a sentence.
+    """Reasons why a pair cannot be scored, a sentence each.
 
     Args:
-        problems: of these files; other pairs are not concerned.
-        contradictions: of the values with their meaning: who reads one file wrongly reads all so.
-        values: other than 0, by the option that says what they mean.
+        problems: problems of these files alone.
+        contradictions: contradictions between values and their stated meaning, which concern every
+            pair read the same way.
+        values: values other than 0, by the command-line option that sets their meaning.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -38,8 +39,8 @@ class Scored:
     """The scores of a pair.
 
     Args:
-        row: of ``per_case.csv``.
-        reliability: region to counts, where there are probabilities.
+        row: row of ``per_case.csv``.
+        reliability: region to calibration counts; empty without probabilities.
     """
 
     row: dict[str, Any]
@@ -47,7 +48,7 @@ class Scored:
 
 
 def examine_pair(pair: Pair, regions: Sequence[str] = REGIONS) -> Findings:
-    """Read both files and say what is wrong with them."""
+    """Read both files and return their problems."""
     findings = Findings()
     volumes = []
     for path, convention, option in (
@@ -76,15 +77,15 @@ def examine_pair(pair: Pair, regions: Sequence[str] = REGIONS) -> Findings:
 
 
 def score_pair(pair: Pair, regions: Sequence[str], rule: str) -> Scored:
-    """Score a pair without findings.
+    """Score a pair in which `examine_pair` found no problem.
 
     Args:
         pair: the files.
-        regions: which of WT, TC, ET to score.
+        regions: regions to score, of WT, TC and ET.
         rule: name of the rule for empty regions.
 
     Raises:
-        InputError: if a file cannot be read any more.
+        InputError: if a file changed since it was examined.
     """
     chosen = [REGIONS.index(region) for region in regions]
     volume, labels = _read_labels(pair.reference)
@@ -137,7 +138,7 @@ def _grids_differ(pair: Pair, prediction: Volume, reference: Volume) -> list[str
 
 
 def _read_probabilities(path: Path, grid: Volume, regions: Sequence[str]) -> np.ndarray:
-    """Return probabilities (d, h, w, R) of the regions asked for.
+    """Return the probabilities (d, h, w, R) of the given regions.
 
     Raises:
         InputError: if the file cannot be read, or has another grid or other channels.

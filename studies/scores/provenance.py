@@ -1,4 +1,4 @@
-"""Where the numbers of tested runs come from, read from their manifests and splits."""
+"""Provenance of tested runs' scores: data, split, seeds, versions, read from their manifests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from studies.scores.tested import EXTERNAL, Tested
 from studies.settings.command_line import CommandLine, find_config
 
 PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
-# Settings of a model that leave it the paper's own system: its scale, and how it is trained.
+# Settings of a model that leave it the paper's own system: its scale and its training.
 OF_SCALE = ("size", "image_size", "weights", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run was tested on.
+    """The data that a run was tested on.
 
     Args:
-        name: for tables.
-        synthetic: whether it is known to be phantoms.
+        name: name in tables.
+        synthetic: whether the data is known to be phantoms.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Data:
 
 
 def home_of(run: Tested) -> Path | None:
-    """Return the folder of the run that a table belongs to, also of a test in a folder inside."""
+    """Return the folder of the run that a table belongs to, or None; tests lie in subfolders."""
     if not run.manifest and run.file.name != "per_case.csv":
-        return None  # of another tool, wherever it lies
+        return None  # another tool's table, even inside a run's folder
     folders = run.file.resolve().parents
     return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
 
 
 def is_as_published(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run is the system of its experiment file, so that its paper's numbers belong to it.
+    """Whether a run trained the system of its experiment file, so that the paper's numbers apply.
 
-    Overlays and options may set its scale and how it is trained, nothing else of the model; what an
-    overlay set that is no longer there is not known.
+    Overlays and options may set the scale and training of the model (`OF_SCALE`), nothing else. A
+    run whose overlays are gone does not count.
     """
     line = CommandLine.parse([str(word) for word in manifest.get("command", [])][2:])
     overlays = line.configs[1:]
@@ -69,11 +69,11 @@ def is_as_published(manifest: Mapping[str, Any]) -> bool:
 
 
 def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Provenance:
-    """Return where the numbers of these runs come from, for the footnotes of their table.
+    """Return the provenance of runs' scores, for the footnotes of their table.
 
     Args:
-        tested: the runs, some maybe known from their tables alone.
-        remarks: sentences that go along.
+        tested: runs, and tables of scores without a run.
+        remarks: further sentences for the footnotes.
     """
     known = [run for run in tested if run.manifest]
     rules = list(dict.fromkeys(run.empty_rule for run in tested))
@@ -113,8 +113,8 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
 
 
 def _data_of(run: Tested) -> Data:
-    """Name the data: its folder or layout, and the beginning of its fingerprint."""
-    if run.cohort.startswith(EXTERNAL):  # of it nothing else is kept
+    """Name the data by its folder, layout and the beginning of its fingerprint."""
+    if run.cohort.startswith(EXTERNAL):  # nothing but the fingerprint is kept
         return Data(f"cohort {run.cohort}")
     known, root = _root(run)
     mark = run.cohort[:12]
@@ -124,13 +124,13 @@ def _data_of(run: Tested) -> Data:
         return Data(f"embedded phantom (SYNTHETIC), {mark}", synthetic=True)
     folder = Path(root).expanduser()
     layouts = " and ".join(run.split.get("layouts", []))
-    synthetic = (folder / "SYNTHETIC.txt").is_file()  # as `lightning phantom` marks its own
-    told = ", ".join(filter(None, [layouts, "SYNTHETIC" if synthetic else ""]))
-    return Data(f"{folder.name or root}{f' ({told})' if told else ''}, {mark}", synthetic)
+    synthetic = (folder / "SYNTHETIC.txt").is_file()  # written by `lightning phantom`
+    details = ", ".join(filter(None, [layouts, "SYNTHETIC" if synthetic else ""]))
+    return Data(f"{folder.name or root}{f' ({details})' if details else ''}, {mark}", synthetic)
 
 
 def _root(run: Tested) -> tuple[bool, str | None]:
-    """Return whether it is known what a run was trained on, and the folder; None for phantoms."""
+    """Return whether the training data is known, and its folder; None for phantoms."""
     home = home_of(run)
     try:
         config = yaml.safe_load((home / "config.yaml").read_text()) if home else None
@@ -138,7 +138,7 @@ def _root(run: Tested) -> tuple[bool, str | None]:
         if config:
             return True, None if root is None else str(root)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        pass  # the command is left
+        pass  # read the command instead
     line = CommandLine.parse([str(word) for word in run.manifest.get("command", [])][2:])
     typed = [*line.pop("data.root"), *line.pop("data.init_args.root")]
     return bool(typed), typed[-1] if typed else None
@@ -149,7 +149,7 @@ def _has_slices(run: Tested) -> bool:
 
 
 def _rules(names: Sequence[str], *, slices: bool) -> str:
-    """Return rules for empty regions as sentences; one that is not known here by its name."""
+    """Describe rules for empty regions; an unknown rule is given by its name alone."""
     found = []
     for name in names:
         rule = EMPTY_RULES.get(name)
@@ -161,7 +161,7 @@ def _rules(names: Sequence[str], *, slices: bool) -> str:
 
 
 def _training_remarks(known: Sequence[Tested]) -> list[str]:
-    """Name settings of the trainings that were not alike: scores may differ for them alone."""
+    """Name training settings in which the runs differ, which may explain their scores."""
     protocols = [run.manifest.get("determinants", {}).get("protocol", {}) for run in known]
     keys = dict.fromkeys(key for protocol in protocols for key in protocol)
     differing = [
@@ -173,7 +173,7 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:
-    """Name the systems whose label maps are changed by rules before they are scored."""
+    """Name the systems whose label maps are post-processed before they are scored."""
     rules: dict[str, list[str]] = {}
     for run in known:
         rule = str(run.manifest.get("postprocessing", "none"))

@@ -1,4 +1,4 @@
-"""Tested runs as systems side by side: the same patients, and the tables made of them."""
+"""Puts tested runs side by side as systems over the same patients, and tabulates them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from evaluation.tables.intervals import statistics_tables
 from evaluation.tables.provenance import Provenance
 from evaluation.tables.systems import BenchmarkTable, benchmark_table
 from studies.scores.provenance import is_as_published, provenance_of
-from studies.scores.tested import Tested, check_comparable, group_systems, share_patients
+from studies.scores.tested import Tested, check_comparable, group_systems, with_patients
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Systems whose scores mean the same.
+    """Systems with comparable scores of the same patients.
 
     Args:
-        systems: name to runs.
-        rows: name to the rows of ``per_case.csv``, of the same patients.
+        systems: system to its runs.
+        rows: system to its rows of ``per_case.csv``.
         reference: the system that the others are compared with.
-        provenance: where the numbers come from.
+        provenance: data, split, seeds and versions behind the scores.
     """
 
     systems: dict[str, list[Tested]]
@@ -40,10 +40,10 @@ class SideBySide:
         """Return the score columns that all systems have.
 
         Args:
-            metrics: those wanted; None takes Dice and HD95.
+            metrics: metrics to return; None takes Dice and HD95.
 
         Raises:
-            InputError: when there is none.
+            InputError: when the systems share none.
         """
         columns = score_columns(self.shared_names(), metrics)
         if not columns:
@@ -59,14 +59,14 @@ class SideBySide:
         return [key for key in named[0] if all(key in names for names in named)]
 
     def table(
-        self, columns: Sequence[ScoreColumn], title: str, *, beside: bool = True
+        self, columns: Sequence[ScoreColumn], title: str, *, with_parameters: bool = True
     ) -> BenchmarkTable:
-        """Return the systems' means.
+        """Return a table of the systems' means.
 
         Args:
-            columns: the scores shown.
-            title: above the table.
-            beside: whether parameters and the papers' own numbers stand beside.
+            columns: the scores to show.
+            title: title of the table.
+            with_parameters: whether to show parameter counts and the papers' own scores too.
         """
         first = {name: runs[0].manifest for name, runs in self.systems.items()}
         experiments = {
@@ -78,13 +78,13 @@ class SideBySide:
             self.rows,
             columns,
             title=title,
-            parameters=(_entries(first, "parameters") or None) if beside else None,
-            experiments=experiments if beside else None,
+            parameters=(_entries(first, "parameters") or None) if with_parameters else None,
+            experiments=experiments if with_parameters else None,
             provenance=self.provenance,
         )
 
     def statistics(self, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
-        """Return medians, intervals and tests against the reference, a table a measure."""
+        """Return medians, intervals and tests against the reference, one table for each measure."""
         return statistics_tables(self.rows, columns, self.reference, provenance=self.provenance)
 
 
@@ -96,19 +96,20 @@ def side_by_side(
     different: Collection[str] = (),
     remarks: Sequence[str] = (),
 ) -> SideBySide:
-    """Put tested runs side by side.
+    """Group tested runs into systems and reduce them to comparable rows.
 
     Args:
         tested: runs and tables of scores.
         reference: name of a system; None takes the first.
-        different_patients: whether to keep the patients they share, instead of refusing.
+        different_patients: whether to compare the shared patients if not all are shared, instead
+            of refusing.
         different: settings that are meant to differ, such as ``data.split_by``.
         remarks: sentences for the provenance.
 
     Raises:
         InputError: when they cannot be compared, or the reference is not among them.
     """
-    tested = share_patients(tested)
+    tested = with_patients(tested)
     systems = group_systems(tested)
     chosen = reference or next(iter(systems))
     if chosen not in systems:
@@ -118,27 +119,26 @@ def side_by_side(
         )
     check_comparable(tested, different_patients=different_patients, different=different)
     rows = {name: _rows_of(runs) for name, runs in systems.items()}
-    said = [*remarks, *unequal_runs({name: len(runs) for name, runs in systems.items()})]
+    notes = [*remarks, *unequal_runs({name: len(runs) for name, runs in systems.items()})]
     if different_patients:
-        everyone = set().union(*(patients_of(found) for found in rows.values()))
+        all_patients = set().union(*(patients_of(found) for found in rows.values()))
         rows = common_patients(rows)
-        left_out = len(everyone) - len(patients_of(rows[chosen]))
+        left_out = len(all_patients) - len(patients_of(rows[chosen]))
         if left_out:
-            said.append(f"only the patients that all were tested on; {left_out} left out")
+            notes.append(f"only the patients that all were tested on; {left_out} left out")
     check_patients(rows)
-    return SideBySide(
-        systems, rows, chosen, provenance_of(tested, [*said, *_unequal_cases(rows), *_lost(rows)])
-    )
+    notes += [*_unequal_cases(rows), *_missing_scores(rows)]
+    return SideBySide(systems, rows, chosen, provenance_of(tested, notes))
 
 
 def _rows_of(runs: Sequence[Tested]) -> list[Row]:
-    """Return the rows of a system; where it has several runs, each says of which it is."""
+    """Return the rows of a system; of several runs, each row with the label of its run."""
     if len(runs) == 1:
         return list(runs[0].rows)
-    return [{**row, "run": _told_apart(run, row)} for run in runs for row in run.rows]
+    return [{**row, "run": _run_label(run, row)} for run in runs for row in run.rows]
 
 
-def _told_apart(run: Tested, row: Row) -> str:
+def _run_label(run: Tested, row: Row) -> str:
     identity = str(run.manifest.get("id", run.file.stem))[:6]
     seed = [f"seed {run.manifest['seed']}"] if "seed" in run.manifest else []
     own = [f"{row['run']}"] if "run" in row else []
@@ -146,7 +146,7 @@ def _told_apart(run: Tested, row: Row) -> str:
 
 
 def _unequal_cases(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Say where systems were scored on different examinations of the same patients."""
+    """Return a note if systems were scored on different examinations of the same patients."""
     cases = {name: {str(row["case_id"]) for row in found} for name, found in rows.items()}
     everywhere = set.intersection(*cases.values())
     extra = {name: len(own - everywhere) for name, own in cases.items() if own - everywhere}
@@ -156,8 +156,8 @@ def _unequal_cases(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     return [f"not the same examinations of these patients; cases that not all have: {named}"]
 
 
-def _lost(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Name the Dice and HD95 that are not shown because a system lacks them."""
+def _missing_scores(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Name the columns of Dice and HD95 that are not shown because a system lacks them."""
     named = {name: {key for row in found for key in row} for name, found in rows.items()}
     found = []
     for column in score_columns(dict.fromkeys(key for keys in named.values() for key in keys)):
@@ -168,7 +168,7 @@ def _lost(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def unequal_runs(counts: Mapping[str, int]) -> list[str]:
-    """Say how many runs stand behind each system, where there are several."""
+    """Return a note on the number of runs of each system, if any has several."""
     if max(counts.values()) == 1:
         return []
     named = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,4 +1,4 @@
-"""The systems of a comparison: found by what a person typed, read, and checked to be comparable."""
+"""Finds tested runs by the names that a user types, reads and checks their scores."""
 
 import csv
 import math
@@ -17,7 +17,7 @@ from studies.runs.run import Run, run_at, run_named, same_cohort
 from studies.scores.comparable import system_name
 
 TEXT = ("case_id", "doubts", "empty_rule", "patient", "layout", "system", "run")
-# What decides which slices are scored, and on which grid: setting to its entry in the identity.
+# Settings that decide which slices are scored and on which grid, with their entry in the identity.
 SLICE_SETTINGS = {
     "selection": "selection",
     "slices_per_patient": "slices_per_patient",
@@ -25,25 +25,25 @@ SLICE_SETTINGS = {
     "spacing": "spacing",
     "slice_size": "patch_size",
 }
-# How the folders begin that `lightning test` makes inside a run.
+# Prefixes of the folders that `lightning test` makes inside a run.
 EXTERNAL, OTHER_PATIENTS, OTHER_SETTINGS = "external-", ("patients-", "partial"), "data-"
-VARIANTS = "variants"  # where a benchmark keeps its further tests
+VARIANTS = "variants"  # folder of a benchmark's further tests
 DEEPEST = 6  # folders between a run and a table of one of its tests, at most
 
 
 @dataclass(frozen=True)
 class Tested:
-    """One tested run, or one table of scores from elsewhere.
+    """A tested run, or a table of scores without a run.
 
     Args:
         name: the system's name in tables.
         file: its ``per_case.csv``.
-        rows: of that file.
-        named: whether a person gave the name.
-        manifest: of the run, empty for a table from elsewhere.
-        split: of the run, empty likewise.
-        cohort: fingerprint of the tested data, empty where it is unknown.
-        test: how it was tested where that was not its own way, such as ``without-t1``.
+        rows: rows of that file.
+        named: whether the user chose the name.
+        manifest: manifest of the run; empty for a table without a run.
+        split: split of the run; empty for a table without a run.
+        cohort: fingerprint of the tested data; empty: unknown.
+        test: name of a further test, such as ``without-t1``; empty: the run's own test.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Tested:
 
     @property
     def empty_rule(self) -> str:
-        """Name of the rule for empty regions; of runs before it was recorded ``brats``."""
+        """Name of the rule for empty regions; ``brats`` for runs that did not record it yet."""
         named = sorted({str(row["empty_rule"]) for row in self.rows if "empty_rule" in row})
         return " and ".join(named) or ("brats" if self.manifest else "")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must be alike for scores to be comparable, by the name a person knows it by."""
+        """Settings that have to be equal for scores to be comparable, by their names for users."""
         if not self.manifest:
             return {}
         external = self.cohort.startswith(EXTERNAL)
@@ -80,17 +80,17 @@ class Tested:
 
 
 def find_tested(word: str, runs_dir: Path) -> Tested:
-    """Return the tested run a word means.
+    """Return the tested run that a word of the command line names.
 
     Args:
         word: a run folder, an experiment (its newest finished run), ``experiment/id``, a table of
-            scores, or any of them behind ``name=``.
+            scores, or any of them after ``name=``.
         runs_dir: folder of all runs.
 
     Raises:
-        InputError: when there is no such thing, or it has not been tested.
+        InputError: when there is no such run, or it has not been tested.
     """
-    if Path(word).exists():  # a path may hold the sign itself
+    if Path(word).exists():  # a path may contain an equals sign
         return _find(word, runs_dir)
     name, equals, target = word.partition("=")
     if equals and not (name and target):
@@ -135,23 +135,23 @@ def _of_run(run: Run) -> Tested:
 
 
 def _of_table(file: Path) -> Tested:
-    """Read a table and what is known of its run: its own test, or another one inside it."""
+    """Read a table of scores, and the run whose folder it lies in, if any."""
     rows, home = read_scores(file), file.resolve().parent
     if file.name != "per_case.csv":
         return Tested(file.stem, file, rows)
     for folder in [home, *home.parents][:DEEPEST]:
         if (folder / "manifest.json").is_file():
-            return of_run_table(run_at(folder), file, rows)
+            return tested_by(run_at(folder), file, rows)
     return Tested(home.name, file, rows)
 
 
-def of_run_table(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
-    """Return a table of scores that the checkpoint of a run got, wherever the table lies.
+def tested_by(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
+    """Return a table of scores as a test of a run's checkpoint, in or outside the run's folder.
 
     Args:
         run: the run.
         file: the table.
-        rows: what `read_scores` found in it.
+        rows: rows of the table, from `read_scores`.
 
     Raises:
         InputError: when the run's manifest or split is damaged.
@@ -217,7 +217,7 @@ def read_scores(file: Path) -> list[dict[str, Any]]:
 
 
 def _check_score(value: Any, column: ScoreColumn, what: str) -> None:
-    """Refuse what is no number, and a share in per cent: it would be compared with a share."""
+    """Refuse a value that is no number or out of range, such as a share in per cent."""
     measure = column.measure
     if not isinstance(value, float):
         raise InputError(f"{what}: expected a number; test or evaluate again.")
@@ -227,34 +227,33 @@ def _check_score(value: Any, column: ScoreColumn, what: str) -> None:
         raise InputError(f"{what}: expected no negative {measure.unit}; test or evaluate again.")
 
 
-def share_patients(tested: Sequence[Tested]) -> list[Tested]:
-    """Return the tables with the patients of their cases: as any run knows them, or by name."""
+def with_patients(tested: Sequence[Tested]) -> list[Tested]:
+    """Add each case's patient to its row: as in the split of any run, else by the case's name."""
     known: dict[str, str] = {}
     for item in tested:
         known |= item.split.get("patients", {})
 
-    def completed(item: Tested) -> Tested:
-        rows = [{"patient": whose(str(row["case_id"])), **row} for row in item.rows]
-        return replace(item, rows=rows)
-
-    def whose(case_id: str) -> str:
+    def patient(case_id: str) -> str:
         return known.get(case_id) or patient_of(case_id)
 
-    return [completed(item) for item in tested]
+    return [
+        replace(item, rows=[{"patient": patient(str(row["case_id"])), **row} for row in item.rows])
+        for item in tested
+    ]
 
 
 def check_comparable(
     tested: Sequence[Tested], *, different_patients: bool, different: Collection[str] = ()
 ) -> None:
-    """Refuse tables whose scores do not mean the same.
+    """Refuse tables whose scores are not comparable.
 
     Args:
         tested: runs and tables.
-        different_patients: whether only the patients they share will be compared.
+        different_patients: whether only the shared patients will be compared.
         different: settings that are meant to differ, such as ``data.split_by``.
 
     Raises:
-        InputError: naming the two and the difference.
+        InputError: when two are not comparable, naming them and the difference.
     """
     for first, other in combinations(tested, 2):
         pair = f"{first.name} and {other.name}"
@@ -294,7 +293,7 @@ def check_comparable(
 
 
 def _same_data(first: Tested, other: Tested) -> bool:
-    """Whether two runs were tested on the same data, one of them perhaps of an older version."""
+    """Whether two runs were tested on the same data; runs of older versions are recognised."""
     if first.cohort == other.cohort:
         return True
     own = all(item.cohort == item.manifest.get("cohort") for item in (first, other))
@@ -302,10 +301,10 @@ def _same_data(first: Tested, other: Tested) -> bool:
 
 
 def group_systems(tested: Sequence[Tested]) -> dict[str, list[Tested]]:
-    """Return name to runs: the same name given twice is one system with several runs.
+    """Group runs into systems by name; a name that the user gave several runs is one system.
 
-    Overlays that lie over all runs distinguish none and leave their names; names that still
-    coincide, and were not given, are told apart by the runs' ids, or else by their folders.
+    Overlays that all runs share are left out of their names. Names that still coincide without
+    being chosen by the user are completed with the runs' ids, or else their folders.
 
     Raises:
         InputError: when a table is named twice.

@@ -1,1 +1,1 @@
-"""Weights & Biases around a run."""
+"""Logging of runs to Weights & Biases."""

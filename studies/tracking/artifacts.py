@@ -1,4 +1,4 @@
-"""What W&B keeps of a run as files, and the runs that it was built from."""
+"""The W&B artifacts of a run: its files, and links to the runs that it was built from."""
 
 import hashlib
 import re
@@ -14,11 +14,11 @@ from studies.runs.run import Run
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint of another run that a training begins from.
+    """A checkpoint of another run that a training starts from.
 
     Args:
-        experiment: of that run.
-        id: of that run.
+        experiment: experiment of that run.
+        id: id of that run.
         checkpoint: the file.
     """
 
@@ -51,7 +51,7 @@ def checkpoint_files(model: dict[str, Any]) -> list[str]:
 
 
 def sources(plan: Plan) -> list[Source]:
-    """Return the runs that a training begins from: its stages, and checkpoints it names."""
+    """Return the runs that a training starts from: its stages, and checkpoints it names."""
     found = [
         Source(stage.run.experiment, stage.run.id, stage.run.best_checkpoint)
         for stage in plan.stages.values()
@@ -60,16 +60,16 @@ def sources(plan: Plan) -> list[Source]:
         try:
             made_by = read_card(Path(name)).get("run", {})
         except InputError:
-            continue  # refused where it is used, with the reason
+            continue  # refused with the reason when the checkpoint is loaded
         if {"experiment", "id"} <= set(made_by):
             found.append(Source(made_by["experiment"], made_by["id"], Path(name)))
     return found
 
 
 def log_files(wandb_run: Any, run: Run) -> None:
-    """Log the checkpoint and the split of a run, an artifact each.
+    """Log the checkpoint and the split of a run as an artifact each.
 
-    The split's name is its content: runs that share a split share the artifact.
+    The split's artifact is named by its content, so that runs with the same split share it.
     """
     wandb_run.log_artifact(_model(run.experiment, run.id, run.best_checkpoint))
     split = run.folder / "split.json"
@@ -78,7 +78,7 @@ def log_files(wandb_run: Any, run: Run) -> None:
         wandb_run.log_artifact(_artifact(artifact_name("split", digest), "split", [split]))
 
 
-def log_papers(wandb_run: Any, run: Run) -> None:
+def log_manifest(wandb_run: Any, run: Run) -> None:
     """Log the manifest with settings and tables; a test adds a version with its scores."""
     names = ("manifest.json", "config.yaml", "metrics.csv", "per_case.csv")
     files = [run.folder / name for name in names]
@@ -87,24 +87,25 @@ def log_papers(wandb_run: Any, run: Run) -> None:
 
 
 def use_sources(wandb_run: Any, found: list[Source]) -> list[str]:
-    """Tell W&B which runs a training was built from.
+    """Link the runs that a training was built from as its W&B inputs.
 
     Returns:
-        Sentences on what could not be told; the names stand in the configuration all the same.
+        Sentences on links that failed; the configuration names all these runs in any case.
     """
     notices = []
     for source in found:
         try:
             if wandb_run.offline:
-                # `use_artifact` refuses offline. Logged once more to be used after that, the same
-                # content under the same name is the same version: `wandb sync` draws the line.
+                # `use_artifact` refuses offline, so the artifact is logged once more, to be used
+                # after that. Equal content under the same name is the same version, and
+                # `wandb sync` makes the link.
                 model = _model(source.experiment, source.id, source.checkpoint)
                 wandb_run._log_artifact(
                     model, aliases=["latest"], is_user_created=True, use_after_commit=True
                 )
             else:
                 wandb_run.use_artifact(f"{source.artifact}:latest", type="model")
-        except Exception as error:  # a line on a dashboard is never worth a training
+        except Exception as error:  # a missing link on a dashboard must not stop a training
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             notices.append(
                 f"W&B does not show that this run was built from {source.artifact} ({reason}): "
@@ -115,7 +116,7 @@ def use_sources(wandb_run: Any, found: list[Source]) -> list[str]:
 
 def _model(experiment: str, run_id: str, checkpoint: Path) -> Any:
     artifact = _artifact(artifact_name(experiment, run_id), "model", [])
-    # `immutable`: read where it lies when it is uploaded, instead of being copied now
+    # `immutable`: uploaded from its place later, instead of being copied now
     artifact.add_file(str(checkpoint.resolve()), name="best.ckpt", policy="immutable")
     return artifact
 
@@ -125,6 +126,6 @@ def _artifact(name: str, kind: str, files: list[Path]) -> Any:
 
     artifact = wandb.Artifact(name, type=kind)
     for file in files:
-        if file.is_file():  # a copy: a test changes the manifest before it may be uploaded
+        if file.is_file():  # copied, because a test may change the manifest before the upload
             artifact.add_file(str(file.resolve()), policy="mutable")
     return artifact

@@ -1,4 +1,4 @@
-"""Weights & Biases around a run: always on, offline without a key, never a prompt."""
+"""Logging of a run to Weights & Biases: always on, offline without a key, never a prompt."""
 
 import importlib
 import os
@@ -19,11 +19,11 @@ from studies.runs.planning import PROTOCOL, Plan
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
 from studies.tracking.account import mode
-from studies.tracking.artifacts import Source, log_files, log_papers, sources, use_sources
+from studies.tracking.artifacts import Source, log_files, log_manifest, sources, use_sources
 
-GROUP = "GLIOFUSE_GROUP"  # a benchmark names its group in it; stages in the background inherit it
+GROUP = "GLIOFUSE_GROUP"  # environment variable with a benchmark's group; stages inherit it
 LOGGERS = ("RunLogger", "WandbLogger")
-# options that say where the data lies and which part of it is used, not what is trained
+# options that set the place of the data and the part of it that is used, not what is trained
 SAME_SYSTEM = {
     *(f"data.{name}" for name in ("root", "layout", "labels", "images", "cache_dir")),
     *(f"data.{name}" for name in ("num_workers", "n_folds", "fold", "split_file")),
@@ -35,12 +35,11 @@ SYSTEM_OPTIONS = ("model", "data", *(f"trainer.{name}" for name in (*PROTOCOL, "
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """Return how W&B files a training: ``id``, ``group``, ``job_type``, ``tags``, ``about``.
+    """Return a training's entries for W&B: ``id``, ``group``, ``job_type``, ``tags``, ``about``.
 
     All trainings of one study on one cohort are a group, so that a fusion and its backbones lie
-    side by side; those of a benchmark (``GLIOFUSE_GROUP``) are one of their own. The job type is
-    what the module's class says: backbone, fusion, adapter or pretrain. A test joins its training's
-    run.
+    side by side; those of a benchmark (``GLIOFUSE_GROUP``) are a group of their own. The job type
+    is that of the module's class: backbone, fusion, adapter or pretrain.
     """
     study = "2d" if isinstance(plan.data, RegisteredSliceDataModule) else "3d"
     cohort, run, split = plan.data.fingerprint(), plan.run, plan.data.split
@@ -68,26 +67,25 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def _benchmark() -> list[str]:
-    """Return the name of the benchmark that this process works for, if there is one."""
+    """Return the name of the benchmark that this process is a job of, if there is one."""
     return [os.environ[GROUP]] if os.environ.get(GROUP) else []
 
 
 def _id(run: Run) -> str:
-    """Return W&B's id of a run, drawn once for its folder.
+    """Return W&B's id of a run: given by an agent of a W&B sweep, or drawn once for its folder.
 
-    The run's own identity would not do: whoever trains the same again, elsewhere or with
-    --overwrite, would write into the W&B run of the first. An agent of a W&B sweep waits for the
-    run whose id it gave.
+    It is not the run's identity: training the same again, elsewhere or with --overwrite, would then
+    write into the W&B run of the first training.
     """
     filed = run.manifest().get("tracking")
-    known = None if filed is None else filed.get("id", run.id)  # older runs have their identity
+    known = None if filed is None else filed.get("id", run.id)  # older runs used their identity
     return os.environ.get("WANDB_RUN_ID") or known or f"{run.id}-{secrets.token_hex(4)}"
 
 
 def system_name(line: CommandLine) -> str:
-    """Return what runs are averaged by: experiment, overlays, and options that change the system.
+    """Return the name under which runs are averaged: experiment, overlays and options.
 
-    Folds, seeds and where the data lies are no part of it.
+    Options that do not change the system, such as folds, seeds and data folders, are left out.
     """
     options = {}
     for name, words in line.options:
@@ -100,10 +98,10 @@ def system_name(line: CommandLine) -> str:
 
 
 def check_account(config: dict[str, Any]) -> None:
-    """Refuse what ``WANDB_MODE`` asks for and cannot be, where a configuration of fit logs to W&B.
+    """Check ``WANDB_MODE`` if a configuration of ``fit`` logs to W&B.
 
     Raises:
-        InputError: in one sentence, as `studies.tracking.account.mode` says it.
+        InputError: when the mode is unknown, or online without a key.
     """
     logger = config["trainer"].get("logger")
     if isinstance(logger, dict) and str(logger.get("class_path")).endswith(LOGGERS):
@@ -111,7 +109,7 @@ def check_account(config: dict[str, Any]) -> None:
 
 
 def configure(trainer: Namespace, run: Run, plan: Plan) -> dict[str, Any]:
-    """Point a W&B logger of the configuration at the run of a training; return how it is filed."""
+    """Point the configuration's W&B logger at a training's run; return its entries for W&B."""
     filed = describe(plan)
     if _logger(trainer) is not None:
         _configure(trainer, run, filed, plan.config)
@@ -155,14 +153,14 @@ def _configure(trainer: Namespace, run: Run, filed: dict[str, Any], config: dict
     }
 
 
-# -- what a run leaves there -----------------------------------------------------------------------
+# -- at the end of a run ---------------------------------------------------------------------------
 
 
 def conclude(wandb_run: Any, run: Run, built_from: list[Source]) -> list[str]:
-    """Give W&B the summary of a trained run, its files, and whose files it was built from.
+    """Log the summary of a trained run, its files, and the runs that it was built from.
 
     Returns:
-        Sentences on what could not be told.
+        Sentences on links that failed.
     """
     notices: list[str] = []
     if wandb_run is not None:
@@ -173,18 +171,18 @@ def conclude(wandb_run: Any, run: Run, built_from: list[Source]) -> list[str]:
     return notices
 
 
-def conclude_papers(wandb_run: Any, run: Run) -> None:
-    """Give W&B the manifest of a finished training, with its settings and tables."""
+def conclude_manifest(wandb_run: Any, run: Run) -> None:
+    """Log the manifest of a finished training, with its settings and tables."""
     if wandb_run is not None:
         with harmless("did not take the manifest of this run"):
-            log_papers(wandb_run, run)
+            log_manifest(wandb_run, run)
 
 
 def answer_agent(trainer: Namespace, plan: Plan) -> None:
-    """Give the agent of a W&B sweep a trial that was trained before: its epochs, its summary.
+    """Log a trial that was trained before, its epochs and summary, for the agent of a W&B sweep.
 
-    The agent's run would otherwise have no metric. The run's own test goes on joining the W&B run
-    of its training.
+    The agent's run would otherwise have no metric. Tests of the run still join the W&B run of its
+    training.
     """
     if not os.environ.get("WANDB_SWEEP_ID") or _logger(trainer) is None:
         return
@@ -198,14 +196,14 @@ def answer_agent(trainer: Namespace, plan: Plan) -> None:
             again.log_metrics(row, step=int(row["step"]))
         again.flush()
         again.experiment.summary.update(summary(plan.run.manifest()))
-        print("The agent's W&B run was given the scores of that training.", flush=True)
+        print("The agent's W&B run now has the scores of that training.", flush=True)
     finish()
 
 
 def conclude_test(
     logger: Any, run: Run, rows: Sequence[dict[str, Any]], gallery: CaseGallery
 ) -> None:
-    """Give W&B the scores of a run's own test, its patients, and the manifest that holds them."""
+    """Log the scores of a run's own test, its patients, and the updated manifest."""
     if not logger:
         return
     scores = {f"test/{name}": value for name, value in run.manifest()["test_scores"].items()}
@@ -213,7 +211,7 @@ def conclude_test(
         wandb_run, step = logger.experiment, int(run.manifest().get("wandb_step", 0))
         log_cases(wandb_run, "test", rows, gallery.pictures, scores, step=max(step, wandb_run.step))
         wandb_run.summary.update(summary(run.manifest()))
-        log_papers(wandb_run, run)
+        log_manifest(wandb_run, run)
         run.update_manifest(wandb=folders(run), wandb_step=wandb_run.step)
 
 
@@ -232,7 +230,7 @@ def summary(manifest: dict[str, Any]) -> dict[str, float]:
     return {**scores, **found, "wall_seconds": manifest.get("wall_seconds", 0.0)}
 
 
-# -- where it lies ---------------------------------------------------------------------------------
+# -- folders ---------------------------------------------------------------------------------------
 
 
 def folders(run: Run) -> list[str]:
@@ -243,7 +241,7 @@ def folders(run: Run) -> list[str]:
 
 
 def offline_folders(run: Run) -> list[str]:
-    """Return the offline folders of a run, before them those of the runs it was built from."""
+    """Return the offline folders of a run, after those of the runs it was built from."""
     found = []
     for folder in map(Path, run.manifest().get("stages", {}).values()):
         experiment, run_id = folder.parts[-2:]  # beside this run, wherever the runs lie now

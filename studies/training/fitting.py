@@ -286,7 +286,7 @@ class Training(Session):
             finished_at=time.strftime("%Y-%m-%dT%H:%M:%S"),
             wandb=weights_and_biases.folders(run),
         )
-        weights_and_biases.conclude_papers(logged, run)
+        weights_and_biases.conclude_manifest(logged, run)
         print(training_summary(run))
 
     def _resumed_checkpoint(self, *, is_main: bool) -> str | None:

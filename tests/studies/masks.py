@@ -1,4 +1,4 @@
-"""Masks of a few made patients, and `lightning evaluate` on them."""
+"""Masks of a few synthetic patients, and `lightning evaluate` on them."""
 
 import csv
 
@@ -14,7 +14,7 @@ CASES = [f"BraTS2021_0000{number}" for number in range(3)]
 
 
 def regions(seed, shape=(20, 18, 14)):
-    """Nested regions of one patient; the first has no enhancing tumour."""
+    """Return nested regions of one patient; the first has no enhancing tumour."""
     centre = np.random.default_rng(seed).uniform(6, 12, 3)
     grid = np.indices(shape) - centre.reshape(3, 1, 1, 1)
     distance = np.sqrt((grid**2).sum(0))
@@ -27,7 +27,7 @@ def write(path, labels, affine=AFFINE):
 
 
 def make_folders(folder):
-    """References in the layout of BraTS 2021; predictions of a tool that writes 1, 2, 3."""
+    """Write references in the layout of BraTS 2021, and predictions with the values 1, 2, 3."""
     for seed, case_id in enumerate(CASES):
         reference = BRATS_4.from_regions(regions(seed))
         write(folder / "references" / case_id / f"{case_id}_seg.nii.gz", reference)

@@ -1,4 +1,4 @@
-"""What a benchmark file may say, and one sentence for everything else."""
+"""Benchmark files: valid ones are read, others are refused in one sentence."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One protocol for all systems of a comparison, or the difference in writing."""
+"""One protocol for all systems of a comparison, or differences that the file allows."""
 
 import pytest
 

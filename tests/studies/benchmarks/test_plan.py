@@ -1,4 +1,4 @@
-"""Jobs of a benchmark: each training once, shared stages too, whatever the folds and seeds."""
+"""Jobs of a benchmark: each training and shared stage once, for all folds and seeds."""
 
 import json
 from collections import Counter
@@ -34,7 +34,7 @@ class Data:
 
 
 def parse(line):
-    """What the options say, without a parser."""
+    """Return the configuration that the options set, without a parser."""
     name = Path(line.configs[0]).stem
     given = {found: words[0].partition("=")[2] for found, words in line.options}
     data = {k.removeprefix("data."): v for k, v in given.items() if k.startswith("data.")}
@@ -93,7 +93,7 @@ def test_folds_seeds_and_variants_multiply(planner):
     assert kinds(plan)["test", "fusion"] == 3 * 2 * 2
     assert len(plan.cells) == 3 * 3 * 2 * 2
     tables = {cell.test.table for cell in plan.cells}
-    assert len(tables) == len(plan.cells)  # no test writes over another
+    assert len(tables) == len(plan.cells)  # no test overwrites another
     own = [cell.test for cell in plan.cells if not cell.variant]
     assert all(test.table.parent == test.run.folder for test in own)
     written = json.loads(json.dumps(plan.to_dict([]), default=str))

@@ -1,4 +1,4 @@
-"""What Optuna draws for W&B's distributions, against the same ones of SciPy."""
+"""Optuna's draws for W&B's distributions, compared with SciPy's distributions."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_continuous_ones(described, expected):
         ),
         (
             {"distribution": "q_log_uniform_values", "min": 1, "max": 8, "q": 4},
-            # of log(x) between 0 and log 8, up to 2 and up to 6
+            # log(x) is uniform between 0 and log 8; rounding changes at log 2 and log 6
             {0.0: 1 / 3, 4.0: math.log(3) / math.log(8), 8.0: math.log(8 / 6) / math.log(8)},
         ),
         (

@@ -1,4 +1,4 @@
-"""The study of a sweep on trainings that cost nothing: their scores are a formula."""
+"""The study of a sweep, with trainings replaced by a formula for their scores."""
 
 import json
 import multiprocessing
@@ -27,7 +27,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def quality(parameters):
-    """Best at x = 0.7 and y = 0.2."""
+    """Return a score that is best at x = 0.7 and y = 0.2."""
     return 2 - abs(parameters["x"] - 0.7) - abs(parameters["y"] - 0.2)
 
 
@@ -51,7 +51,7 @@ class Silent:
 
 
 class Hands:
-    """Workers whose trainings are an epoch further whenever they are looked at.
+    """Workers whose trainings advance by an epoch at every look.
 
     Args:
         room: how many at once.
@@ -143,7 +143,7 @@ def study_of(sweep, count, seed=0, made=make):
 
 
 def work(sweep, count, hands=None, display=None, made=make):
-    """Do what is left of a sweep; return its trials and whether none failed."""
+    """Run the remaining trials of a sweep; return all trials and whether none failed."""
     with study_of(sweep, count, made=made) as study:
         engine = Engine(Path("study"), [], hands or Hands(), display or Silent(), study)
         engine.run()
@@ -369,7 +369,7 @@ def test_a_process_takes_over_what_another_that_is_killed_leaves(sweep):
         time.sleep(0.05)
 
     class Waiting(Silent):
-        """Kill the other process once it is waited for."""
+        """Kill the other process once this one waits for it."""
 
         def note(self, text):
             super().note(text)
@@ -379,7 +379,7 @@ def test_a_process_takes_over_what_another_that_is_killed_leaves(sweep):
     hands, display = Hands(), Waiting()
     trials, whole = work(read, 2, hands, display)
     assert whole
-    assert display.notes == ["the rest is done by another process: it is waited for"]
+    assert display.notes == ["another process does the rest: waiting for it"]
     assert len(hands.began) == 2
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 

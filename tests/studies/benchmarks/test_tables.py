@@ -1,4 +1,4 @@
-"""Tables of a benchmark from run folders written by hand: seeds, variants, what is absent."""
+"""Tables of a benchmark from run folders written by hand: seeds, variants, missing tests."""
 
 import csv
 import json
@@ -118,10 +118,10 @@ def test_a_seed_that_was_not_tested_both_ways_makes_no_difference(benchmark, tmp
     table = subsets_of(tables)
     assert [cells[0].value for _, cells in table.rows] == pytest.approx([0.755, 0.805])
     assert table.rows[1][1][0].unlike is False
-    told = "over the runs tested both ways; without fusion seed 1 (not tested without-t1)"
+    ending = "over the runs tested both ways; without fusion seed 1 (not tested without-t1)"
     statistics = next(table for table in tables if table.key == "table-2-dice")
     for one in (table, statistics):
-        assert sum(note.endswith(told) for note in one.footnotes) == 1
+        assert sum(note.endswith(ending) for note in one.footnotes) == 1
 
 
 def test_folds_are_paired_and_without_a_common_run_nothing_is_compared(benchmark, tmp_path):
@@ -183,8 +183,8 @@ def test_what_is_lost_or_damaged_leaves_the_rest(benchmark, tmp_path):
     }
     names = [name for name, _ in make_tables(scores)[0].rows]
     assert names == ["fusion"]
-    (said,) = scores.damaged
-    assert "f1/per_case.csv is damaged" in said
+    (sentence,) = scores.damaged
+    assert "f1/per_case.csv is damaged" in sentence
 
 
 def test_a_table_without_common_patients_says_so_and_the_others_are_made(benchmark, tmp_path):
@@ -243,8 +243,8 @@ def test_what_all_tables_share_is_printed_once_below_them(benchmark, capsys):
     assert "Table 1" in tables
     assert "Subsets" in tables
     assert "*: differs significantly" in tables
-    for said in ("data: embedded phantom", "empty regions:", "data.split_by (fusion: slice"):
-        assert (tables.count(said), shared.count(said)) == (0, 1), said
+    for text in ("data: embedded phantom", "empty regions:", "data.split_by (fusion: slice"):
+        assert (tables.count(text), shared.count(text)) == (0, 1), text
 
 
 def test_every_table_is_written_three_times_with_a_picture(benchmark):

@@ -20,8 +20,8 @@ def test_the_files_of_one_patient_are_listed_among_the_options(capsys):
     lines = capsys.readouterr().out.splitlines()
     for name in MODALITIES:
         (line,) = (line for line in lines if line.strip().startswith(f"--{name} {name.upper()}"))
-        told = " ".join([line, lines[lines.index(line) + 1]])
-        assert f"NIfTI file of one patient's {name}" in told
+        described = " ".join([line, lines[lines.index(line) + 1]])
+        assert f"NIfTI file of one patient's {name}" in described
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
@@ -45,8 +45,8 @@ def test_a_mistyped_setting_of_an_overlay_is_told_with_the_overlay(
     Path("mine.yaml").write_text("data: {batchsize: 2}")
     words = ["--config", "experiments/dynunet.yaml", "--config", "mine.yaml"]
     assert cli.main([subcommand, *words]) == 2
-    told = "mine.yaml: there is no data.batchsize in"
-    assert told in capsys.readouterr().err
+    sentence = "mine.yaml: there is no data.batchsize in"
+    assert sentence in capsys.readouterr().err
     Path("mine.yaml").write_text("")
     config["data"] = {**data, "init_args": {"batchsize": 2}}  # of another version
     assert cli.main([subcommand, *words]) == 2

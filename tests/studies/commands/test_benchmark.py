@@ -1,4 +1,4 @@
-"""One benchmark for real, at the shrunken scale: killed, repeated, one of its systems broken."""
+"""A whole benchmark at a small scale: killed, repeated, with one broken system."""
 
 import csv
 import json
@@ -98,8 +98,8 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
     folder = place / "benchmarks" / "small"
     state = json.loads((folder / "state.json").read_text())["jobs"]
     plan = json.loads((folder / "plan.json").read_text())
-    told = {(job["kind"], job["experiment"]): state[job["id"]]["status"] for job in plan["jobs"]}
-    assert told == {
+    found = {(job["kind"], job["experiment"]): state[job["id"]]["status"] for job in plan["jobs"]}
+    assert found == {
         ("fit", "dynunet"): "finished",
         ("fit", "segresnet"): "finished",
         ("fit", "late_fusion"): "finished",
@@ -205,13 +205,13 @@ def test_a_run_is_trained_again_to_the_last_bit(place, monkeypatch, capsys):
     for named in ("NOT reproduced", "version torch", "data fingerprint"):
         assert named in out
 
-    told = Run("dynunet", again.name, again)
-    told.update_manifest(versions={**told.manifest()["versions"], "torch": "0.9"})
-    with told.lock():  # it would be moved aside and trained again
+    outdated = Run("dynunet", again.name, again)
+    outdated.update_manifest(versions={**outdated.manifest()["versions"], "torch": "0.9"})
+    with outdated.lock():  # it would be moved aside and trained again
         assert cli.main(["reproduce", str(run)]) == 2
-    said = capsys.readouterr()
-    assert "version torch 0.9 then" in said.out
-    assert "cannot be moved aside" in said.err
+    printed = capsys.readouterr()
+    assert "version torch 0.9 then" in printed.out
+    assert "cannot be moved aside" in printed.err
 
 
 def test_a_test_without_a_modality_leaves_the_runs_own_scores_alone(place, monkeypatch):

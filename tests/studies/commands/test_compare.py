@@ -1,4 +1,4 @@
-"""`lightning compare` on run folders written by hand: what it finds, prints, writes, refuses."""
+"""`lightning compare` on run folders written by hand: finding, output, files, refusals."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def test_a_score_that_one_system_lacks_is_named(place, undrawn, capsys):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leave the picture out, where a test is about something else."""
+    """Leave the picture out in tests of other parts."""
 
     def draw(systems, columns, reference, path, title):
         path.write_bytes(b"picture")
@@ -356,8 +356,8 @@ def test_files_of_the_user_are_refused_and_its_own_are_written_again(place, undr
     out.mkdir(parents=True)
     (out / "comparison.tex").write_text("mine")
     assert cli.main(["compare", "dynunet", "fusion"]) == 2
-    said = capsys.readouterr().err
-    assert "holds the file comparison.tex that this program did not write" in said
+    printed = capsys.readouterr().err
+    assert "holds the file comparison.tex that this program did not write" in printed
     assert list(out.iterdir()) == [out / "comparison.tex"]
     assert cli.main(["compare", "dynunet", "fusion", "--out", "new"]) == 0  # the advice
     assert cli.main(["compare", "dynunet", "fusion", "--out", "new"]) == 0

@@ -1,4 +1,4 @@
-"""The dashboard as data: as W&B would get it, and as the terminal shows it without an account."""
+"""The dashboard as data for W&B, and as a tree in a terminal without an account."""
 
 import sys
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWar
 
 @pytest.fixture
 def stranger(monkeypatch, tmp_path):
-    """Someone without an account."""
+    """Remove the W&B account."""
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def shown(panel):
-    """Return the metrics of a panel as W&B's page would ask for them."""
+    """Return the metrics of a panel by their names in W&B's page."""
     config = panel.model_dump(by_alias=True)["config"]
     if panel.view_type == "Scatter Plot":
         names = [config["xAxis"], config["yAxis"]]

@@ -62,7 +62,7 @@ def test_nnunet_folders_tell_what_their_labels_mean(tmp_path):
     raw = tmp_path / "Dataset001"
     channels = {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}
     labels = {"background": 0, "edema": 1, "non-enhancing": 2, "enhancing": 3}
-    swapped = np.array([0, 2, 1, 3], dtype=np.uint8)  # nnU-Net orders them so
+    swapped = np.array([0, 2, 1, 3], dtype=np.uint8)  # nnU-Net's order
     for seed, case_id in enumerate(CASES):
         reference = swapped[BRATS_3.from_regions(regions(seed))]
         write(raw / "labelsTr" / f"{case_id}.nii.gz", reference)
@@ -170,7 +170,7 @@ def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(
     whole = Path("out/per_case.csv").read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(evaluating, "evaluate_pairs", None)
-        for words, told in (
+        for words, other in (
             (("--rule", "nan"), "rule brats instead of nan"),
             (("--regions", "WT,ET"), "regions WT,TC,ET instead of WT,ET"),
             (
@@ -181,11 +181,11 @@ def test_another_evaluation_in_the_folder_is_refused_before_anything_is_read(
         ):
             capsys.readouterr()
             assert evaluate(folders, "--out", "out", *words) == 2
-            said = capsys.readouterr().err
-            assert said.startswith(f"lightning evaluate: --out out holds results of {told}")
-            assert said.endswith("give another --out, or --overwrite to replace that.\n")
+            printed = capsys.readouterr().err
+            assert printed.startswith(f"lightning evaluate: --out out holds results of {other}")
+            assert printed.endswith("give another --out, or --overwrite to replace that.\n")
     assert Path("out/per_case.csv").read_bytes() == whole
-    assert evaluate(folders, "--out", "out") == 0  # the same goes on
+    assert evaluate(folders, "--out", "out") == 0  # the same inputs are accepted
     Path("out/evaluation.json").unlink()  # as in the folder of a run
     assert evaluate(folders, "--out", "out") == 2
     assert "a per_case.csv that does not say of what it was made" in capsys.readouterr().err
@@ -199,10 +199,10 @@ def test_two_masks_of_one_case_are_both_named_whatever_layout_one_has(folders, c
     second = first.with_name(f"{CASES[0]}_seg.nii.gz")
     write(second, BRATS_3.from_regions(regions(0)))
     assert evaluate(folders) == 2
-    said = capsys.readouterr().err
-    assert f"{CASES[0]} has two masks in --predictions" in said
-    assert str(first) in said
-    assert str(second) in said
+    printed = capsys.readouterr().err
+    assert f"{CASES[0]} has two masks in --predictions" in printed
+    assert str(first) in printed
+    assert str(second) in printed
 
 
 def test_a_terminal_that_draws_no_bars_gets_none(folders, monkeypatch):

@@ -1,4 +1,4 @@
-"""``lightning evaluate``: what is wrong with files, words and disks costs no more than it must."""
+"""``lightning evaluate`` with damaged files, wrong options and full disks."""
 
 import json
 import struct
@@ -175,7 +175,7 @@ def test_the_advice_after_a_full_disk_is_never_refused(folders, monkeypatch, cap
     assert "make room and repeat the command" in capsys.readouterr().err
     if kept == "first":
         assert not (out / "per_case.csv").exists()
-    else:  # the earlier table still says of what it was made
+    else:  # the earlier table keeps the record of its inputs
         assert json.loads((out / "evaluation.json").read_text())["rule"] == "brats"
         assert {row["empty_rule"] for row in rows_of(out / "per_case.csv")} == {"brats"}
     assert evaluate(folders, *words) == 0
@@ -194,15 +194,15 @@ def test_masks_of_the_whole_tumour_are_not_scored_as_core_and_the_advice_works(
 ):
     whole_masks(folders, side)
     assert evaluate(folders) == 2
-    said = capsys.readouterr().err
-    assert f"give --{option} a YAML file with whole: 1" in said
-    assert "--regions WT" in said
+    printed = capsys.readouterr().err
+    assert f"give --{option} a YAML file with whole: 1" in printed
+    assert "--regions WT" in printed
     assert evaluate(folders, "--regions", "WT") == 0
     (folders / "whole.yaml").write_text("whole: 1\n")
     words = (f"--{option}", folders / "whole.yaml", "--out", folders / "second")
     assert evaluate(folders, *words, "--regions", "WT,TC") == 2
     assert (
-        "whole (whole tumour 1), which tells WT alone; give --regions WT" in capsys.readouterr().err
+        "whole (whole tumour 1), which marks WT alone; give --regions WT" in capsys.readouterr().err
     )
     assert evaluate(folders, *words) == 0
     columns = rows_of(folders / "second" / "per_case.csv")[0]

@@ -1,4 +1,4 @@
-"""`lightning report` on runs written by hand: what it finds, leaves out, refuses."""
+"""`lightning report` on runs written by hand: content, omissions, refusals."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leave the pictures out, where a test is about something else."""
+    """Leave the pictures out in tests of other parts."""
 
     def nothing(*_, **__):
         return []
@@ -130,13 +130,13 @@ def test_rows_of_several_runs_are_told_apart_and_what_tables_share_is_told_once(
     shared = "Holm over all systems and regions of one metric in this table"
     assert "For every table below" in head
     assert (head.count(shared), (whole + enhancing).count(shared)) == (1, 0)
-    for said in (
+    for sentence in (
         "data: embedded phantom",
         "empty regions: ",
         "versions: ",
         "training seeds 0, 1, 2",
     ):
-        assert text.count(said) == 1, said
+        assert text.count(sentence) == 1, sentence
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -231,7 +231,7 @@ def test_a_benchmark_has_its_own_tables_and_names_what_is_open(place, capsys):
         "Table 7",
         "against our fusion",
         "Not tested, so left out: our fusion (seed 0, without-t1).",
-        "in writing, these differ: data.split_by",
+        "settings that differ: data.split_by",
     ):
         assert words in text
     assert "Not in the pictures" not in text

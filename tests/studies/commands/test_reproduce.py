@@ -1,4 +1,4 @@
-"""What a reproduction compares and names; a whole one runs in test_benchmark_run.py."""
+"""The comparisons and messages of a reproduction; a whole one runs in test_benchmark.py."""
 
 import json
 import math
@@ -121,12 +121,12 @@ def test_the_network_cannot_be_changed_on_the_way(run, tmp_path, capsys):
     assert "only --data.* and --trainer.* can be given" in capsys.readouterr().err
 
 
-INFERENCE = {"device": "cpu", "precision": "fp32", "channels_last": True, "reason": "told"}
+INFERENCE = {"device": "cpu", "precision": "fp32", "channels_last": True, "reason": "recorded"}
 
 
 @pytest.fixture
 def plan(run, monkeypatch):
-    """A training of now, reproduced before with what the test says."""
+    """Make a planned training that was reproduced earlier with the given manifest."""
     execution = SimpleNamespace(to_dict=lambda: {**INFERENCE, "reason": "asked"})
     monkeypatch.setattr(recreation, "choose_execution", lambda _: execution)
 
@@ -177,8 +177,8 @@ def test_what_another_version_reproduced_is_moved_aside(plan, capsys):
     with old.run.lock(), pytest.raises(InputError, match="cannot be moved aside"):
         move_outdated([job])
     move_outdated([test, job])
-    said = capsys.readouterr().out
-    assert f"version torch 1.0 then, {versions()['torch']} now" in said
+    printed = capsys.readouterr().out
+    assert f"version torch 1.0 then, {versions()['torch']} now" in printed
     assert not old.run.folder.exists()
     (kept,) = old.run.folder.parent.glob("again.replaced-*")
     assert (kept / "per_case.csv").is_file()
@@ -228,6 +228,6 @@ def test_the_folder_that_its_lock_speaks_of_can_be_given(run, tmp_path, capsys):
     held = Run("other", "other", tmp_path / "other")
     with held.lock():
         assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'other'} is worked on by another reproduction" in said
-    assert "--out" in said
+    printed = capsys.readouterr().err
+    assert f"{tmp_path / 'other'} is worked on by another reproduction" in printed
+    assert "--out" in printed

@@ -1,4 +1,4 @@
-"""A W&B sweep file: the trials that its words mean, here and in W&B's own agent."""
+"""A W&B sweep file: its trials, here and in W&B's own agent."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The table of a dry run: trials by their parameters, and when all of them will have ended."""
+"""The table of a dry run: trials by their parameters, and the time until all have ended."""
 
 from types import SimpleNamespace
 
@@ -37,8 +37,8 @@ def test_names_are_short_where_that_tells_them_apart():
 def test_a_sweep_shows_its_parameters(monkeypatch, capsys):
     cost = {"step": 1.0, "memory_gb": 0.5, "checkpoint_gb": 0.25}
     cost |= {"parameters": {"all": 1500, "trained": 20}}
-    told = {"net": cost, "one": cost, "two": "not measured in 120 s"}
-    costs = SimpleNamespace(of=lambda job: told[job.id])
+    found = {"net": cost, "one": cost, "two": "not measured in 120 s"}
+    costs = SimpleNamespace(of=lambda job: found[job.id])
     monkeypatch.setattr(cost_table, "Costs", lambda threads: costs)
     monkeypatch.setattr(cost_table, "work_of", lambda job, trains: Work(0, 0))
     monkeypatch.setattr(Work, "seconds", lambda self, cost: 120.0)
@@ -60,8 +60,8 @@ def test_a_sweep_shows_its_parameters(monkeypatch, capsys):
     amounts = ["no", "1,500", "20", "0.5", "GB", "0.25", "GB", "2", "min"]
     assert ["net", "0123", *amounts] in lines
     assert ["trial", "0", "pooled", "8", "0.3", *amounts] in lines
-    assert ["trial", "1", "pooled", "8", "0.3", "no", *told["two"].split()] in lines
+    assert ["trial", "1", "pooled", "8", "0.3", "no", *found["two"].split()] in lines
     assert ["trial", "2", "pooled", "8", "0.3", "yes"] in lines
-    said = " ".join(word for line in lines[-4:] for word in line)
-    assert "Together about 4 min, 2 jobs at once with 1 thread each, and 0.50 GB." in said
-    assert said.endswith("1 of the jobs could not be measured.")
+    summary = " ".join(word for line in lines[-4:] for word in line)
+    assert "Together about 4 min, 2 jobs at once with 1 thread each, and 0.50 GB." in summary
+    assert summary.endswith("1 of the jobs could not be measured.")

@@ -1,4 +1,4 @@
-"""What a study shows of its jobs."""
+"""The display of a study's jobs."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def show(display, fit, test):
 
 @pytest.mark.parametrize("coloured", [False, True])
 def test_lines_without_a_terminal(coloured, tmp_path, capsys, monkeypatch):
-    if coloured:  # as CI services ask for: colours, not bars
+    if coloured:  # as in CI services: colours, but no bars
         monkeypatch.setenv("FORCE_COLOR", "1")
     with Display() as display:
         show(display, *jobs(tmp_path))

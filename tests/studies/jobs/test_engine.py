@@ -1,4 +1,4 @@
-"""The engine on jobs that cost nothing."""
+"""The engine with jobs that take no time."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from studies.runs.run import Run
 
 
 class Quiet:
-    """A display that keeps what it was told."""
+    """A display that records the notes and endings."""
 
     def __init__(self):
         self.notes, self.endings = [], []
@@ -36,7 +36,7 @@ class Quiet:
 
 
 class Hands:
-    """Workers that do a task at once: what the test says, or leave a finished run."""
+    """Workers that run a task at once: the test's function, or one that leaves a finished run."""
 
     def __init__(self, room=2, **actions):
         self.room, self.actions = room, actions
@@ -58,7 +58,7 @@ class Hands:
 
 
 def finish(task):
-    """Leave what a training leaves."""
+    """Leave the manifest of a finished training."""
     task.run.checkpoints.mkdir(parents=True)
     task.run.best_checkpoint.write_bytes(b"weights")
     task.run.update_manifest(status="finished")
@@ -176,7 +176,7 @@ def test_a_run_that_another_process_trains_is_waited_for(training):
     assert Engine(Path("study"), jobs, hands, display).run()
     assert hands.order == []
     assert display.endings == [("a", "finished")]
-    assert display.notes == ["runs/a/1 is trained by another process: it is waited for"]
+    assert display.notes == ["runs/a/1 is trained by another process: waiting for it"]
 
 
 def test_a_training_that_crashes_while_its_lock_is_held_is_not_tried_for_ever(training):
@@ -191,7 +191,7 @@ def test_a_training_that_crashes_while_its_lock_is_held_is_not_tried_for_ever(tr
     engine = Engine(Path("study"), [training("a")], hands, Quiet())
     assert not engine.run()
     assert hands.order == ["a"]
-    assert engine.failures()[0][1] == "it stopped with status -9 (it said nothing)"
+    assert engine.failures()[0][1] == "it stopped with status -9 (it printed nothing)"
     held[0].close()
 
 

@@ -1,4 +1,4 @@
-"""What a dry run counts and measures."""
+"""The counts and measurements of a dry run."""
 
 import json
 import statistics
@@ -9,7 +9,15 @@ import torch
 
 from errors import InputError
 from studies.jobs import estimate
-from studies.jobs.estimate import Costs, Work, ask, batch_seconds, distinct, question, work_of
+from studies.jobs.estimate import (
+    Costs,
+    Work,
+    batch_seconds,
+    cache_key,
+    measure_apart,
+    measurement_request,
+    work_of,
+)
 from studies.jobs.measure import measure
 from tests.conftest import ROOT
 
@@ -143,9 +151,9 @@ def test_memory_is_that_of_the_device_of_the_run(monkeypatch):
 
 
 def test_what_cannot_be_measured_says_so():
-    asked = question(job("fit", [16, 16, 16], []).plan)
-    assert asked["model"] == MODEL
-    assert ask(asked, 1, limit=0.05) == "not measured in 0 s"
+    request = measurement_request(job("fit", [16, 16, 16], []).plan)
+    assert request["model"] == MODEL
+    assert measure_apart(request, 1, limit=0.05) == "not measured in 0 s"
 
 
 def with_model(**settings):
@@ -163,21 +171,26 @@ def optimizer(**settings):
 
 
 def test_only_what_costs_otherwise_is_measured_again(monkeypatch):
-    asked = []
-    monkeypatch.setattr(estimate, "ask", lambda *words: asked.append(words) or {"step": 1.0})
+    requests = []
+
+    def measure_apart(*words):
+        requests.append(words)
+        return {"step": 1.0}
+
+    monkeypatch.setattr(estimate, "measure_apart", measure_apart)
     costs = Costs(threads=3)
     for rate in (0.1, 0.2):
-        told = costs.of(with_model(optimizer=optimizer(lr=rate, weight_decay=rate), overlap=rate))
-        assert told == {"step": 1.0, "batch": 0.0}
-    assert [threads for _, threads in asked] == [3]
+        cost = costs.of(with_model(optimizer=optimizer(lr=rate, weight_decay=rate), overlap=rate))
+        assert cost == {"step": 1.0, "batch": 0.0}
+    assert [threads for _, threads in requests] == [3]
     costs.of(with_model(optimizer=optimizer(lr=0.1, momentum=0.9)))  # one more state a weight
     costs.of(with_model(optimizer=optimizer(lr=0.1), size="base"))
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 def test_networks_of_stages_are_told_apart_and_their_rates_are_not():
     def fusion(stage):
-        return distinct({"model": {"init_args": {"backbones": [stage]}}})
+        return cache_key({"model": {"init_args": {"backbones": [stage]}}})
 
     stages = ['{"size": "tiny", "lr": 1}', '{"size": "tiny", "lr": 2}', '{"size": "base", "lr": 1}']
     assert len({fusion(stage) for stage in stages}) == 2

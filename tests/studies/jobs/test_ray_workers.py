@@ -56,7 +56,7 @@ def test_what_ray_says_of_a_task_that_could_not_begin_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "gpus", "spread", "cores"),
+    ("nodes", "gpus", "multi_device", "cores"),
     [
         ([{"CPU": 16}], 0, False, 8),  # two at once, as on one machine
         ([{"CPU": 16}], 0, True, 16),
@@ -68,8 +68,8 @@ def test_what_ray_says_of_a_task_that_could_not_begin_is_kept(tmp_path):
         ([], 0, False, 1),
     ],
 )
-def test_a_job_gets_the_cores_that_it_would_have_without_ray(nodes, gpus, spread, cores):
-    assert cores_of_a_job(nodes, gpus, spread=spread) == cores
+def test_a_job_gets_the_cores_that_it_would_have_without_ray(nodes, gpus, multi_device, cores):
+    assert cores_of_a_job(nodes, gpus, multi_device=multi_device) == cores
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A study works in a folder of its own, or in one that a study began."""
+"""A study writes into an empty folder or a study's folder, and refuses any other."""
 
 import json
 

@@ -17,7 +17,7 @@ from studies.jobs.workers import LocalWorkers, Task
 
 @pytest.fixture
 def workers(tmp_path):
-    """Workers with a function that starts a task and says which GPU it sees."""
+    """Workers, and a function that starts a task and returns the GPU that it sees."""
     made = LocalWorkers(5, 1, ["GPU-a", "GPU-b"])
 
     def start(name):
@@ -62,7 +62,7 @@ def test_gpus_go_by_the_names_that_their_processes_know(monkeypatch, seen, names
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("studies.settings.trainer.choose_device", lambda _: "cuda")
-    assert placement.gpus_of([]) == []  # no job, no GPU is asked for
+    assert placement.gpus_of([]) == []  # no job, no GPU
     job = SimpleNamespace(plan=SimpleNamespace(config={"trainer": {"accelerator": "auto"}}))
     assert placement.gpus_of([job]) == names
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are masks: by content where names could mean both, and all counted."""
+"""Finding masks in a folder: by content where a name is ambiguous; left-out files are counted."""
 
 import gzip
 

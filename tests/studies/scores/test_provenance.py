@@ -1,16 +1,16 @@
-"""Where numbers come from: the data of a run, and whether its paper's numbers belong to it."""
+"""Provenance of scores: the data of a run, and whether its paper's numbers apply to it."""
 
 import pytest
 
 from evaluation.tables.per_case import write_csv
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
-from studies.scores.tested import of_run_table, read_scores
+from studies.scores.tested import read_scores, tested_by
 from tests.studies.commands.test_compare import run, scored
 
 
 @pytest.mark.parametrize(
-    ("data", "command", "said", "synthetic"),
+    ("data", "command", "expected", "synthetic"),
     [
         ("phantom", [], "embedded phantom (SYNTHETIC), ab12", True),
         ("cohorts/BraTS2018", [], "BraTS2018 (brats2018), ab12", False),  # of a YAML, or an option
@@ -20,7 +20,7 @@ from tests.studies.commands.test_compare import run, scored
         (None, [], "folder not recorded, ab12", False),
     ],
 )
-def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said, synthetic):
+def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, expected, synthetic):
     if data == "cohorts/simulated":
         data = tmp_path / data
         data.mkdir(parents=True)
@@ -37,8 +37,8 @@ def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, said,
     inside = home / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(), inside)
     for table in (home / "per_case.csv", inside):
-        found = provenance_of([of_run_table(run_at(home), table, read_scores(table))])
-        assert found.cohort.startswith(said)
+        found = provenance_of([tested_by(run_at(home), table, read_scores(table))])
+        assert found.cohort.startswith(expected)
         assert found.synthetic is synthetic
 
 

@@ -1,4 +1,4 @@
-"""Tested runs by what a person typed: found, known as whose they are, told apart."""
+"""Finding tested runs by their names, reading their tables, and naming them apart."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from errors import InputError
 from evaluation.statistics.comparison import patients_of
 from evaluation.tables.per_case import write_csv
-from studies.scores.tested import find_tested, group_systems, share_patients
+from studies.scores.tested import find_tested, group_systems, with_patients
 from tests.studies.commands.test_compare import COHORT, run, scored
 
 
@@ -66,7 +66,7 @@ def test_only_names_given_by_a_person_join_runs(place):
 def test_time_points_are_of_one_patient_though_no_run_says_so(place):
     rows = [{**row, "case_id": f"BraTS-GLI-00001-{n:03}"} for n, row in enumerate(scored(count=2))]
     write_csv(rows, place / "evaluated.csv")
-    (tested,) = share_patients([find_tested("evaluated.csv", Path("runs"))])
+    (tested,) = with_patients([find_tested("evaluated.csv", Path("runs"))])
     assert patients_of(tested.rows) == {"BraTS-GLI-00001"}
 
 

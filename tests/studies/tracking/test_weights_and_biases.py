@@ -1,4 +1,4 @@
-"""How runs are filed with W&B, and what happens where it cannot be as asked."""
+"""Logging of runs to W&B: groups, ids, modes, and failures that stop no training."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,8 +72,8 @@ def a_plan(tmp_path, class_path="lightning_modules.FusionModule", words=()):
 
 
 @pytest.fixture(autouse=True)
-def nobody_asks(monkeypatch):
-    """No benchmark and no agent; `a_plan` has its files here."""
+def no_benchmark(monkeypatch):
+    """Remove the environment of benchmarks and agents; accept the files of `a_plan`."""
     for name in ("GLIOFUSE_GROUP", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(CommandLine, "check", lambda self: None)
@@ -159,7 +159,7 @@ def test_wandb_fails_no_finished_training(tmp_path, capsys):
     assert weights_and_biases.conclude(Refusing(), run, []) == []
     gallery = SimpleNamespace(pictures={})
     weights_and_biases.conclude_test(SimpleNamespace(experiment=Refusing()), run, [], gallery)
-    weights_and_biases.conclude_papers(Refusing(), run)
+    weights_and_biases.conclude_manifest(Refusing(), run)
     printed = capsys.readouterr().out.splitlines()
     assert [line.startswith("Note: W&B did not take the") for line in printed] == [True] * 3
     assert "(gone)" in printed[0]
@@ -195,7 +195,7 @@ def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatc
         ("SamAdapterModule", "adapter"),
         ("SamPretrainModule", "pretrain"),
         ("FeatureTransitionModule", "pretrain"),
-        ("SegmentationModule", "training"),  # of someone who says nothing
+        ("SegmentationModule", "training"),  # a class without a job type
     ],
 )
 def test_job_type_is_what_the_module_says(name, job_type, tmp_path):
