@@ -1,4 +1,4 @@
-"""Reads a benchmark file: its systems, folds, seeds, tests and tables."""
+"""Read a benchmark file: its systems, folds, seeds, tests and tables."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Checks that the systems of a benchmark are trained and tested under one protocol."""
+"""Check that the systems of a benchmark are trained and tested under one protocol."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

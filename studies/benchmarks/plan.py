@@ -1,4 +1,4 @@
-"""Resolves a benchmark into the trainings and tests of every system, with shared stages once."""
+"""Resolve a benchmark into the trainings and tests of every system, with shared stages once."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Reads a W&B sweep file, whose trials can then run without an account."""
+"""Read a W&B sweep file, to run its trials without an account."""
 
 import math
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ OFTEN = 2.0  # seconds between looks for trials that other processes have left
 
 
 class SweepStudy:
-    """Supplies the engine with the trials of a sweep and records their scores.
+    """Source of a sweep's trials for the engine, which records their scores.
 
     A process locks a file for each of its running trials. A running trial whose file is not locked
     belongs to a process that was killed: it is begun again, and its run is resumed. A failed one

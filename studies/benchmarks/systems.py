@@ -1,4 +1,4 @@
-"""Puts the tested systems of a benchmark side by side."""
+"""Put the tested systems of a benchmark side by side."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def benchmark_systems(
     patients = {name: patients_of(rows) for name, rows in scores.rows().items()}
     uneven = len({frozenset(found) for found in patients.values()}) > 1
     planned = plan.get("reference")
-    beside = side_by_side(
+    compared = side_by_side(
         tested,
         reference or (planned if planned in patients else None),
         different_patients=uneven,
@@ -55,9 +55,9 @@ def benchmark_systems(
         remarks.append(f"Compared are the {len(shared)} patients that all systems were tested on.")
     remarks += _untested(scores)
     own = provenance(scores)
-    added = [remark for remark in beside.provenance.remarks if remark not in own.remarks]
+    added = [remark for remark in compared.provenance.remarks if remark not in own.remarks]
     own = replace(own, remarks=[*added, *own.remarks])
-    return scores, replace(beside, provenance=own), remarks
+    return scores, replace(compared, provenance=own), remarks
 
 
 def refuse_unrun(path: Path, runs_dir: Path) -> None:

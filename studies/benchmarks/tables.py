@@ -1,4 +1,4 @@
-"""Makes the tables that a benchmark's file requests, from the scores that are there."""
+"""Make the tables that a benchmark's file requests, from the scores that are there."""
 
 import re
 from collections import Counter

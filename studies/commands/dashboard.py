@@ -186,8 +186,8 @@ def _panel(panel: Panel) -> Any:
 
 def tree(project: str, group: str | None = None) -> Tree:
     """Return the dashboard for the terminal: sections, panels and their metrics."""
-    of = f", runs of the group {escape(group)}" if group else ""
-    root = Tree(f"[bold]gliofuse[/bold], a view of the W&B project {escape(project)}{of}")
+    chosen = f", runs of the group {escape(group)}" if group else ""
+    root = Tree(f"[bold]gliofuse[/bold], a view of the W&B project {escape(project)}{chosen}")
     columns = root.add("[bold]Table of runs[/bold]  Scores, parameters and cost of every run")
     for column in COLUMNS:
         columns.add(f"[cyan]{escape(column.partition(':')[2].replace('.value', ''))}[/cyan]")

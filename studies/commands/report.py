@@ -94,21 +94,21 @@ def write_report(
     check_writable(page.parent, f"--out {page}", "file")
     if folders:
         given: dict[str, Any] = {"reference": reference} if reference else {}
-        scores, beside, remarks = benchmark_systems(folders[0], **given)
+        scores, compared, remarks = benchmark_systems(folders[0], **given)
         title, tables = str(scores.plan["name"]), make_tables(scores, **given)
         variants = variant_tables(scores, tables)
     else:
         for source in sources:
             refuse_unrun(Path(source), runs_dir)
         tested = [find_tested(str(source), runs_dir) for source in sources]
-        beside, remarks, tables, variants = side_by_side(tested, reference), [], [], []
-        title = _title(list(beside.systems))
+        compared, remarks, tables, variants = side_by_side(tested, reference), [], [], []
+        title = _title(list(compared.systems))
     if folders:
         claim(folders[0])
     outputs = Outputs(page.parent, "--out")
     if not settled:
         outputs.check([page.name])
-    report = _compose(beside, title, tables, variants, remarks, pictures=pictures)
+    report = _compose(compared, title, tables, variants, remarks, pictures=pictures)
     text = _within_limit(report)
     try:
         (outputs.settle if settled else outputs.write)(page.name, text)
@@ -150,7 +150,7 @@ def _title(names: Sequence[str]) -> str:
 
 
 def _compose(
-    beside: SideBySide,
+    compared: SideBySide,
     title: str,
     planned: Sequence[BenchmarkTable],
     variants: Sequence[BenchmarkTable],
@@ -161,15 +161,15 @@ def _compose(
     """Make the content of the page.
 
     Args:
-        beside: the systems.
+        compared: the systems.
         title: title of the page.
         planned: tables and statistics of a benchmark's file; empty for single runs.
         variants: tables among them whose rows are ways of testing.
         remarks: sentences for the page; those on missing parts are added.
         pictures: whether patients are segmented again and shown.
     """
-    columns = beside.columns()
-    everything = [c for key in beside.shared_names() if (c := ScoreColumn.parse(key))]
+    columns = compared.columns()
+    everything = [c for key in compared.shared_names() if (c := ScoreColumn.parse(key))]
     others = [c for c in everything if c.key not in {column.key for column in columns}]
     planned_means = [table for table in planned if re.fullmatch(r"table-\d+", table.key)]
     of_variants = tuple(f"{table.key}-" for table in variants)
@@ -177,35 +177,38 @@ def _compose(
     ways = [table for table in tested if table.key.startswith(of_variants)]
     statistics = [table for table in tested if table not in ways]
     with TemporaryDirectory() as scratch:
-        studio = Path(scratch)
-        distributions = [*_variants(variants, studio), *draw_distributions(beside, columns, studio)]
-        curves = _curves(beside, studio, remarks)
-        reliabilities = _reliabilities(beside, remarks)
-        calibration = _calibration(reliabilities, studio)
+        folder = Path(scratch)
+        distributions = [
+            *_variants(variants, folder),
+            *draw_distributions(compared, columns, folder),
+        ]
+        curves = _curves(compared, folder, remarks)
+        reliabilities = _reliabilities(compared, remarks)
+        calibration = _calibration(reliabilities, folder)
         viewed: list[ViewedCase] = []
         if pictures:
-            chosen = choose_cases(beside.rows)
-            viewed, missing = view_cases(beside.systems, chosen)
+            chosen = choose_cases(compared.rows)
+            viewed, missing = view_cases(compared.systems, chosen)
             remarks += missing
             if missing and not viewed:
                 remarks.append("Overlays and viewer are left out: no system could be run again.")
         cases = [
-            (case.place, _case_picture(case, studio / f"case-{number}.png"))
+            (case.place, _case_picture(case, folder / f"case-{number}.png"))
             for number, case in enumerate(viewed)
         ]
-    provenance = beside.provenance
-    patients = len(patients_of(beside.rows[beside.reference]))
+    provenance = compared.provenance
+    patients = len(patients_of(compared.rows[compared.reference]))
     return Report(
         title=title,
         provenance=provenance.sentences(patients),
         synthetic=provenance.synthetic or any(case.synthetic for case in viewed),
-        tables=planned_means or [beside.table(columns, "Dice and HD95")],
-        further=_further(beside, others),
-        statistics=statistics or beside.statistics(columns),
+        tables=planned_means or [compared.table(columns, "Dice and HD95")],
+        further=_further(compared, others),
+        statistics=statistics or compared.statistics(columns),
         ways=ways,
         distributions=distributions,
         columns=[*columns, *others],
-        rows=beside.rows,
+        rows=compared.rows,
         curves=curves,
         calibration_table=calibration_table(reliabilities, provenance=provenance, patients=patients)
         if reliabilities
@@ -220,11 +223,11 @@ def _compose(
     )
 
 
-def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
+def _further(compared: SideBySide, columns: Sequence[ScoreColumn]) -> list[BenchmarkTable]:
     """Return a table of further scores for each region."""
     scopes = dict.fromkeys((column.region, column.scope) for column in columns)
     return [
-        beside.table(
+        compared.table(
             [column for column in columns if (column.region, column.scope) == (region, scope)],
             f"{region}, {scope}",
             with_parameters=False,
@@ -233,10 +236,10 @@ def _further(beside: SideBySide, columns: Sequence[ScoreColumn]) -> list[Benchma
     ]
 
 
-def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
+def _variants(tables: Sequence[BenchmarkTable], folder: Path) -> list[Picture]:
     found = []
     for table in tables:
-        file = studio / f"{table.key}.png"
+        file = folder / f"{table.key}.png"
         variants_png(table, file)
         marks = "bold: best system of a row; *: differs significantly from as trained"
         found.append(Picture.of(file, f"{table.title}: means; {marks}."))
@@ -244,7 +247,7 @@ def _variants(tables: Sequence[BenchmarkTable], studio: Path) -> list[Picture]:
 
 
 def draw_distributions(
-    beside: SideBySide, columns: Sequence[ScoreColumn], studio: Path
+    compared: SideBySide, columns: Sequence[ScoreColumn], folder: Path
 ) -> list[Picture]:
     """Draw a picture for each measure, or one of all measures if each has a single region.
 
@@ -257,28 +260,28 @@ def draw_distributions(
     parts = [
         (part, members)
         for members in groups
-        for part in ([[c] for c in members] if _crowded(beside, members) else [members])
+        for part in ([[c] for c in members] if _crowded(compared, members) else [members])
     ]
     found = []
     for number, (shown, members) in enumerate(parts):
-        file = studio / f"distribution-{number}.png"
-        comparison_png(beside.rows, shown, beside.reference, file, family=members)
+        file = folder / f"distribution-{number}.png"
+        comparison_png(compared.rows, shown, compared.reference, file, family=members)
         regions = f" of {shown[0].region}" if len(shown) < len(members) else ""
         named = "; ".join(dict.fromkeys(f"{c.measure.heading}{regions}, {c.scope}" for c in shown))
-        found.append(Picture.of(file, f"{named}; {beside.counted_patients}."))
+        found.append(Picture.of(file, f"{named}; {compared.counted_patients}."))
     return found
 
 
-def _crowded(beside: SideBySide, columns: Sequence[ScoreColumn]) -> bool:
+def _crowded(compared: SideBySide, columns: Sequence[ScoreColumn]) -> bool:
     """Whether the panels of these scores would be too small side by side."""
     regions = len({column.region for column in columns})
-    return regions > 1 and regions * len(beside.rows) > MOST_BOXES
+    return regions > 1 and regions * len(compared.rows) > MOST_BOXES
 
 
-def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Picture]:
+def _curves(compared: SideBySide, folder: Path, remarks: list[str]) -> list[Picture]:
     files = {
         name: [home / "metrics.csv" for run in runs if (home := home_of(run))]
-        for name, runs in beside.systems.items()
+        for name, runs in compared.systems.items()
     }
     trained = {
         name: [_epochs(file) for file in found if file.is_file()] for name, found in files.items()
@@ -292,8 +295,8 @@ def _curves(beside: SideBySide, studio: Path, remarks: list[str]) -> list[Pictur
         )
     if not trained:
         return []
-    systems_curves_png({name: trained.get(name, []) for name in files}, studio / "curves.png")
-    return [Picture.of(studio / "curves.png", "Each line is a run; scores are of validation.")]
+    systems_curves_png({name: trained.get(name, []) for name in files}, folder / "curves.png")
+    return [Picture.of(folder / "curves.png", "Each line is a run; scores are of validation.")]
 
 
 def _epochs(file: Path) -> list[dict[str, Any]]:
@@ -305,11 +308,11 @@ def _epochs(file: Path) -> list[dict[str, Any]]:
     return [row for row in rows if all(isinstance(value, float) for value in row.values())]
 
 
-def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
+def _reliabilities(compared: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:
     """Return the calibration counts of all runs by system and region, where there are any."""
     found: dict[str, dict[str, Reliability]] = {}
-    for name, runs in beside.systems.items():
-        shown = {str(row["case_id"]) for row in beside.rows[name]}
+    for name, runs in compared.systems.items():
+        shown = {str(row["case_id"]) for row in compared.rows[name]}
         files = [run.file.parent / "calibration.csv" for run in runs]
         rows = []
         for file in filter(Path.is_file, files):
@@ -325,7 +328,7 @@ def _reliabilities(beside: SideBySide, remarks: list[str]) -> dict[str, dict[str
         }
         if counts:
             found[name] = counts
-    without = [name for name in beside.systems if name not in found]
+    without = [name for name in compared.systems if name not in found]
     if without:
         remarks.append(
             f"Without calibration: {', '.join(without)}; `lightning test` writes calibration.csv "
@@ -348,11 +351,11 @@ def _calibration_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _calibration(
-    reliabilities: Mapping[str, Mapping[str, Reliability]], studio: Path
+    reliabilities: Mapping[str, Mapping[str, Reliability]], folder: Path
 ) -> list[Picture]:
     found = []
     for number, (name, counts) in enumerate(reliabilities.items()):
-        file = studio / f"calibration-{number}.png"
+        file = folder / f"calibration-{number}.png"
         reliability_png(counts, file, name)
         found.append(Picture.of(file, f"{name}: observed share against predicted probability."))
     return found

@@ -1,4 +1,4 @@
-"""Runs the jobs of a study: skips finished ones, records failures, and goes on with the rest."""
+"""Run the jobs of a study: skip finished ones, record failures, and go on with the rest."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ ELSEWHERE = "is trained by another process"
 FULL_DISK = os.strerror(errno.ENOSPC)
 REFUSED = 2  # exit status of a command with a wrong input, or whose run is locked
 SEEN_WITHIN = 5.0  # seconds
-TURN = 0.2  # seconds between looks at what is running
+TURN = 0.2  # seconds between looks at the running jobs
 NO_ROOM = 2**20  # bytes; torch's error does not mention a full disk
 
 
@@ -49,7 +49,7 @@ class Supply(Protocol):
 
 
 class Engine:
-    """Runs every job once, each after those it needs, and writes their state to ``state.json``.
+    """Runner of a study's jobs, each once and after those it needs; writes ``state.json``.
 
     A job is done when its result is there (the run of its identity, the whole table of scores).
     The state file is for the user and decides nothing.
@@ -260,12 +260,12 @@ def full_disk(folder: Path) -> str:
 
 
 @contextmanager
-def study_folder(folder: Path, repeat: str = "", shared: str = "") -> Iterator[bool]:
+def study_folder(folder: Path, kind: str = "", shared: str = "") -> Iterator[bool]:
     """Lock the folder of a study; yields whether this process is alone in it.
 
     Args:
         folder: folder to lock; made if it is absent.
-        repeat: kind of command that works in it, for messages.
+        kind: kind of command that works in it, for messages.
         shared: name of the work that several processes may do in it together; empty: none.
 
     Raises:
@@ -281,7 +281,7 @@ def study_folder(folder: Path, repeat: str = "", shared: str = "") -> Iterator[b
             ) from error
         lock, sentence = (
             folder / ".lock",
-            f"{folder} is worked on by another {repeat or 'process'}: wait for it to end, stop it, "
+            f"{folder} is worked on by another {kind or 'process'}: wait for it to end, stop it, "
             "or give another folder with --out.",
         )
         with held_together(lock, shared, sentence) if shared else locked(lock, sentence) as alone:

@@ -1,4 +1,4 @@
-"""Measures an optimisation step of a model on noise: ``python -m studies.jobs.measure``.
+"""Measure an optimisation step of a model on noise: ``python -m studies.jobs.measure``.
 
 It runs in a process of its own, so that the memory is this model's alone and a measurement that
 takes too long can be stopped.

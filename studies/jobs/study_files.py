@@ -1,4 +1,4 @@
-"""Tells the files of a benchmark, a sweep or a reproduction from those of the user."""
+"""Distinguish the files of a benchmark, a sweep or a reproduction from those of the user."""
 
 import json
 import os

@@ -95,7 +95,7 @@ class Workers(Protocol):
         """Return the exit status of every task that ended since the last call, by its id."""
 
     def stop(self) -> None:
-        """End what is running."""
+        """Stop all tasks."""
 
 
 class LocalWorkers:

@@ -1,4 +1,4 @@
-"""Finds runs that may share a table: the same patients, the same split, the same seed."""
+"""Find runs that may share a table: the same patients, the same split, the same seed."""
 
 import json
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Finds the masks of a folder by case, written by any tool, and the meaning of their values."""
+"""Find the masks in a folder of any tool by case, and the meaning of their values."""
 
 import re
 from collections import defaultdict

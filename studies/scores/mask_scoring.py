@@ -1,4 +1,4 @@
-"""Checks and scores one prediction file against one reference file."""
+"""Check and score one prediction file against one reference file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

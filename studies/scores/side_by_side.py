@@ -1,4 +1,4 @@
-"""Puts tested runs side by side as systems over the same patients, and tabulates them."""
+"""Put tested runs side by side as systems over the same patients, and make their tables."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Finds tested runs by the names that a user types, reads and checks their scores."""
+"""Find tested runs by the names that a user types, read their scores and check them."""
 
 import csv
 import math

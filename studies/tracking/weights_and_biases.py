@@ -226,8 +226,9 @@ def summary(manifest: dict[str, Any]) -> dict[str, float]:
         "peak_memory_gb": manifest.get("peak_memory_gb", {}),
         "test": manifest.get("test_scores", {}),
     }
-    found = {f"{kind}/{name}": value for kind, of in numbered.items() for name, value in of.items()}
-    return {**scores, **found, "wall_seconds": manifest.get("wall_seconds", 0.0)}
+    for kind, values in numbered.items():
+        scores |= {f"{kind}/{name}": value for name, value in values.items()}
+    return {**scores, "wall_seconds": manifest.get("wall_seconds", 0.0)}
 
 
 # -- folders ---------------------------------------------------------------------------------------

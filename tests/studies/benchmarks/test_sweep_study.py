@@ -50,7 +50,7 @@ class Silent:
         pass
 
 
-class Hands:
+class FakeWorkers:
     """Workers whose trainings advance by an epoch at every look.
 
     Args:
@@ -142,10 +142,10 @@ def study_of(sweep, count, seed=0, made=make):
     return SweepStudy(sweep, Path("study"), name, sweep.total(count), seed, draws, made)
 
 
-def work(sweep, count, hands=None, display=None, made=make):
+def work(sweep, count, workers=None, display=None, made=make):
     """Run the remaining trials of a sweep; return all trials and whether none failed."""
     with study_of(sweep, count, made=made) as study:
-        engine = Engine(Path("study"), [], hands or Hands(), display or Silent(), study)
+        engine = Engine(Path("study"), [], workers or FakeWorkers(), display or Silent(), study)
         engine.run()
         return study.trials(), not study.failures()
 
@@ -171,12 +171,12 @@ def test_bayes_asks_what_a_study_driven_by_hand_asks(sweep):
 def test_a_larger_count_goes_on_from_a_smaller(method, sweep):
     read = sweep(method=method)
     first, _ = work(read, 4)
-    hands = Hands()
-    second, _ = work(read, 12, hands)
+    workers = FakeWorkers()
+    second, _ = work(read, 12, workers)
     assert [trial.params for trial in second[:4]] == [trial.params for trial in first]
     assert len(second) == 12
-    assert len(hands.began) == 8
-    again = Hands()
+    assert len(workers.began) == 8
+    again = FakeWorkers()
     assert len(work(read, 4, again)[0]) == 4
     assert again.began == []
 
@@ -184,19 +184,19 @@ def test_a_larger_count_goes_on_from_a_smaller(method, sweep):
 def test_a_grid_is_done_in_its_order_each_once(sweep):
     values = {"x": {"values": [0.1, 0.2]}, "y": {"values": [0.5, 0.6, 0.5]}}
     read = sweep(method="grid", parameters=values)
-    hands = Hands(room=2)
-    trials, _ = work(read, None, hands)
+    workers = FakeWorkers(room=2)
+    trials, _ = work(read, None, workers)
     found = [read.trial(trial.number, trial.params).parameters for trial in trials]
     assert found == [{"x": x, "y": y} for x in (0.1, 0.2) for y in (0.5, 0.6)]
-    assert hands.began == [make(read.trial(t.number, t.params))[0].id for t in trials]
+    assert workers.began == [make(read.trial(t.number, t.params))[0].id for t in trials]
 
 
 def test_two_trials_that_are_one_training_have_one_score(sweep):
     parameters = {"x": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1.0}}
     read = sweep(method="random", parameters={**parameters, "y": {"value": 0.2}})
-    hands = Hands(room=3)
-    trials, _ = work(read, 6, hands)
-    assert len(hands.began) == 2
+    workers = FakeWorkers(room=3)
+    trials, _ = work(read, 6, workers)
+    assert len(workers.began) == 2
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
 
@@ -204,8 +204,8 @@ def test_two_trials_that_are_one_training_have_one_score(sweep):
 def test_worse_trials_are_stopped_as_a_study_driven_by_hand_stops_them(strict, sweep):
     rule = {"type": "hyperband", "min_iter": 1, "eta": 2, "strict": strict}
     read = sweep(method="random", early_terminate=rule)
-    hands = Hands()
-    trials, whole = work(read, 8, hands)
+    workers = FakeWorkers()
+    trials, whole = work(read, 8, workers)
     assert whole
     expected = make_study(direction="maximize", pruner=read.pruner())
     for trial in trials:
@@ -228,7 +228,7 @@ def test_worse_trials_are_stopped_as_a_study_driven_by_hand_stops_them(strict, s
     state = json.loads(Path("study/state.json").read_text())["jobs"][job.id]
     assert state["status"] == "stopped"
     assert state["message"].startswith("early, after")
-    again = Hands()
+    again = FakeWorkers()
     work(read, 8, again)
     assert again.began == []
 
@@ -241,15 +241,15 @@ def test_only_scores_up_to_the_last_rung_stop_a_trial(sweep):
 
 def test_a_failed_trial_is_repeated_with_the_command_and_not_before(sweep):
     read = sweep(method="grid", parameters={"x": {"values": [0.1, 0.2]}, "y": {"value": 0}})
-    hands = Hands(fails=[0.1])
-    trials, whole = work(read, None, hands)
+    workers = FakeWorkers(fails=[0.1])
+    trials, whole = work(read, None, workers)
     assert not whole
-    assert len(hands.began) == 2
+    assert len(workers.began) == 2
     assert trials[1].state == TrialState.COMPLETE
-    mended = Hands()
+    mended = FakeWorkers()
     trials, whole = work(read, None, mended)
     assert whole
-    assert mended.began == hands.began[:1]
+    assert mended.began == workers.began[:1]
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 
 
@@ -271,10 +271,10 @@ def test_parameters_that_allow_no_training_fail_alone(sweep):
 def test_nothing_is_begun_once_the_target_is_reached(sweep):
     metric = {"name": "val/score", "goal": "maximize", "target": 1.7}
     values = {"x": {"values": [0.1, 0.7, 0.8, 0.9]}, "y": {"value": 0.2}}
-    hands = Hands()
-    trials, whole = work(sweep(method="grid", metric=metric, parameters=values), None, hands)
+    workers = FakeWorkers()
+    trials, whole = work(sweep(method="grid", metric=metric, parameters=values), None, workers)
     assert whole
-    assert len(hands.began) == 2
+    assert len(workers.began) == 2
     assert [trial.value for trial in trials[:2]] == pytest.approx([1.4, 2.0])
 
 
@@ -308,7 +308,7 @@ def in_another_process(function, *arguments):
     return process
 
 
-class Killed(Hands):
+class Killed(FakeWorkers):
     """Workers whose process is killed in the third epoch of the third training."""
 
     def ended(self):
@@ -325,21 +325,21 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_it_was_at(sweep):
     with study_of(read, 12) as study:
         states = [trial.state for trial in study.trials()[:4]]
     assert states == [TrialState.COMPLETE] * 2 + [TrialState.WAITING] * 2
-    hands = Hands()
-    trials, whole = work(read, 12, hands)
+    workers = FakeWorkers()
+    trials, whole = work(read, 12, workers)
     assert whole
-    assert len(hands.began) == 10
-    assert hands.began[0] == make(read.trial(2, trials[2].params))[0].id
+    assert len(workers.began) == 10
+    assert workers.began[0] == make(read.trial(2, trials[2].params))[0].id
     Path("study").rename("interrupted")
     Path("runs").rename("runs-interrupted")
     assert [t.params for t in work(read, 12)[0]] == [t.params for t in trials]
 
 
 def begun(read, count, queue):
-    hands, display = Hands(room=2, pause=0.02), Silent()
+    workers, display = FakeWorkers(room=2, pause=0.02), Silent()
     with study_folder(Path("study"), "sweep", "mine") as alone:
-        work(read, count, hands, display)
-    queue.put((alone, hands.began))
+        work(read, count, workers, display)
+    queue.put((alone, workers.began))
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -355,14 +355,14 @@ def test_two_processes_share_the_trials_and_do_none_twice(method, sweep):
     assert len(first + second) == 20
     assert len(set(first + second)) == 20
     assert sorted(alone for alone, _ in found) in ([False, True], [True, True])
-    trials, whole = work(read, 20, Hands())
+    trials, whole = work(read, 20, FakeWorkers())
     assert whole
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
 
 def test_a_process_takes_over_what_another_that_is_killed_leaves(sweep):
     read = sweep(method="random")
-    slow = in_another_process(work, read, 2, Hands(pause=60.0))
+    slow = in_another_process(work, read, 2, FakeWorkers(pause=60.0))
     deadline = time.monotonic() + 60
     while not list(Path("study").glob(".trials/*")):
         assert time.monotonic() < deadline
@@ -376,11 +376,11 @@ def test_a_process_takes_over_what_another_that_is_killed_leaves(sweep):
             slow.kill()
             slow.join()
 
-    hands, display = Hands(), Waiting()
-    trials, whole = work(read, 2, hands, display)
+    workers, display = FakeWorkers(), Waiting()
+    trials, whole = work(read, 2, workers, display)
     assert whole
     assert display.notes == ["another process does the rest: waiting for it"]
-    assert len(hands.began) == 2
+    assert len(workers.began) == 2
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
 
 

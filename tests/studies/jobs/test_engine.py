@@ -35,7 +35,7 @@ class Quiet:
         pass
 
 
-class Hands:
+class FakeWorkers:
     """Workers that run a task at once: the test's function, or one that leaves a finished run."""
 
     def __init__(self, room=2, **actions):
@@ -91,10 +91,10 @@ def state_of(folder):
 
 def test_each_once_after_what_it_needs(training):
     jobs = [training("a"), training("b"), training("c", "a", "b"), training("d", "c")]
-    hands = Hands()
-    assert Engine(Path("study"), jobs, hands, Quiet()).run()
-    assert hands.order == ["a", "b", "c", "d"]
-    again = Hands()
+    workers = FakeWorkers()
+    assert Engine(Path("study"), jobs, workers, Quiet()).run()
+    assert workers.order == ["a", "b", "c", "d"]
+    again = FakeWorkers()
     assert Engine(Path("study"), jobs, again, Quiet()).run()
     assert again.order == []
     assert set(state_of(Path("study")).values()) == {"finished"}
@@ -108,8 +108,8 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(training):
         training("d", "c"),
         training("e", "b"),
     ]
-    hands, display = Hands(a=fail("ValueError: no good")), Quiet()
-    engine = Engine(Path("study"), jobs, hands, display)
+    workers, display = FakeWorkers(a=fail("ValueError: no good")), Quiet()
+    engine = Engine(Path("study"), jobs, workers, display)
     assert not engine.run()
     assert state_of(Path("study")) == {
         "a": "failed",
@@ -122,14 +122,14 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(training):
     assert messages["a"] == "it stopped with status 1 (ValueError: no good)"
     assert messages["c"] == "not begun, it needs a"
     assert engine.state["a"]["log"] == "study/logs/a.log"
-    mended = Hands()
+    mended = FakeWorkers()
     assert Engine(Path("study"), jobs, mended, Quiet()).run()
     assert mended.order == ["a", "c", "d"]
 
 
 def test_leaving_nothing_is_a_failure_too(training, monkeypatch):
     monkeypatch.setattr(engine_module, "SEEN_WITHIN", 0.0)
-    engine = Engine(Path("study"), [training("a")], Hands(a=fail("all is well", 0)), Quiet())
+    engine = Engine(Path("study"), [training("a")], FakeWorkers(a=fail("all is well", 0)), Quiet())
     assert not engine.run()
     assert engine.failures()[0][1] == "it left no whole result (all is well)"
 
@@ -137,11 +137,11 @@ def test_leaving_nothing_is_a_failure_too(training, monkeypatch):
 def test_a_full_disk_stops_the_rest_in_one_sentence(training):
     text = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
     jobs = [training("a"), training("b"), training("c")]
-    hands = Hands(1, b=fail(text))
+    workers = FakeWorkers(1, b=fail(text))
     with pytest.raises(InputError, match=r"The disk is full .study.: free some space and repeat"):
-        Engine(Path("study"), jobs, hands, Quiet()).run()
+        Engine(Path("study"), jobs, workers, Quiet()).run()
     assert state_of(Path("study")) == {"a": "finished", "b": "failed", "c": "waiting"}
-    after = Hands()
+    after = FakeWorkers()
     assert Engine(Path("study"), jobs, after, Quiet()).run()
     assert after.order == ["b", "c"]
 
@@ -150,10 +150,10 @@ def test_a_full_disk_of_the_engine_itself(training, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    hands = Hands()
+    workers = FakeWorkers()
     monkeypatch.setattr(engine_module, "write_atomically", full)
     with pytest.raises(InputError) as caught, study_folder(Path("study")):
-        Engine(Path("study"), [training("a")], hands, Quiet()).run()
+        Engine(Path("study"), [training("a")], workers, Quiet()).run()
     assert str(caught.value) == full_disk(Path("study"))
 
 
@@ -172,9 +172,9 @@ def test_a_run_that_another_process_trains_is_waited_for(training):
     job.run.folder.mkdir(parents=True)
     held = (job.run.folder / ".lock").open("w")
     fcntl.flock(held, fcntl.LOCK_EX)
-    hands, display = Hands(), Patient()
-    assert Engine(Path("study"), jobs, hands, display).run()
-    assert hands.order == []
+    workers, display = FakeWorkers(), Patient()
+    assert Engine(Path("study"), jobs, workers, display).run()
+    assert workers.order == []
     assert display.endings == [("a", "finished")]
     assert display.notes == ["runs/a/1 is trained by another process: waiting for it"]
 
@@ -187,10 +187,10 @@ def test_a_training_that_crashes_while_its_lock_is_held_is_not_tried_for_ever(tr
         return -9
 
     held = []
-    hands = Hands(a=crash)
-    engine = Engine(Path("study"), [training("a")], hands, Quiet())
+    workers = FakeWorkers(a=crash)
+    engine = Engine(Path("study"), [training("a")], workers, Quiet())
     assert not engine.run()
-    assert hands.order == ["a"]
+    assert workers.order == ["a"]
     assert engine.failures()[0][1] == "it stopped with status -9 (it printed nothing)"
     held[0].close()
 
@@ -200,7 +200,7 @@ def test_what_another_machine_wrote_may_be_seen_later(training):
         threading.Timer(0.3, finish, [task]).start()
         return 0
 
-    assert Engine(Path("study"), [training("a")], Hands(a=late), Quiet()).run()
+    assert Engine(Path("study"), [training("a")], FakeWorkers(a=late), Quiet()).run()
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
