@@ -30,7 +30,7 @@ from outputs import Outputs
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
 from studies.scores.side_by_side import unequal_runs
-from studies.scores.tested import Tested, read_scores, tested_by, with_patients
+from studies.scores.tested import Tested, read_scores, table_of_run, with_patients
 
 AS_TRAINED = "as trained"
 CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
@@ -118,7 +118,7 @@ def read_benchmark_scores(folder: Path) -> BenchmarkScores:
             damaged.append(str(error))
             continue
         cells.append(cell)
-        item = tested_by(run_at(Path(cell["folder"])), table, rows)
+        item = table_of_run(run_at(Path(cell["folder"])), table, rows)
         tested.append(replace(item, name=cell["system"], named=True))
     return BenchmarkScores(plan, with_patients(tested), cells, damaged)
 

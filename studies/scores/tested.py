@@ -141,11 +141,11 @@ def _of_table(file: Path) -> Tested:
         return Tested(file.stem, file, rows)
     for folder in [home, *home.parents][:DEEPEST]:
         if (folder / "manifest.json").is_file():
-            return tested_by(run_at(folder), file, rows)
+            return table_of_run(run_at(folder), file, rows)
     return Tested(home.name, file, rows)
 
 
-def tested_by(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
+def table_of_run(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
     """Return a table of scores as a test of a run's checkpoint, in or outside the run's folder.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 from evaluation.tables.per_case import write_csv
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
-from studies.scores.tested import read_scores, tested_by
+from studies.scores.tested import read_scores, table_of_run
 from tests.studies.commands.test_compare import run, scored
 
 
@@ -37,7 +37,7 @@ def test_data_is_what_the_run_was_configured_with(tmp_path, data, command, expec
     inside = home / "variants" / "without-t1" / "per_case.csv"
     write_csv(scored(), inside)
     for table in (home / "per_case.csv", inside):
-        found = provenance_of([tested_by(run_at(home), table, read_scores(table))])
+        found = provenance_of([table_of_run(run_at(home), table, read_scores(table))])
         assert found.cohort.startswith(expected)
         assert found.synthetic is synthetic
 
