@@ -41,7 +41,7 @@ def protocol_of(config: Settings) -> dict[str, Any]:
 def check_fair(
     given: Mapping[str, Settings], plain: Mapping[str, Settings], allowed: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Refuse a comparison in which one system's overlays or options change its protocol alone.
+    """Refuse a comparison in which a system's own overlays or options give it another protocol.
 
     Args:
         given: the protocol of every system, with its own overlays and options.

@@ -101,8 +101,6 @@ class SweepStudy:
         for lock in self.held.values():
             lock.close()
 
-    # -- for the engine ----------------------------------------------------------------------------
-
     @property
     def waits(self) -> bool:
         """Whether trials are chosen by the scores of earlier ones."""
@@ -156,8 +154,6 @@ class SweepStudy:
         for trial in self.running.pop(job.id, []):
             self._settle(trial, job, status, message)
 
-    # -- afterwards --------------------------------------------------------------------------------
-
     def trials(self) -> list[FrozenTrial]:
         """Return the trials of the study so far, at most `total`."""
         return self.study.get_trials(deepcopy=False)[: self.total]
@@ -186,8 +182,6 @@ class SweepStudy:
         """Return why trials failed, by trial number."""
         found = {number: t.user_attrs.get(FAILED) for number, t in enumerate(self.trials())}
         return {number: reason for number, reason in found.items() if reason}
-
-    # -- one trial ---------------------------------------------------------------------------------
 
     def _next_trial(self) -> OptunaTrial | None:
         """Take a trial from the study and lock its file; for one process at a time."""

@@ -100,7 +100,7 @@ def move_outdated(jobs: Sequence[Job]) -> None:
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
-    """Write a reproduction as JSON; an infinite difference, which JSON has not, becomes null."""
+    """Write a reproduction as JSON; an infinite difference, which JSON lacks, becomes null."""
     largest = {
         name: value if math.isfinite(value) else None
         for name, value in record["largest_difference"].items()
@@ -110,7 +110,7 @@ def write_record(file: Path, record: Mapping[str, Any]) -> None:
 
 
 def compare(run: Run, again: Run) -> dict[str, float]:
-    """Return the largest difference of every score between two trainings of one run.
+    """Return the largest difference of every score, over patients, between two trainings.
 
     Differences are absolute for scores up to 1, and relative to the larger score above, in mm or
     ml. If only one training has a score, the difference is infinite.

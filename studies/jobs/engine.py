@@ -116,8 +116,6 @@ class Engine:
             if entry["status"] in LOST
         ]
 
-    # -- one step ----------------------------------------------------------------------------------
-
     def _is_open(self) -> bool:
         mine = any(entry["status"] not in ENDED for entry in self.state.values())
         return mine or (self.supply is not None and self.supply.left() > 0)
@@ -229,8 +227,6 @@ class Engine:
             self.disk_full = True
         ending = f"it stopped with status {status}" if status else "it left no whole result"
         return f"{job.damage() or ending} ({last})"
-
-    # -- state -------------------------------------------------------------------------------------
 
     def _end(self, job: Job, status: str, message: str) -> None:
         began = self.began.get(job.id)

@@ -20,7 +20,7 @@ from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.weights.checkpoints import build
 from studies.runs.environment import peak_memory_gb
 
-REPETITIONS, ENOUGH = 5, 20.0  # stop after so many, or after so many seconds
+REPETITIONS, ENOUGH = 5, 20.0  # most repetitions; seconds after which they stop
 
 
 def measure(

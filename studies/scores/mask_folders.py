@@ -167,7 +167,7 @@ def pair_up(
     prediction_labels: LabelConvention | None = None,
     reference_labels: LabelConvention | None = None,
 ) -> list[Pair]:
-    """Return every reference with its prediction, if it has one, and the meaning of both.
+    """Return a pair for every reference that has a prediction, with the meaning of both.
 
     Args:
         predictions: masks by case id.

@@ -153,9 +153,6 @@ def _configure(trainer: Namespace, run: Run, filed: dict[str, Any], config: dict
     }
 
 
-# -- at the end of a run ---------------------------------------------------------------------------
-
-
 def conclude(wandb_run: Any, run: Run, built_from: list[Source]) -> list[str]:
     """Log the summary of a trained run, its files, and the runs that it was built from.
 
@@ -229,9 +226,6 @@ def summary(manifest: dict[str, Any]) -> dict[str, float]:
     for kind, values in numbered.items():
         scores |= {f"{kind}/{name}": value for name, value in values.items()}
     return {**scores, "wall_seconds": manifest.get("wall_seconds", 0.0)}
-
-
-# -- folders ---------------------------------------------------------------------------------------
 
 
 def folders(run: Run) -> list[str]:
