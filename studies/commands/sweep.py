@@ -200,7 +200,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="lightning sweep",
         description="Train the trials of a W&B sweep file (grid, random or bayes), without an "
         "account.",
-        epilog="Other words go to every `lightning fit`, such as --config OVERLAY or --data.root.",
+        epilog="Other options go to every `lightning fit`, such as --config FILE or --data.root.",
         examples=["lightning sweep experiments/sweeps/fusion_attention.yaml --dry-run"],
     )
     parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
