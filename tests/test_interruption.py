@@ -23,45 +23,31 @@ EPOCHS = "3"
 def command(name, runs_dir, *words):
     config = ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
     settings = ["--trainer.max_epochs", EPOCHS, "--data.patches_per_epoch", "8"]
-    program = [sys.executable, str(ROOT / "cli.py"), "fit"]
-    return [*program, *config, *settings, "--runs_dir", runs_dir, *words]
+    return ["fit", *config, *settings, "--runs_dir", runs_dir, *words]
 
 
-@pytest.fixture(scope="module")
-def environment(workplace):
-    threads = {"OMP_NUM_THREADS": "1"}  # equal weights need equal threads
-    # without the W&B service of earlier tests in this process
-    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    return {**own, **threads, "GLIOFUSE_CACHE": str(workplace / "cache")}
+@pytest.fixture(autouse=True)
+def one_thread(in_workplace, monkeypatch):
+    """The promise is for one thread count."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def unlogged(environment):
-    """Disable W&B in tests that do not check it."""
-    return {**environment, "WANDB_MODE": "disabled"}
+@pytest.fixture
+def unlogged(monkeypatch):
+    """Leave W&B out, where a test is not about it."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
-def begin(words, folder, environment):
-    return subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-
-
-def finish(process):
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-
-
-def kill_in(name, runs, words, environment):
+def kill_in(name, runs, words):
     """Kill a command, its first process alone, once one of its trainings can be resumed.
 
     A training that was nearly through would not show that; it is thrown away and tried again.
     """
     for _ in range(3):
         process = subprocess.Popen(
-            words, cwd=runs.parent, env=environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [sys.executable, str(ROOT / "cli.py"), *words], env=without_service(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 600
         while not any(runs.glob(f"{name}/*/checkpoints/last.ckpt")) and process.poll() is None:
@@ -74,6 +60,11 @@ def kill_in(name, runs, words, environment):
             return
         shutil.rmtree(runs / name if "--resume" in words else runs)
     raise AssertionError(f"{name} ended before it could be killed")
+
+
+def without_service():
+    """The environment without the W&B service of this process: a terminal has none either."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
 
 
 def wait_until_free(runs):
@@ -90,7 +81,7 @@ def _epochs_done(folder):
 
 
 def check_same_ending(first, second):
-    """Check for the same weights at the best and at the last epoch, and the same scores."""
+    """The same weights at the best and at the last epoch, and the same scores."""
     for name in ("best", "last"):
         ours, theirs = (
             torch.load(run / "checkpoints" / f"{name}.ckpt", map_location="cpu", weights_only=True)
@@ -116,19 +107,17 @@ def only(folder):
     return found
 
 
-def test_killed_in_stage_one_and_in_stage_two(workplace, environment, monkeypatch, capsys):
-    finish(begin(command("fusion", "runs-whole"), workplace, environment))
+def test_killed_in_stage_one_and_in_stage_two(workplace, capsys):
+    assert cli.main(command("fusion", "runs-whole")) == 0
     whole, killed = workplace / "runs-whole", workplace / "runs-killed"
     words = command("fusion", "runs-killed")
-    kill_in("dynunet", killed, words, environment)
-    with monkeypatch.context() as here:
-        here.chdir(workplace)
-        here.setenv("GLIOFUSE_CACHE", environment["GLIOFUSE_CACHE"])
-        assert cli.main(words[2:]) == 2
+    kill_in("dynunet", killed, words)
+    capsys.readouterr()
+    assert cli.main(words) == 2
     assert "--resume" in capsys.readouterr().err
     resume = [*words, "--resume"]
-    kill_in("fusion", killed, resume, environment)
-    finish(begin(resume, workplace, environment))
+    kill_in("fusion", killed, resume)
+    assert cli.main(resume) == 0
 
     groups = set()
     for name in ("dynunet", "segresnet", "fusion"):
@@ -155,15 +144,13 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
     def words(runs_dir):
         files = ["--config", "experiments/sam_adapter.yaml", "--config", str(SHRUNKEN_SLICES)]
         settings = ["--trainer.max_epochs", EPOCHS, "--model.weights", "random"]
-        settings += ["--data.num_workers", "2"]  # which are checked before the training
-        program = [sys.executable, str(ROOT / "cli.py"), "fit"]
-        return [*program, *files, *settings, "--runs_dir", runs_dir]
+        settings += ["--data.num_workers", "2"]  # which are asked ahead of the training
+        return ["fit", *files, *settings, "--runs_dir", runs_dir]
 
-    unbroken = begin(words("runs-adapter-whole"), workplace, unlogged)
     whole, killed = workplace / "runs-adapter-whole", workplace / "runs-adapter-killed"
-    kill_in("sam_adapter", killed, words("runs-adapter-killed"), unlogged)
-    finish(begin([*words("runs-adapter-killed"), "--resume"], workplace, unlogged))
-    finish(unbroken)
+    assert cli.main(words("runs-adapter-whole")) == 0
+    kill_in("sam_adapter", killed, words("runs-adapter-killed"))
+    assert cli.main([*words("runs-adapter-killed"), "--resume"]) == 0
     first, second = only(whole / "sam_adapter"), only(killed / "sam_adapter")
     assert first.name == second.name
     check_same_ending(first, second)
@@ -172,12 +159,11 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
 def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(workplace, unlogged):
     name = "zhang2021_transition"
     short = ["--model.pool_size", "4"]  # full before the training is killed
-    unbroken = begin(command(name, "runs-gan-whole", *short), workplace, unlogged)
     whole, killed = workplace / "runs-gan-whole", workplace / "runs-gan-killed"
     words = command(name, "runs-gan-killed", *short)
-    kill_in(name, killed, words, unlogged)
-    finish(begin([*words, "--resume"], workplace, unlogged))
-    finish(unbroken)
+    assert cli.main(command(name, "runs-gan-whole", *short)) == 0
+    kill_in(name, killed, words)
+    assert cli.main([*words, "--resume"]) == 0
     first, second = only(whole / name), only(killed / name)
     assert first.name == second.name
     ours, theirs = (

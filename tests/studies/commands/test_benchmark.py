@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +16,7 @@ import yaml
 import cli
 from studies.runs.run import Run
 from tests.conftest import ROOT, SHRUNKEN
+from tests.trainings import lightning
 
 pytestmark = pytest.mark.slow
 
@@ -30,9 +33,8 @@ data:
 
 
 @pytest.fixture(scope="module")
-def place(workplace):
-    folder = workplace / "benchmark"
-    folder.mkdir()
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
     (folder / "broken.yaml").write_text(BROKEN)
     content = {
         "name": "small",
@@ -64,36 +66,53 @@ def alive(runs_dir):
     return [line for line in lines if f"--runs_dir={runs_dir}" in line]
 
 
-def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    runs = place / "runs-benchmark"
+@pytest.fixture(scope="module")
+def repeated(place):
+    """Status and output of the benchmark, which was killed in its first training and repeated."""
+    runs = Path("runs-benchmark")  # relative: tests take copies of it all
     words = ["benchmark", "small.yaml", "--runs_dir", str(runs)]
-    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    first = subprocess.Popen(
-        [sys.executable, str(ROOT / "cli.py"), *words],
-        env=own,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 600
-    while not list(runs.glob("dynunet/*/manifest.json")):
-        assert first.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert alive(runs)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    for _ in range(600):  # its jobs notice that it is gone
-        if not alive(runs):
-            break
-        time.sleep(0.1)
-    assert not alive(runs)
-    state = json.loads((place / "benchmarks" / "small" / "state.json").read_text())["jobs"]
-    assert "running" in {entry["status"] for entry in state.values()}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(place)
+        patched.setenv("OMP_NUM_THREADS", "1")
+        own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+        first = subprocess.Popen(
+            [sys.executable, str(ROOT / "cli.py"), *words],
+            env=own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 600
+        while not list(runs.glob("dynunet/*/manifest.json")):
+            assert first.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert alive(runs)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        for _ in range(600):  # its jobs notice that it is gone
+            if not alive(runs):
+                break
+            time.sleep(0.1)
+        assert not alive(runs)
+        state = json.loads((place / "benchmarks" / "small" / "state.json").read_text())["jobs"]
+        assert "running" in {entry["status"] for entry in state.values()}
+        return lightning(*words)
 
-    assert cli.main(words) == 1
-    out = capsys.readouterr().out
+
+@pytest.fixture
+def done(place, repeated, tmp_path, monkeypatch):
+    """A copy of what the benchmark left, as the working directory; its file lost the broken one."""
+    folder = shutil.copytree(place, tmp_path / "done")
+    content = yaml.safe_load((folder / "small.yaml").read_text())
+    content["experiments"].remove("broken.yaml")
+    (folder / "small.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_killed_and_repeated_with_one_system_that_fails(place, repeated):
+    status, out = repeated
+    assert status == 1
     assert "Failed: fit broken" in out
     folder = place / "benchmarks" / "small"
     state = json.loads((folder / "state.json").read_text())["jobs"]
@@ -125,24 +144,20 @@ def test_killed_and_repeated_with_one_system_that_fails(place, monkeypatch, caps
     assert "Table of one" in page
 
 
-def test_repeated_does_nothing_but_what_is_damaged(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    folder = place / "benchmarks" / "small"
+def test_repeated_does_nothing_but_what_is_damaged(done, capsys):
+    folder = done / "benchmarks" / "small"
     plan = json.loads((folder / "plan.json").read_text())
-    content = yaml.safe_load((place / "small.yaml").read_text())
-    content["experiments"].remove("broken.yaml")
-    (place / "small.yaml").write_text(yaml.safe_dump(content))
     (cell,) = (cell for cell in plan["cells"] if cell["system"] == "Late fusion")
-    table = place / cell["per_case"]
+    table = done / cell["per_case"]
     before = table.read_text()
     table.write_text(before[: len(before) // 2])
-    checkpoints = {path: path.stat().st_mtime_ns for path in place.rglob("best.ckpt")}
-    assert cli.main(["benchmark", "small.yaml", "--runs_dir", str(place / "runs-benchmark")]) == 0
+    checkpoints = {path: path.stat().st_mtime_ns for path in done.rglob("best.ckpt")}
+    assert cli.main(["benchmark", "small.yaml", "--runs_dir", "runs-benchmark"]) == 0
     out = capsys.readouterr().out
     assert f"{cell['per_case']}" in out
     assert "It is tested again now" in out
     assert table.read_text() == before
-    assert {path: path.stat().st_mtime_ns for path in place.rglob("best.ckpt")} == checkpoints
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("best.ckpt")} == checkpoints
 
 
 def only(folder):
@@ -150,18 +165,16 @@ def only(folder):
     return found
 
 
-def test_a_dry_run_of_what_is_done_measures_nothing(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    words = ["small.yaml", "--runs_dir", str(place / "runs-benchmark"), "--dry-run"]
+def test_a_dry_run_of_what_is_done_measures_nothing(done, capsys):
+    words = ["small.yaml", "--runs_dir", "runs-benchmark", "--dry-run"]
     assert cli.main(["benchmark", *words]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    done = [line for line in lines if line[-1:] == ["yes"]]
-    assert [line[0] for line in done] == ["dynunet", "segresnet", "late_fusion", "test"]
-    assert done[2][2:4] == ["dynunet,", "segresnet"]
+    finished = [line for line in lines if line[-1:] == ["yes"]]
+    assert [line[0] for line in finished] == ["dynunet", "segresnet", "late_fusion", "test"]
+    assert finished[2][2:4] == ["dynunet,", "segresnet"]
 
 
-def test_a_sweep_over_what_is_done_orders_it(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
+def test_a_sweep_over_what_is_done_orders_it(done, capsys):
     parameters = {"data.patches_per_epoch": {"values": [4]}, "trainer.max_epochs": {"value": 1}}
     command = ["${env}", "lightning", "fit", "--config", "experiments/dynunet.yaml"]
     sweep = {
@@ -171,12 +184,12 @@ def test_a_sweep_over_what_is_done_orders_it(place, monkeypatch, capsys):
         "metric": {"name": "val/dice/WT", "goal": "maximize"},
         "parameters": parameters,
     }
-    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    assert cli.main(["sweep", "sweep.yaml", "--runs_dir", str(place / "runs-benchmark")]) == 0
+    (done / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert cli.main(["sweep", "sweep.yaml", "--runs_dir", "runs-benchmark"]) == 0
     out = capsys.readouterr().out
     assert "begins" not in out
-    (row,) = rows_of(place / "sweeps" / "sweep" / "trials.csv")
-    run = only(place / "runs-benchmark" / "dynunet")
+    (row,) = rows_of(done / "sweeps" / "sweep" / "trials.csv")
+    run = only(Path("runs-benchmark", "dynunet"))
     assert row["run"] == str(run)
     scores = json.loads((run / "manifest.json").read_text())["scores"]
     heads = [line.split()[:3] for line in out.splitlines()]
@@ -184,14 +197,13 @@ def test_a_sweep_over_what_is_done_orders_it(place, monkeypatch, capsys):
     assert float(row["val/dice/WT"]) == pytest.approx(scores["val/dice/WT"], abs=1e-6)
 
 
-def test_a_run_is_trained_again_to_the_last_bit(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    run = only(place / "runs-benchmark" / "dynunet")
+def test_a_run_is_trained_again_to_the_last_bit(done, capsys):
+    run = only(Path("runs-benchmark", "dynunet"))
     assert cli.main(["reproduce", str(run)]) == 0
     out = capsys.readouterr().out
     assert "Weights of the best checkpoints: equal to the last bit." in out
     assert "reproduced, largest difference 0, tolerance 0.001" in out
-    again = only(place / "reproductions" / "dynunet")
+    again = only(done / "reproductions" / "dynunet")
     assert again.name == run.name
 
     manifest = json.loads((run / "manifest.json").read_text())
@@ -214,9 +226,8 @@ def test_a_run_is_trained_again_to_the_last_bit(place, monkeypatch, capsys):
     assert "cannot be moved aside" in printed.err
 
 
-def test_a_test_without_a_modality_leaves_the_runs_own_scores_alone(place, monkeypatch):
-    monkeypatch.chdir(place)
-    run = only(place / "runs-benchmark" / "late_fusion")
+def test_a_test_without_a_modality_leaves_the_runs_own_scores_alone(done):
+    run = only(done / "runs-benchmark" / "late_fusion")
     own, manifest = (run / name for name in ("per_case.csv", "manifest.json"))
     before = own.read_text(), manifest.read_text()
     words = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.drop", "[t1, flair]"]
