@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ def do(task: Task) -> int:
     deadline = time.monotonic() + PATIENCE
     while task.run is not None and task.run.is_locked() and time.monotonic() < deadline:
         time.sleep(0.2)
+    # Ray interrupts by SIGINT, which processes started in the background of a shell ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = task.start()
     try:
         while process.poll() is None:  # `wait` would delay an interruption by Ray
