@@ -59,7 +59,7 @@ def test_attention_can_be_looked_at(copy, home):
 def test_maps_of_a_network_without_any_are_refused_before_anything_runs(copy, home, capsys):
     copy("zhang2021")
     assert run("predict", "zhang2021", "--maps", "--output", "nothing") == 2
-    assert "zhang2021 shows no maps" in capsys.readouterr().err
+    assert "zhang2021 has no maps" in capsys.readouterr().err
     assert not (home / "nothing").exists()
 
 
