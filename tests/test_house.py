@@ -1,5 +1,6 @@
 """Rules of the repository: allowed imports, promises of the README, forbidden files."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_a_file_is_one_noun_and_imports_no_torchvision(path):
 
 
 def test_a_folder_holds_about_ten_files():
-    folders = {path.parent for path in SOURCES} - {ROOT / "speed"}
+    folders = {path.parent for path in SOURCES}
     held = {folder: [p for p in SOURCES if p.parent == folder] for folder in folders}
     assert {f.name: len(h) for f, h in held.items() if len(h) > 12} == {}
     assert all((folder / "__init__.py").read_text().startswith('"""') for folder in folders)
@@ -84,6 +85,13 @@ def test_tests_mirror_the_source():
         for folder in (ROOT / "tests" / package).rglob("*/"):
             if folder.name != "__pycache__":
                 assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), folder
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if ROOT / "speed" in p.parents], ids=lambda path: path.stem
+)
+def test_every_measurement_finds_what_it_imports(path):
+    importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def test_import_rules():

@@ -125,7 +125,7 @@ def test_voxel_attention_takes_the_fused_kernel(grid):
 def test_exact_on_32_cubed_stays_below_400_mb():
     command = [
         sys.executable,
-        "speed/global_attention.py",
+        "speed/networks/global_attention.py",
         "--only",
         "exact",
         "32",

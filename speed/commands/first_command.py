@@ -1,7 +1,7 @@
 """An experiment's command from nothing: wall time, peak memory, Dice on held-out phantoms.
 
-    python -m speed.first_command [--out speed/results/first_command.json] [FIT OPTIONS]
-    python -m speed.first_command --config experiments/sam_adapter.yaml --out FILE
+    python -m speed.commands.first_command [--out speed/results/first_command.json] [FIT OPTIONS]
+    python -m speed.commands.first_command --config experiments/sam_adapter.yaml --out FILE
 
 Without --config it is the README's first command. Cohort generation, registration where there is
 some, and every upstream stage are included; installation is not. Runs and cache go to a temporary
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from speed.memory import peak_memory_until_end
 from studies.runs.environment import git_revision, hardware, versions
+from studies.settings.command_line import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CLI = [sys.executable, str(ROOT / "cli.py")]
 LIMITS = {"minutes": 8.0, "peak_memory_gb": 6.0}
 DICE = {"experiments/fusion.yaml": 0.80}  # of the whole tumour, at least

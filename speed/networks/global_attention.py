@@ -1,7 +1,7 @@
 """Global attention against the plain formula: seconds and additional memory, forward and backward.
 
-    python -m speed.global_attention                   all rows and ratios, written to results/
-    python -m speed.global_attention --only exact 32   one row as JSON
+    python -m speed.networks.global_attention                   all rows and ratios
+    python -m speed.networks.global_attention --only exact 32   one row as JSON
 
 Every row runs in a fresh process, whose peak resident memory is then that row's own.
 """
@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from fusion import GlobalFusionAttention
+from studies.settings.command_line import ROOT
 
 CHANNELS = 16
 THREADS = 2
@@ -33,7 +34,7 @@ ROWS = [
     ("exact", 32, 2),
     ("pooled", 48, 5),
 ]
-RESULTS = Path(__file__).parent / "results" / "global_attention.json"
+RESULTS = ROOT / "speed/results/global_attention.json"
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

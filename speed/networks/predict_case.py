@@ -1,6 +1,6 @@
 """Predicting one real case with late fusion of both backbones, against the plain MONAI way.
 
-    python -m speed.predict_case --data DIR [--case ID] [--size base] [--out FILE.json]
+    python -m speed.networks.predict_case --data DIR [--case ID] [--size base] [--out FILE.json]
 
 Both ways read four gzipped NIfTI files and write one label map: ours in the brain box with the
 precision and memory layout chosen for this processor, MONAI's on the full grid in fp32. Windows

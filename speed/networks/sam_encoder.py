@@ -1,6 +1,6 @@
 """Images a second through SAM's image encoder, against segment_anything's.
 
-    python -m speed.sam_encoder [--out speed/results/sam_encoder.json]
+    python -m speed.networks.sam_encoder [--out speed/results/sam_encoder.json]
 
 vit_b on two cores, the same weights, in turns; without gradients, as the frozen encoder of a
 cached or single-modality system runs. At 256 pixels batch 4 and 12, float32 and bfloat16.

@@ -1,9 +1,10 @@
 """The time that ``--dry-run`` estimates for each job of a shipped benchmark, and its real time.
 
-    python -m speed.estimate dual_fusion [sam_adapter ...] [--out FILE.json]
+    python -m speed.commands.estimate dual_fusion [sam_adapter ...] [--out FILE.json]
 
-The real times are in ``speed/results/benchmark_<name>.json``, which `speed.benchmark` writes: run
-both on the same machine. `studies.jobs.estimate` explains how its constants follow from them.
+The real times are in ``speed/results/benchmark_<name>.json``, which `speed.commands.benchmark`
+writes: run both on the same machine. `studies.jobs.estimate` explains how its constants follow from
+them.
 """
 
 import argparse

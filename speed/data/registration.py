@@ -1,6 +1,6 @@
 """Registration of hospital exams: error against known motion, and seconds of one core a pair.
 
-    python -m speed.registration [--exam DIR] [--patients 12] [--out FILE.json]
+    python -m speed.data.registration [--exam DIR] [--patients 12] [--out FILE.json]
 
 Phantom exams whose true motion is known (2 mm and 1 mm simulations), and one exam of real scans
 where there is one: registered to T2, and again from where known motions of up to 20 degrees and

@@ -1,6 +1,6 @@
 """A training step of the cross-modality adapter, against the same method written plainly.
 
-    python -m speed.sam_adapter_step [--out speed/results/sam_adapter_step.json]
+    python -m speed.networks.sam_adapter_step [--out speed/results/sam_adapter_step.json]
 
 vit_b, batch 2, 256 pixels, on two cores: forward, loss on full-resolution logits, backward and
 AdamW. The peer is the method on segment_anything's own modules, the encoder frozen, the decoder
@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from adapters import CrossModalitySam
-from speed.global_attention import peak_memory
+from speed.networks.global_attention import peak_memory
 from speed.timing import hardware, take_turns, write_rows
 from tests.backbones.sam.peer import peer_decoder, peer_encoder, peer_masks, peer_prompt
 
@@ -81,7 +81,7 @@ def step_of(name: str, precision: str) -> Callable[[int], None]:
 
 def peak_of(name: str, precision: str) -> int:
     """Return the peak resident bytes of three steps in a process of their own."""
-    command = [sys.executable, "-m", "speed.sam_adapter_step", "--only", name, precision]
+    command = [sys.executable, "-m", "speed.networks.sam_adapter_step", "--only", name, precision]
     return int(subprocess.run(command, check=True, capture_output=True).stdout)
 
 

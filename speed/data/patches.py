@@ -1,6 +1,6 @@
 """A training patch out of the cache, against MONAI's PersistentDataset and dictionary transforms.
 
-    python -m speed.patches --data DIR [--out FILE.json]
+    python -m speed.data.patches --data DIR [--out FILE.json]
 
 Both sides start from their own prepared cache of the same cases and give one four-modality patch
 with its label; first as it lies, then with rotation (probability 0.5, one axis, up to 15 degrees),
@@ -31,9 +31,9 @@ from monai.transforms import (
 )
 
 from datamodules.layouts.case_files import MODALITIES, CaseFiles
-from datamodules.loading import PatchDataset
 from datamodules.patients.find import find_cases
 from datamodules.volumes.datamodule import BraTSPatchDataModule
+from datamodules.volumes.dataset import PatchDataset
 from speed.timing import report, take_turns
 
 PATCH = (128, 128, 128)

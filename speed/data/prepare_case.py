@@ -1,6 +1,6 @@
 """Preparing one real case, against MONAI's LoadImaged and NormalizeIntensityd.
 
-    python -m speed.prepare_case --data DIR [--out FILE.json]
+    python -m speed.data.prepare_case --data DIR [--out FILE.json]
 
 Ours reads five gzipped NIfTI files, checks them, crops, normalises and writes the cached case;
 MONAI's reads the four images and normalises them in memory, without check, label or cache.

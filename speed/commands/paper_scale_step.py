@@ -1,7 +1,7 @@
 """One real step of the paper's scale on this machine: time and peak memory.
 
-    python -m speed.paper_scale_step --data DIR [--experiments NAME ...] [--precision 32-true]
-        [--out speed/results/paper_scale_step.json]
+    python -m speed.commands.paper_scale_step --data DIR [--experiments NAME ...]
+        [--precision 32-true] [--out speed/results/paper_scale_step.json]
 
 ``lightning fit`` with experiments/scale/brats3d.yaml on a folder of BraTS patients, rehearsed
 (fast_dev_run): the base networks, one training step on a 128^3 patch at 1 mm, then one validation
@@ -20,8 +20,8 @@ from typing import Any
 
 from speed.memory import peak_memory_until_end
 from studies.runs.environment import git_revision, hardware, versions
+from studies.settings.command_line import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = (
     *("dynunet", "segresnet", "fusion"),
     *("zhang2021_transition", "zhang2021", "zhou2022", "akbar2022"),

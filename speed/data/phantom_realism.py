@@ -1,6 +1,6 @@
 """Transfer from phantoms: Dice on real patients, and on held-out phantoms by volume.
 
-    python -m speed.phantom_realism --real DIR --run NAME=CHECKPOINT [--run NAME=CHECKPOINT ...]
+    python -m speed.data.phantom_realism --real DIR --run NAME=CHECKPOINT [--run ...]
 
 Every checkpoint is tested with ``lightning test`` on the real patients (none of which it has seen)
 and on the test patients of its own phantom split. An easy phantom would show as a high Dice on
@@ -20,8 +20,8 @@ import numpy as np
 
 from lightning_modules.weights.checkpoints import read_card
 from studies.runs.environment import git_revision, hardware, versions
+from studies.settings.command_line import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CLI = [sys.executable, str(ROOT / "cli.py")]
 REGIONS = ("WT", "TC", "ET")
 VOLUMES_ML = ((0, 40), (40, 80), (80, 120), (120, 1000))

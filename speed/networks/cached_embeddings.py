@@ -1,6 +1,7 @@
 """An epoch of a single-modality SAM with stored embeddings, against one that runs the encoder.
 
-    python -m speed.cached_embeddings [--variant vit_b] [--out speed/results/cached_embeddings.json]
+    python -m speed.networks.cached_embeddings [--variant vit_b]
+        [--out speed/results/cached_embeddings.json]
 
 The frozen encoder sees the same unaugmented slices every epoch, so its output is computed once.
 Both epochs train the same decoder on the same slices, optimiser steps included; the stored one also

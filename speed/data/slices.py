@@ -1,6 +1,6 @@
 """A training slice out of the cache, against MONAI's PersistentDataset of single slices.
 
-    python -m speed.slices --data DIR [--out FILE.json]
+    python -m speed.data.slices --data DIR [--out FILE.json]
 
 Both sides start from their own prepared cache of the same slices, normalised and padded to 256
 pixels, four modalities with their mask; first as they lie, then with rotation (probability 0.5, up

@@ -1,6 +1,6 @@
 """A shipped benchmark at the embedded scale, from nothing: time, peak memory, scores.
 
-    python -m speed.benchmark experiments/benchmarks/dual_fusion.yaml
+    python -m speed.commands.benchmark experiments/benchmarks/dual_fusion.yaml
         [--out speed/results/benchmark_dual_fusion.json] [--keep FOLDER] [words for the command ...]
 
 In an empty folder with an empty cache: phantoms are generated, everything is trained and tested.

@@ -1,6 +1,6 @@
 """SAM's mask decoder over a batch at once, against segment_anything's, one image after the other.
 
-    python -m speed.sam_decoder [--out speed/results/sam_decoder.json]
+    python -m speed.networks.sam_decoder [--out speed/results/sam_decoder.json]
 
 Forward and backward of 24 embeddings of 256-pixel images on two cores, float32 and bfloat16: what
 is left of a training step when the embeddings are kept.

@@ -1,6 +1,6 @@
 """Training volumes a second on a GPU: base DynUNet, and the fusion stage on frozen backbones.
 
-    python -m speed.training_gpu    needs CUDA; writes results/training_gpu.json
+    python -m speed.networks.training_gpu    needs CUDA; writes speed/results/training_gpu.json
 
 128^3 voxels, four modalities, batch 2, bfloat16, Dice loss and Adam as in training, data already
 on the device. The peer is the best published figure for a 3D U-Net of this family on BraTS:
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from monai.losses import DiceLoss
@@ -20,13 +19,14 @@ from torch import nn
 
 from backbones import DynUNet, SegResNet
 from fusion import DualFusionAttention
+from studies.settings.command_line import ROOT
 
 BATCH = 2
 PATCH = 128
 WARM_UP = 5
 STEPS = 20
 PEER = 27.5
-RESULTS = Path(__file__).parent / "results" / "training_gpu.json"
+RESULTS = ROOT / "speed/results/training_gpu.json"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def main() -> int:
     """Measure both stages in both layouts, print the ratio to the peer, write the results."""
     if not torch.cuda.is_available():
         print(
-            "speed/training_gpu.py measures training on an NVIDIA GPU and found none: "
+            "speed/networks/training_gpu.py measures training on an NVIDIA GPU and found none: "
             "run it on a machine with CUDA.",
             file=sys.stderr,
         )

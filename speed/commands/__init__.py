@@ -1,0 +1,1 @@
+"""Whole commands and steps of the paper's scale, measured."""

@@ -1,0 +1,1 @@
+"""Reading, preparing, registering and simulating patients, measured."""
