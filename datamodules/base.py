@@ -1,5 +1,6 @@
 """Base class of the data modules: a cohort prepared once, checked as a whole, split by patient."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,7 +26,7 @@ from files import cores
 Case = TypeVar("Case", bound=PreparedCase)
 
 
-class CohortDataModule(LightningDataModule, Generic[Case]):
+class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
     """A cohort that is prepared once, split by patient, and whose bad cases are refused together.
 
     A subclass finds the patients (`_prepare`) and makes the batches (its data loaders).
@@ -116,13 +117,13 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         self._split: Split | None = None
 
     @property
+    @abstractmethod
     def patch_size(self) -> Sequence[int]:
         """Voxels, or pixels, of a training patch along every axis."""
-        raise NotImplementedError
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Every setting that changes results; not paths, workers or cache."""
-        raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Check and prepare every case; safe to call in any number of processes at once.
@@ -198,9 +199,9 @@ class CohortDataModule(LightningDataModule, Generic[Case]):
         """Meaning of the label values by the name of the convention, in plain types."""
         return {c.convention.name: c.convention.to_dict() for c in self.cases.values()}
 
+    @abstractmethod
     def _prepare(self, progress: bool) -> tuple[list[Case], dict[str, str]]:
         """Return every usable case, and the problem of each other case by its id."""
-        raise NotImplementedError
 
     def _report(self, stage: str) -> None:
         """Add notices about what `setup` decided."""

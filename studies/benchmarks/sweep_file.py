@@ -1,7 +1,7 @@
 """Read a W&B sweep file, to run its trials without an account."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +131,9 @@ class Sweep:
         grid.sort(key=lambda drawn: [listed[name].index(drawn[name]) for name in listed])
         return grid[:total]
 
-    def trials(self, count: int | None, seed: int) -> list[Trial]:
-        """Return the trials of `draws`."""
-        return [self.trial(number, drawn) for number, drawn in enumerate(self.draws(count, seed))]
+    def trials(self, draws: Iterable[Mapping[str, Any]]) -> list[Trial]:
+        """Return the trials with the parameters of draws, numbered from 0."""
+        return [self.trial(number, drawn) for number, drawn in enumerate(draws)]
 
     def trial(self, number: int, drawn: Mapping[str, Any]) -> Trial:
         """Return the trial with the parameters of a draw."""

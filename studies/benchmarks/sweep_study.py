@@ -92,9 +92,7 @@ class SweepStudy:
         with shared_lock(self.folder / ".trials.lock"):
             for drawn in self.draws[len(self.trials()) :]:
                 self.study.enqueue_trial(drawn)
-            for trial in self.trials():
-                if trial.state == TrialState.RUNNING and not self._is_held(trial.number):
-                    self._put_back(trial.number)
+            self._put_back(failed=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,16 +118,17 @@ class SweepStudy:
         """Return the training of another trial, after the jobs it needs."""
         if time.monotonic() < self.next_look:
             return []
-        with shared_lock(self.folder / ".trials.lock"):
-            trial = self._next_trial()
-        if trial is None:
-            self.next_look = time.monotonic() + OFTEN
-            return []
-        try:
-            jobs = self.make(self.sweep.trial(trial.number, trial.params))
-        except InputError as error:
-            self._settle(trial, None, FAILED, str(error))
-            return self.more()
+        while True:
+            with shared_lock(self.folder / ".trials.lock"):
+                trial = self._next_trial()
+            if trial is None:
+                self.next_look = time.monotonic() + OFTEN
+                return []
+            try:
+                jobs = self.make(self.sweep.trial(trial.number, trial.params))
+                break
+            except InputError as error:
+                self._settle(trial, None, FAILED, str(error))
         name = jobs[-1].id
         self.running.setdefault(name, []).append(trial)
         if name in self.ends:  # an earlier trial had the same training
@@ -185,10 +184,7 @@ class SweepStudy:
 
     def _next_trial(self) -> OptunaTrial | None:
         """Take a trial from the study and lock its file; for one process at a time."""
-        for trial in self.trials():
-            runs = trial.state == TrialState.RUNNING and not trial.user_attrs.get(FAILED)
-            if runs and not self._is_held(trial.number):
-                self._put_back(trial.number)
+        self._put_back(failed=False)
         trials = self.trials()
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         if self.reached() or not (waiting or len(trials) < self.total):
@@ -204,15 +200,21 @@ class SweepStudy:
     def _file(self, number: int) -> Path:
         return self.folder / ".trials" / f"{self.name}-{number}"
 
-    def _is_held(self, number: int) -> bool:
-        return is_locked(self._file(number))
+    def _put_back(self, *, failed: bool) -> None:
+        """Let the running trials of killed processes wait again.
 
-    def _put_back(self, number: int) -> None:
+        Args:
+            failed: whether to do so for trials that failed, too.
+        """
         study = self.storage.get_study_id_from_name(self.name)
-        trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
-        with suppress(UpdateFinishedTrialError):  # finished by its process a moment ago
-            self.storage.set_trial_user_attr(trial, FAILED, "")
-            self.storage.set_trial_state_values(trial, TrialState.WAITING)
+        for trial in self.trials():
+            skipped = trial.user_attrs.get(FAILED) and not failed
+            if trial.state != TrialState.RUNNING or skipped or is_locked(self._file(trial.number)):
+                continue
+            stored = self.storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+            with suppress(UpdateFinishedTrialError):  # finished by its process a moment ago
+                self.storage.set_trial_user_attr(stored, FAILED, "")
+                self.storage.set_trial_state_values(stored, TrialState.WAITING)
 
     def reached(self) -> bool:
         """Whether a trial has reached the target of the metric."""

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.layouts.case_files import MODALITIES
-from lightning_modules.callbacks.metrics_file import running_as_stage
 from studies.runs.checkpoint_settings import find_checkpoints
 from studies.runs.environment import is_main_process
-from studies.runs.process import stop_with_parent
 from studies.runs.request import applied_options, applied_settings, read_settings
-from studies.runs.unused_options import check_typed
 from studies.settings.command_line import CommandLine
 from studies.training.applying import Application
 from studies.training.fit_parser import FitParser
-from studies.training.lightning_cli import ExperimentCLI, asks_for_help, quiet
+from studies.training.lightning_cli import ExperimentCLI, read_words
 
 CHECKPOINT = "the checkpoint"  # name of its settings in messages
 
@@ -36,13 +33,7 @@ def predict(words: list[str]) -> int:
 
 
 def _apply(subcommand: str, words: list[str]) -> int:
-    quiet()
-    if running_as_stage():
-        stop_with_parent()
-    line = CommandLine.parse(words)
-    if asks_for_help(line):
-        ExperimentCLI(subcommand, line)  # prints and leaves
-    check_typed(subcommand, line)
+    line = read_words(subcommand, words)
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
     restored = find_checkpoints(line, runs_dir, _resolve)
     line.options = applied_options(line)

@@ -108,7 +108,7 @@ def main(words: Sequence[str]) -> int:
     if options.count is not None and options.count < 1:
         raise InputError(f"--count is {options.count}: expected 1 or more.")
     total, draws = sweep.total(options.count), sweep.draws(options.count, seed)
-    known = [sweep.trial(number, drawn) for number, drawn in enumerate(draws)]
+    known = sweep.trials(draws)
     trainings = Trainings(sweep, line, options.runs_dir)
     for trial in known:
         trainings.check(trial)

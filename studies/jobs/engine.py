@@ -275,10 +275,10 @@ def study_folder(folder: Path, kind: str = "", shared: str = "") -> Iterator[boo
             raise InputError(
                 f"{folder} cannot be made ({error.strerror}): give another folder with --out."
             ) from error
-        lock, sentence = (
-            folder / ".lock",
+        lock = folder / ".lock"
+        sentence = (
             f"{folder} is worked on by another {kind or 'process'}: wait for it to end, stop it, "
-            "or give another folder with --out.",
+            "or give another folder with --out."
         )
         with held_together(lock, shared, sentence) if shared else locked(lock, sentence) as alone:
             claim(folder)

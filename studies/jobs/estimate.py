@@ -21,7 +21,7 @@ import torch
 from errors import InputError
 from studies.jobs.graph import Job
 from studies.runs.planning import Plan, architecture
-from studies.settings.command_line import ROOT
+from studies.runs.process import python_path
 from studies.settings.trainer import choose_device
 
 # Seconds on two cores, from speed/results/benchmark_*.json. Median of a job without its training:
@@ -203,7 +203,6 @@ def measure_apart(
     request: dict[str, Any], threads: int, limit: float = LIMIT
 ) -> dict[str, Any] | str:
     """Run `studies.jobs.measure` in a process of its own; return the reason if that fails."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
             [sys.executable, "-m", "studies.jobs.measure"],
@@ -211,7 +210,7 @@ def measure_apart(
             capture_output=True,
             text=True,
             timeout=limit,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": str(threads)},
             check=True,
         )
     except subprocess.TimeoutExpired:

@@ -19,8 +19,6 @@ PLACES = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes"),
     *("data.root", "data.layout", "data.labels", "data.cache_dir", "data.num_workers"),
 )
-
-
 VARIANTS = "variants"  # folder of the tests of a benchmark that are not the run's own
 
 

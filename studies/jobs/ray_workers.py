@@ -10,8 +10,7 @@ from typing import Any
 
 from errors import InputError
 from studies.jobs.workers import Task, jobs_at_once
-from studies.runs.process import stop
-from studies.settings.command_line import ROOT
+from studies.runs.process import python_path, stop
 
 RETRIES = 5  # most retries of a task whose node died
 PATIENCE = 60.0  # seconds in which processes of a dead node notice that and end
@@ -106,11 +105,10 @@ class RayWorkers:
                 "--ray needs Ray, which is absent: pip install -c constraints.txt -e '.[ray]'."
             ) from error
         self.ray = ray
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
             ray.init(
                 address=address,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )

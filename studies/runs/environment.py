@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from files import cores
+from studies.settings.command_line import ROOT
 
 PACKAGES = ("torch", "lightning", "monai", "torchmetrics", "numpy", "nibabel", "scipy", "gliofuse")
 PREPARING = ("simpleitk",)  # registers raw exams; absent where they come registered
@@ -38,10 +39,9 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> dict[str, Any]:
     """Return the commit and whether files are changed; empty outside of git."""
-    root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
+        command = ["git", "-C", str(ROOT), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

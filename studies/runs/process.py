@@ -4,7 +4,14 @@ import os
 import subprocess
 import threading
 
+from studies.settings.command_line import ROOT
+
 FOREIGN = ("WANDB_SERVICE", "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+def python_path() -> str:
+    """Return the ``PYTHONPATH`` of a process that imports this project from wherever it starts."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

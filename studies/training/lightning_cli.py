@@ -15,9 +15,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from datamodules.base import CohortData
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
+from lightning_modules.callbacks.metrics_file import running_as_stage
 from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import Planner
-from studies.runs.unused_options import HIDDEN, check_together
+from studies.runs.process import stop_with_parent
+from studies.runs.unused_options import HIDDEN, check_together, check_typed
 from studies.settings.command_line import DEFAULTS, CommandLine
 from studies.settings.option_help import BriefParser
 from studies.settings.trainer import precision_of_machine
@@ -269,6 +271,21 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
-def asks_for_help(line: CommandLine) -> bool:
+def read_words(subcommand: str, words: list[str]) -> CommandLine:
+    """Prepare this process for a subcommand; return its command line, checked.
+
+    Where the words ask for help, it is printed and the process ends.
+    """
+    quiet()
+    if running_as_stage():
+        stop_with_parent()
+    line = CommandLine.parse(words)
+    if _asks_for_help(line):
+        ExperimentCLI(subcommand, line)  # prints and leaves
+    check_typed(subcommand, line)
+    return line
+
+
+def _asks_for_help(line: CommandLine) -> bool:
     """Whether the parser will only print help or a configuration."""
     return any(name in ("h", "help") or name.endswith(".help") for name, _ in line.options)

@@ -47,7 +47,7 @@ def test_a_trial_that_an_agent_draws_again_goes_on_in_the_project_of_all_runs(fi
 
 def test_a_grid_is_every_combination_in_order(tmp_path):
     sweep = read_sweep(write(tmp_path))
-    trials = sweep.trials(None, seed=0)
+    trials = sweep.trials(sweep.draws(None, seed=0))
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert [list(trial.parameters.values()) for trial in trials] == [
         [1, True, 3],
@@ -60,7 +60,7 @@ def test_a_grid_is_every_combination_in_order(tmp_path):
         *["--config", "experiments/dynunet.yaml", "--data.batch_size=1"],
         *["--data.augmentation=false", "--trainer.max_epochs=3", "--data.root", "there"],
     ]
-    assert len(sweep.trials(3, seed=0)) == 3
+    assert len(sweep.trials(sweep.draws(3, seed=0))) == 3
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_a_grid_is_every_combination_in_order(tmp_path):
 )
 def test_random_trials_stay_in_range_and_are_the_same_again(described, low, high, kind, tmp_path):
     sweep = read_sweep(write(tmp_path, method="random", parameters={"x": described}))
-    values = [trial.parameters["x"] for trial in sweep.trials(40, seed=0)]
+    values = [trial.parameters["x"] for trial in sweep.trials(sweep.draws(40, seed=0))]
     assert all(type(value) is kind and low <= value <= high for value in values)
     if "q" in described:
         assert all(value % 8 == 0 for value in values)
-    assert values[:7] == [t.parameters["x"] for t in sweep.trials(7, seed=0)]
+    assert values[:7] == [t.parameters["x"] for t in sweep.trials(sweep.draws(7, seed=0))]
     if low < high:
         assert len(set(values)) > 1
-        assert values != [t.parameters["x"] for t in sweep.trials(40, seed=1)]
+        assert values != [t.parameters["x"] for t in sweep.trials(sweep.draws(40, seed=1))]
 
 
 def test_a_logarithmic_range_is_even_in_its_logarithm(tmp_path):
     sweep = read_sweep(write(tmp_path, method="random", parameters={"x": RANGE}))
-    values = [trial.parameters["x"] for trial in sweep.trials(400, seed=0)]
+    values = [trial.parameters["x"] for trial in sweep.trials(sweep.draws(400, seed=0))]
     assert np.mean(np.log10(values)) == pytest.approx(-3, abs=0.1)
 
 
@@ -132,10 +132,10 @@ def test_one_sentence_for_what_cannot_be_run(changes, sentence, tmp_path):
 
 def test_a_grid_over_a_range_and_random_without_end(tmp_path):
     with pytest.raises(InputError, match="the grid needs values for x"):
-        read_sweep(write(tmp_path, parameters={"x": RANGE})).trials(None, 0)
+        read_sweep(write(tmp_path, parameters={"x": RANGE})).draws(None, 0)
     with pytest.raises(InputError, match="say how many trials with --count"):
-        read_sweep(write(tmp_path, method="random")).trials(None, 0)
-    assert len(read_sweep(write(tmp_path, method="random", run_cap=5)).trials(None, 0)) == 5
+        read_sweep(write(tmp_path, method="random")).draws(None, 0)
+    assert len(read_sweep(write(tmp_path, method="random", run_cap=5)).draws(None, 0)) == 5
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_shipped_ones_mean_here_what_they_mean_to_wandb(file, parser):
 
     content = utils.load_sweep_config(str(file))
     sweep = read_sweep(str(file))
-    trials = sweep.trials(8 if sweep.method == "random" else None, seed=0)
+    trials = sweep.trials(sweep.draws(8 if sweep.method == "random" else None, seed=0))
     assert len(trials) == (9 if file.stem == "fusion_attention" else len(trials))
     trial = trials[-1]
     given = {"args": {name: {"value": value} for name, value in trial.parameters.items()}}
@@ -185,7 +185,8 @@ def test_rungs_of_early_termination_are_those_of_wandb(described, first, last, t
 def test_depths_of_the_adapter_are_the_papers():
     sweep = read_sweep("experiments/sweeps/adapter_depth.yaml")
     depths = [
-        trial.parameters["model.network.init_args.first_blocks"] for trial in sweep.trials(None, 0)
+        trial.parameters["model.network.init_args.first_blocks"]
+        for trial in sweep.trials(sweep.draws(None, 0))
     ]
     assert depths == [0, 2, 4, 6, 8, 10, 12]
     assert sweep.line.overlays == ["slices2d"]
@@ -196,7 +197,7 @@ def test_trials_are_ordered_by_their_best_epoch(goal, tmp_path):
     sweep = read_sweep(write(tmp_path, metric={"name": "val/dice/WT", "goal": goal}))
     trials = []
     for trial, values in zip(
-        sweep.trials(None, 0), ([0.2, 0.3], [0.9, 0.1], [0.5], []), strict=True
+        sweep.trials(sweep.draws(None, 0)), ([0.2, 0.3], [0.9, 0.1], [0.5], []), strict=True
     ):
         run = Run("dynunet", str(trial.number), tmp_path / str(trial.number))
         if values:
@@ -219,7 +220,7 @@ def test_a_trial_that_was_stopped_early_stands_behind_the_others(tmp_path, monke
     rule = {"type": "hyperband", "min_iter": 1}
     sweep = read_sweep(write(tmp_path, early_terminate=rule))
     trials = []
-    for trial, value in zip(sweep.trials(None, 0), (0.9, 0.2, 0.8, 0.3), strict=True):
+    for trial, value in zip(sweep.trials(sweep.draws(None, 0)), (0.9, 0.2, 0.8, 0.3), strict=True):
         run = Run("dynunet", str(trial.number), tmp_path / str(trial.number))
         run.checkpoints.mkdir(parents=True)
         run.best_checkpoint.touch()
