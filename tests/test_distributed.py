@@ -119,8 +119,9 @@ def test_two_processes_train_the_adversarial_stage_as_one(workplace):
 
 
 def test_late_fusion_and_test_on_two_devices(workplace):
-    words = fit("late_fusion", "runs-late", *TWO, "--data.patches_per_epoch", "2")
-    lightning([*words, "--trainer.max_epochs", "1"])
+    short = ["--data.patches_per_epoch", "2", "--trainer.max_epochs", "1"]
+    assert cli.main(fit("segresnet", "runs-late", *short)) == 0  # the other stage is trained on two
+    lightning(fit("late_fusion", "runs-late", *TWO, *short))
     folder = only(workplace / "runs-late" / "late_fusion")
     assert (folder / "checkpoints" / "best.ckpt").is_file()
     config = ["--config", "experiments/late_fusion.yaml", "--runs_dir", "runs-late"]

@@ -108,7 +108,8 @@ def only(folder):
 
 
 def test_killed_in_stage_one_and_in_stage_two(workplace, capsys):
-    assert cli.main(command("fusion", "runs-whole")) == 0
+    for name in ("dynunet", "segresnet", "fusion"):  # each in this process, as one after the other
+        assert cli.main(command(name, "runs-whole")) == 0
     whole, killed = workplace / "runs-whole", workplace / "runs-killed"
     words = command("fusion", "runs-killed")
     kill_in("dynunet", killed, words)
