@@ -40,7 +40,7 @@ COMMANDS = {
         "train a run again from its folder, compare the scores",
     ),
     "check": (
-        "datamodules.check:main",
+        "studies.commands.check:main",
         "check a cohort, all cases in one table",
     ),
     "dashboard": (

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
 from evaluation.statistics.columns import SLICES
@@ -93,6 +94,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     unknown = [run.name for run in tested if not run.manifest]
     data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
+    notes += _origin_remarks(known)
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -170,6 +172,13 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
         if len({str(protocol.get(key)) for protocol in protocols}) > 1
     ]
     return [f"trained unlike: {', '.join(differing)}"] if differing else []
+
+
+def _origin_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems that saw phantoms only, where other patients are scored."""
+    external = [run for run in known if run.settings["protocol"] == "external"]
+    names = dict.fromkeys(run.name for run in external if _root(run) == (True, None))
+    return [f"{SYNTHETIC_TRAINING}: {', '.join(names)}"] if names else []
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:
