@@ -39,6 +39,10 @@ COMMANDS = {
         "studies.commands.reproduce:main",
         "train a run again from its folder, compare the scores",
     ),
+    "export": (
+        "studies.commands.export:main",
+        "write the weights of a run as a file for others",
+    ),
     "check": (
         "studies.commands.check:main",
         "check a cohort, all cases in one table",

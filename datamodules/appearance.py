@@ -23,9 +23,11 @@ Statistics = dict[str, Any]  # of a cohort, in plain types: part of a checkpoint
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 SLABS = 16  # sagittal slices that are read of an image; they are contiguous in its file
 MOST_PATIENTS = 100  # that a cohort is described by, evenly spread over its names
-SPREADS = 1.25  # margin around a cohort's range in its robust standard deviations
+SPREADS = 1.0  # margin around a cohort's range in its robust standard deviations
 FEW = 4.0  # the margin is larger by this over the number of patients, as few show a small range
 NAMES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
+DISTANCE = "images/distance"  # the mean of all numbers' distances from the cohort's medians
+FARTHEST = 3.0  # that one number counts in this mean
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,20 @@ _DARK_TAIL = ("has a heavier dark tail", "has a lighter dark tail")
 _MIDDLE = ("has darker tissue", "has brighter tissue")
 _BRIGHT_TAIL = ("has a lighter bright tail", "has a heavier bright tail")
 NUMBERS = {
-    "p1": Number(1.25, *_DARK_TAIL, "1st percentile"),
-    "p5": Number(0.45, *_DARK_TAIL, "5th percentile"),
-    "p25": Number(0.3, *_MIDDLE, "25th percentile"),
-    "p50": Number(0.3, *_MIDDLE, "median"),
-    "p75": Number(0.3, *_MIDDLE, "75th percentile"),
-    "p95": Number(0.45, *_BRIGHT_TAIL, "95th percentile"),
-    "p99": Number(1.0, *_BRIGHT_TAIL, "99th percentile"),
-    "fine": Number(0.12, "is smoother", "is noisier", "fine detail, share of variance", ".2f"),
-    "flat": Number(0.12, "", "has flat areas", "equal neighbours, share", ".2f"),
-    "brain": Number(250.0, "is smaller", "is larger", "volume in ml", ".0f"),
-    "alike": Number(0.45, "are less alike", "are more alike", "correlation", ".2f"),
+    "p1": Number(1.0, *_DARK_TAIL, "1st percentile"),
+    "p5": Number(0.35, *_DARK_TAIL, "5th percentile"),
+    "p25": Number(0.25, *_MIDDLE, "25th percentile"),
+    "p50": Number(0.25, *_MIDDLE, "median"),
+    "p75": Number(0.25, *_MIDDLE, "75th percentile"),
+    "p95": Number(0.35, *_BRIGHT_TAIL, "95th percentile"),
+    "p99": Number(0.8, *_BRIGHT_TAIL, "99th percentile"),
+    "fine": Number(0.1, "is smoother", "is noisier", "fine detail, share of variance", ".2f"),
+    "flat": Number(0.1, "", "has flat areas", "equal neighbours, share", ".2f"),
+    "brain": Number(200.0, "is smaller", "is larger", "volume in ml", ".0f"),
+    "alike": Number(0.35, "are less alike", "are more alike", "correlation", ".2f"),
     # T1 and T1ce are less like T2 than FLAIR is, in phantoms and in patients: fluid and oedema.
-    "swapped": Number(0.13, "", "look swapped", "likeness to T2, difference", ".2f"),
+    "swapped": Number(0.1, "", "look swapped", "likeness to T2, difference", ".2f"),
+    "distance": Number(0.2, "", "differ in many numbers", "mean distance", ".2f"),
 }
 
 
@@ -126,6 +129,13 @@ def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
     Args:
         looks: the numbers of each patient, as `look` returns them.
     """
+    numbers = _described(looks)
+    distances = [{DISTANCE: _distance(one, numbers)} for one in looks]
+    return {"patients": len(looks), "numbers": numbers | _described(distances)}
+
+
+def _described(looks: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return median, spread and range of every number over patients."""
     numbers = {}
     for name in dict.fromkeys(name for one in looks for name in one):
         values = np.array([one[name] for one in looks if name in one])
@@ -138,7 +148,7 @@ def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
             "high": float(values.max()),
         }
         numbers[name] = {key: round(value, 4) for key, value in described.items()}
-    return {"patients": len(looks), "numbers": numbers}
+    return numbers
 
 
 def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
@@ -149,10 +159,10 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
         cohort: statistics of the cohort, as `summarise` returns them.
     """
     unusual: list[tuple[float, str]] = []
-    for name, value in found.items():
-        seen = cohort["numbers"].get(name)
-        if seen is None:  # a modality that the cohort lacks
-            continue
+    numbers = cohort["numbers"]
+    known = {name: value for name, value in found.items() if name in numbers}  # in the cohort too
+    for name, value in {**known, DISTANCE: _distance(known, numbers)}.items():
+        seen = numbers[name]
         subject, _, kind = name.partition("/")
         number = NUMBERS[kind]
         margin = number.margin(seen["spread"], cohort["patients"])
@@ -163,6 +173,19 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
             stated = f"({number.name} {value:{number.form}}, {training})"
             unusual.append((distance / margin, f"{_subject(subject)} {what} {stated}"))
     return [sentence for _, sentence in sorted(unusual, key=lambda one: -one[0])]
+
+
+def _distance(found: Mapping[str, float], numbers: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the mean distance of a patient's numbers from the medians of a cohort.
+
+    Each counts in spreads of the cohort, or in half tolerances where these are larger.
+    """
+    distances = []
+    for name, value in found.items():
+        seen, tolerance = numbers[name], NUMBERS[name.partition("/")[2]].tolerance
+        scale = max(seen["spread"], tolerance / 2)
+        distances.append(min(abs(value - seen["median"]) / scale, FARTHEST))
+    return float(np.mean(distances)) if distances else 0.0
 
 
 def _subject(name: str) -> str:

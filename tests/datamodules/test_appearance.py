@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from datamodules.appearance import NUMBERS, look, summarise, unlike
+from datamodules.appearance import NUMBERS, PERCENTILES, look, summarise, unlike
+from datamodules.layouts.case_files import MODALITIES
 
 
 def patient(seed, shape=(20, 24, 22)):
@@ -64,11 +65,26 @@ def test_statistics_of_a_cohort():
     assert cohort["patients"] == 6
     described = {"median": 4.0, "spread": 1.4826, "low": 2.0, "high": 11.0}
     assert cohort["numbers"]["t2/p99"] == described
+    # distances in spreads of T2, at most 3; the brain's is the median itself
+    of_t2 = [2 / 1.4826, 1 / 1.4826, 0.0, 1 / 1.4826, 3.0]
+    found = cohort["numbers"]["images/distance"]
+    assert found["median"] == pytest.approx(np.median([*of_t2, 0.0]), abs=1e-4)
+    assert (found["low"], found["high"]) == (0.0, 3.0)
+
+
+def test_many_small_differences_are_one_large_one():
+    rng = np.random.default_rng(0)
+    names = [f"{modality}/p{p}" for modality in MODALITIES for p in PERCENTILES]
+    looks = [dict(zip(names, rng.uniform(-1, 1, len(names)), strict=True)) for _ in range(50)]
+    (finding,) = unlike(dict.fromkeys(names, 1.0), summarise(looks))
+    assert finding.startswith("the images differ in many numbers (mean distance 1.")
 
 
 def test_the_sentence_names_what_is_unusual():
     seen = {"median": 2.6, "spread": 0.1, "low": 2.2, "high": 3.0}
-    cohort = {"patients": 100, "numbers": {"t2/p99": seen}}
+    distances = {"median": 0.5, "spread": 0.1, "low": 0.0, "high": 9.0}
+    numbers = {"t2/p99": seen, "images/distance": distances}
+    cohort = {"patients": 100, "numbers": numbers}
     found = {"t2/p99": 4.1, "t1/p99": 99.0}  # T1 is not known of the cohort
     assert unlike(found, cohort) == [
         "T2 has a heavier bright tail (99th percentile 4.1, training 2.2 to 3.0)"
@@ -76,14 +92,14 @@ def test_the_sentence_names_what_is_unusual():
     assert unlike({"t2/p99": 1.0}, cohort) == [
         "T2 has a lighter bright tail (99th percentile 1.0, training 2.2 to 3.0)"
     ]
-    assert unlike({"t2/p99": 3.9}, cohort) == []
+    assert unlike({"t2/p99": 3.8}, cohort) == []
 
 
 def test_few_patients_leave_a_wider_margin():
     number = NUMBERS["p50"]
-    assert number.margin(0.0, 100) == pytest.approx(0.3 * 1.04)
-    assert number.margin(0.0, 4) == pytest.approx(0.6)
-    assert number.margin(1.0, 100) == pytest.approx(1.25 * 1.04)
+    assert number.margin(0.0, 100) == pytest.approx(0.25 * 1.04)
+    assert number.margin(0.0, 4) == pytest.approx(0.5)
+    assert number.margin(1.0, 100) == pytest.approx(1.04)
 
 
 def test_a_patient_like_the_others_is_not_named(statistics):
