@@ -12,6 +12,9 @@ from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
 from evaluation.statistics.columns import SLICES
 from evaluation.tables.provenance import Provenance
+from studies.runs.checkpoint_settings import settings_of_run
+from studies.runs.exposure import only_synthetic
+from studies.runs.run import run_at
 from studies.scores.tested import EXTERNAL, Tested
 from studies.settings.command_line import CommandLine, find_config
 
@@ -177,7 +180,12 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
 def _origin_remarks(known: Sequence[Tested]) -> list[str]:
     """Name the systems that saw phantoms only, where other patients are scored."""
     external = [run for run in known if run.settings["protocol"] == "external"]
-    names = dict.fromkeys(run.name for run in external if _root(run) == (True, None))
+    homes = {run.name: home_of(run) for run in external}
+    names = [
+        name
+        for name, home in homes.items()
+        if home is not None and only_synthetic({"config": settings_of_run(run_at(home)).config})
+    ]
     return [f"{SYNTHETIC_TRAINING}: {', '.join(names)}"] if names else []
 
 
