@@ -39,8 +39,12 @@ COMMANDS = {
         "studies.commands.reproduce:main",
         "train a run again from its folder, compare the scores",
     ),
+    "export": (
+        "studies.commands.export:main",
+        "write the weights of a run as a file for others",
+    ),
     "check": (
-        "datamodules.check:main",
+        "studies.commands.check:main",
         "check a cohort, all cases in one table",
     ),
     "dashboard": (

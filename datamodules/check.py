@@ -1,14 +1,12 @@
-"""The `lightning check` command: a cohort in a layout, registered patients, or raw exams."""
+"""Examination of a cohort in a layout, of registered patients, or of raw exams."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from command_parser import CommandParser
 from datamodules.cases.checks import duplicates, examine
 from datamodules.cases.reading import Reading
-from datamodules.check_table import check_table, plain
 from datamodules.exams.sequence_names import sort_exams
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.conventions import LabelConvention
@@ -24,35 +22,76 @@ from files import cores
 from progress import Bar
 
 
-def main(argv: Sequence[str]) -> int:
-    """Examine every case of a cohort and print one table; return 1 if any case is bad."""
-    from rich.console import Console
+@dataclass(frozen=True)
+class Examination:
+    """The findings about a cohort's cases.
 
-    parser = CommandParser(
-        prog="lightning check",
-        description="Check every case of a cohort before training on it.",
-        examples=["lightning check --data.root /data/BraTS2018"],
-    )
-    parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")
-    parser.add_argument("--data.layout", dest="layout", help="layout name or YAML file")
-    parser.add_argument(
-        "--data.patient",
-        dest="patient",
-        metavar="REGEX",
-        help="one group that finds the patient in a case's path (default: by the names)",
-    )
-    parser.add_argument(
-        "--data.labels", dest="labels", help="what label values mean: a layout's name or YAML file"
-    )
-    options = parser.parse_args(list(argv))
-    root = Path(options.root).expanduser()
-    found, unclear, exams = find_checkable(root, options.layout, options.labels)
-    cases, grouping = regroup(found, options.patient)
+    Args:
+        cases: the cases that were found and read.
+        problems: case id to why the case cannot be used, of every case.
+        notices: case id to notices for the user, of every case.
+        patients: case id to patient id, of every case.
+        sentences: what concerns more than one case.
+        exams: whether the cases are raw exams, whose images may lie on grids of their own.
+    """
+
+    cases: list[CaseFiles]
+    problems: dict[str, list[str]]
+    notices: dict[str, list[str]]
+    patients: dict[str, str]
+    sentences: list[str]
+    exams: bool
+
+    @property
+    def bad(self) -> list[str]:
+        """Ids of the cases that cannot be used."""
+        return [case_id for case_id, wrong in self.problems.items() if wrong]
+
+
+def examine_cohort(
+    root: Path, layout: str | None, labels: str | None, patient: str | None
+) -> Examination:
+    """Read every case of a cohort and list everything that is wrong with it.
+
+    Args:
+        root: The folder of the cohort.
+        layout: Name of a layout or a YAML file; None: by the names.
+        labels: What label values mean, a name or a YAML file; None: as the layout says.
+        patient: Regular expression whose one group finds the patient in a case's path, or None.
+
+    Raises:
+        InputError: No case is found.
+    """
+    found, unclear, exams = find_checkable(root, layout, labels)
+    cases, grouping = regroup(found, patient)
     problems: dict[str, list[str]] = {case_id: [what] for case_id, what in unclear.items()}
     notices: dict[str, list[str]] = {case_id: [] for case_id in unclear}
     hashes: dict[str, str] = {}
     digests: dict[str, dict[str, str]] = {}
-    labels: dict[str, tuple[LabelConvention, set[int]]] = {}
+    read: dict[str, tuple[LabelConvention, set[int]]] = {}
+    for reading, content in _read(cases, exams):
+        case = reading.case
+        unlabelled = ["no label"] if case.label is None else []
+        problems[case.case_id] = reading.problems
+        notices[case.case_id] = reading.notices + unlabelled
+        digests[case.case_id] = reading.modality_hashes
+        read[case.case_id] = (case.convention, reading.values)
+        if content:
+            hashes[case.case_id] = content
+    for case_id, sentence in (*duplicates(hashes).items(), *misread(read).items()):
+        problems[case_id].append(sentence)
+    for case_id, sentence in remarks(read).items():
+        notices[case_id].append(sentence)
+    stated = {case_id: case_id for case_id in unclear}
+    stated |= {case.case_id: case.patient_id for case in cases}
+    usable = {case_id: held for case_id, held in digests.items() if not problems[case_id]}
+    patients, same = one_person(stated, usable)
+    sentences = [*grouping, *same, *left_out(root, cases)]
+    return Examination(cases, problems, notices, patients, sentences, exams)
+
+
+def _read(cases: list[CaseFiles], exams: bool) -> Iterator[tuple[Reading, str]]:
+    """Yield every case read, without its voxels, and the digest of its images, if usable."""
 
     def inspect(case: CaseFiles) -> tuple[Reading, str]:
         if exams:  # their images are compared once they are registered
@@ -69,37 +108,7 @@ def main(argv: Sequence[str]) -> int:
         ThreadPoolExecutor(max(1, cores() // 2)) as pool,
         Bar(pool.map(inspect, cases), desc="checking", total=len(cases)) as bar,
     ):
-        for reading, content in bar:
-            case = reading.case
-            unlabelled = ["no label"] if case.label is None else []
-            problems[case.case_id] = reading.problems
-            notices[case.case_id] = reading.notices + unlabelled
-            digests[case.case_id] = reading.modality_hashes
-            labels[case.case_id] = (case.convention, reading.values)
-            if content:
-                hashes[case.case_id] = content
-    for case_id, sentence in (*duplicates(hashes).items(), *misread(labels).items()):
-        problems[case_id].append(sentence)
-    for case_id, sentence in remarks(labels).items():
-        notices[case_id].append(sentence)
-    bad = [case_id for case_id, wrong in problems.items() if wrong]
-    # In a file or a pipe every case stays on one line; a terminal wraps long lines.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    stated = {case_id: case_id for case_id in unclear}
-    stated |= {case.case_id: case.patient_id for case in cases}
-    usable = {case_id: held for case_id, held in digests.items() if not problems[case_id]}
-    patients, same = one_person(stated, usable)
-    console.print(check_table(problems, notices, patients))
-    for sentence in (*grouping, *same, *left_out(root, cases)):
-        console.print(plain(sentence), markup=False, highlight=False)
-    meanings = sorted({case.convention.describe() for case in cases})
-    console.print(f"labels read as {' or '.join(meanings)}", markup=False, highlight=False)
-    layouts = ", ".join(sorted({case.layout for case in cases}))
-    plural = "" if len(problems) == 1 else "s"
-    console.print(f"{len(problems)} case{plural} ({layouts}), {len(bad)} of them bad")
-    if exams:
-        console.print("raw exams, checked by names and headers: lightning prepare registers them")
-    return 1 if bad else 0
+        yield from bar
 
 
 def find_checkable(

@@ -191,7 +191,7 @@ class PreparedCase:
             raise ValueError(f"shape {array.shape[1:]} is not the prepared grid {self.shape}")
         return self.geometry.to_native(array)
 
-    def save_native(self, array: Array, path: str | Path, dtype: Any) -> None:
+    def save_native(self, array: Array, path: str | Path, dtype: Any, remark: str = "") -> None:
         """Write NIfTI on the grid and affine of the files, whole or not at all.
 
         Of the header of the files only the grid is kept: no name, no comment, no extension.
@@ -200,12 +200,14 @@ class PreparedCase:
             array: Values in file order, (*native_shape) or with one last axis more.
             path: Ends in ``.nii`` or ``.nii.gz``.
             dtype: Type of the voxels in the file.
+            remark: Fixed words for the header, about the origin of the values.
         """
         path = Path(path)
         values = np.asarray(array).astype(dtype)
         if values.shape[:3] != self.native_shape or values.ndim > 4:
             raise ValueError(f"shape {values.shape} is not the native grid {self.native_shape}")
-        image = image_like(self._header, self.native_affine, values, synthetic=self.synthetic)
+        marks: dict[str, Any] = {"synthetic": self.synthetic, "remark": remark}
+        image = image_like(self._header, self.native_affine, values, **marks)
         write_atomically(path, lambda file: nib.save(image, file))
 
 

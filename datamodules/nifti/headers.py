@@ -18,6 +18,8 @@ from datamodules.nifti.volume import inflate
 
 SYNTHETIC = b"SYNTHETIC"  # stands in the header of every file of a phantom
 MARK = b"SYNTHETIC: simulated, no patient"  # in files that are made from a phantom
+# In predictions of a network that saw no real patient; a header takes 80 bytes of text.
+SYNTHETIC_TRAINING = "trained on synthetic patients only; research"
 
 _NOTE = re.compile(rb"SYNTHETIC gliofuse phantom v\d+ seed \d+ patient \d+")  # in a phantom's own
 _TEXT = ("data_type", "db_name", "descrip", "aux_file", "intent_name", "unused_str")
@@ -33,12 +35,18 @@ def is_synthetic(header: bytes) -> bool:
     return SYNTHETIC in header
 
 
-def blank(header: Any, *, synthetic: bool) -> Any:
+def trained_on_synthetic(header: bytes) -> bool:
+    """Whether a header marks its file as predicted by a network that saw no real patient."""
+    return SYNTHETIC_TRAINING.encode() in header
+
+
+def blank(header: Any, *, synthetic: bool, remark: str = "") -> Any:
     """Empty a nibabel header's free text and all that does not describe the grid; return it.
 
     Args:
         header: a NIfTI-1 or NIfTI-2 header, changed in place.
         synthetic: whether to mark it, in fixed words, as a phantom's.
+        remark: fixed words about the origin of the voxels.
     """
     known, note = header.template_dtype.names, header["descrip"].tobytes().rstrip(b"\0")
     for field in _TEXT:
@@ -47,7 +55,9 @@ def blank(header: Any, *, synthetic: bool) -> Any:
     for field in _NUMBERS:
         if field in known:
             header[field] = 0
-    if synthetic:
+    if remark:
+        header["descrip"] = b"; ".join([*[MARK] * synthetic, remark.encode()])
+    elif synthetic:
         header["descrip"] = note if _NOTE.fullmatch(note) else MARK
     header.extensions.clear()
     return header
@@ -63,7 +73,12 @@ def blanked(header: bytes) -> bytes:
 
 
 def image_like(
-    header: bytes, affine: npt.NDArray[np.float64], values: npt.NDArray[Any], *, synthetic: bool
+    header: bytes,
+    affine: npt.NDArray[np.float64],
+    values: npt.NDArray[Any],
+    *,
+    synthetic: bool,
+    remark: str = "",
 ) -> Any:
     """Return a NIfTI-1 image on the grid of a header, its sform and qform equal to the last bit.
 
@@ -72,9 +87,10 @@ def image_like(
         affine: (4, 4) voxel index to mm.
         values: 3-D, or 4-D with the grid first.
         synthetic: whether to mark the file as a phantom's.
+        remark: fixed words about the origin of the values.
     """
     if header:
-        found = blank(nib.Nifti1Header(header, check=False), synthetic=synthetic)
+        found = blank(nib.Nifti1Header(header, check=False), synthetic=synthetic, remark=remark)
         found.set_data_shape(values.shape)
         found.set_data_dtype(values.dtype)
         found.set_slope_inter(1, 0)
@@ -83,7 +99,7 @@ def image_like(
         # Passing no affine keeps sform and qform to the last bit.
         return nib.Nifti1Image(values, None, found)
     image = nib.Nifti1Image(values, affine)
-    blank(image.header, synthetic=synthetic)
+    blank(image.header, synthetic=synthetic, remark=remark)
     return image
 
 

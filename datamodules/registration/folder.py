@@ -109,7 +109,9 @@ def finished(folder: Path, sources: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(report) if done else None
 
 
-def labels_on_modality(label_file: Path, registered_folder: Path, modality: str, out: Path) -> None:
+def labels_on_modality(
+    label_file: Path, registered_folder: Path, modality: str, out: Path, remark: str = ""
+) -> None:
     """Write a label map given on T2's grid on the original grid of a modality, nearest neighbour.
 
     Args:
@@ -117,6 +119,7 @@ def labels_on_modality(label_file: Path, registered_folder: Path, modality: str,
         registered_folder: The patient's folder with `registration.json` and the transforms.
         modality: Whose grid; the original file need not exist any more.
         out: The NIfTI file to write.
+        remark: Fixed words for the header, about the origin of the label.
 
     Raises:
         InputError: The modality was not registered, or the label is not on T2's grid.
@@ -152,7 +155,7 @@ def labels_on_modality(label_file: Path, registered_folder: Path, modality: str,
     image.header.set_xyzt_units("mm")
     # an earlier version kept the text of the source instead
     synthetic = grid.get("synthetic", SYNTHETIC in grid.get("description", "").encode())
-    blank(image.header, synthetic=synthetic)
+    blank(image.header, synthetic=synthetic, remark=remark)
     write_nifti(image, out)
 
 

@@ -172,12 +172,14 @@ class SliceCase(PreparedCase):
         apart = [m for m in MODALITIES if m != "t2" and m not in self.missing]
         return {modality: f"{stem}_on_{modality}.nii.gz" for modality in apart}
 
-    def save_on_modality(self, label_file: Path, modality: str, out: Path) -> None:
+    def save_on_modality(
+        self, label_file: Path, modality: str, out: Path, remark: str = ""
+    ) -> None:
         """Write a label map that lies on T2's grid on the own grid of another modality."""
         from datamodules.registration.folder import labels_on_modality
 
         folder = self.files.images["t2"].path.parent
-        labels_on_modality(label_file, folder, modality, out)
+        labels_on_modality(label_file, folder, modality, out, remark)
 
     def save_on_modalities(self, label_file: Path) -> list[Path]:
         """Write a label map that lies on T2's grid beside it on the other modalities' own grids.

@@ -69,6 +69,7 @@ def overlay_png(
     spacing: Sequence[float],
     orientation: str = "RAS",
     synthetic: bool = False,
+    remark: str = "",
 ) -> None:
     """Write the slice with most tumour, all modalities side by side, as a PNG.
 
@@ -83,8 +84,9 @@ def overlay_png(
         spacing: voxel size in mm along every axis of S.
         orientation: where the axes of S point to, as nibabel's ``aff2axcodes`` returns it.
         synthetic: mark the picture as a phantom's.
+        remark: words about the origin of the prediction, below the picture.
     """
-    figure = _overlay(images, prediction, reference, title, spacing, orientation, synthetic)
+    figure = _overlay(images, prediction, reference, title, spacing, orientation, synthetic, remark)
     save_png(figure, path)
 
 
@@ -114,6 +116,7 @@ def _overlay(
     spacing: Sequence[float],
     orientation: str,
     synthetic: bool,
+    remark: str = "",
 ) -> "Figure":
     from matplotlib.figure import Figure
 
@@ -171,6 +174,8 @@ def _overlay(
     _scale_bar(grid[0, -1], columns_mm)
     where = f"{plane.name} slice {index + 1} of {volumes[next(iter(volumes))].shape[across]}"
     _captions(figure, inches, title, where, plane, synthetic)
+    if remark:
+        _below(figure, inches, remark)
     _legend(figure, inches, regions, float(np.prod(size)) / 1000)
     return figure
 
@@ -324,6 +329,12 @@ def _captions(
             va="center",
             bbox={"boxstyle": "round,pad=0.3", "edgecolor": WARNING, "facecolor": PAPER},
         )
+
+
+def _below(figure: "Figure", inches: tuple[float, float], remark: str) -> None:
+    """Write a remark at the lower left, opposite the name of the plane."""
+    place = (0.45 / inches[0], 0.2 / inches[1])
+    figure.text(*place, remark, color=WARNING, fontsize=9, weight="bold", va="center")
 
 
 def _legend(

@@ -14,10 +14,11 @@ from datamodules.layouts.prediction_names import check_name
 from evaluation.figures.overlay import overlay_png
 from evaluation.tables.per_case import write_csv
 from lightning_modules.contracts.protocols import NativeCase, RegisteredCase, Segmenter
-from outputs import Outputs
+from outputs import Outputs, some
 
 VOLUMES, MAPS = "volumes.csv", "maps.json"
 Begin = Callable[[Sequence[str], Sequence[Path]], object]
+Findings = Callable[[Any], Sequence[str]]
 
 
 class PredictionWriter(Callback):
@@ -35,6 +36,8 @@ class PredictionWriter(Callback):
         begin: called by every process before the network runs, with the names of all files that
             will be written and the files that are read; None: these are only checked.
         announce: called by the main process before the first patient is written.
+        unlike: returns in what a patient looks unlike those that the network was trained on.
+        remark: words about the origin of the network, which mark every file; empty: none.
     """
 
     def __init__(
@@ -45,11 +48,15 @@ class PredictionWriter(Callback):
         all_grids: bool = False,
         begin: Begin | None = None,
         announce: Callable[[], None] | None = None,
+        unlike: Findings | None = None,
+        remark: str = "",
     ) -> None:
         self.folder = folder
         self.outputs = Outputs(folder, "--output")
         self.begin = begin
         self.announce = announce
+        self.unlike = unlike
+        self.remark = remark
         self.probabilities = probabilities
         self.all_grids = all_grids
         self.rows: dict[str, dict[str, Any]] = {}
@@ -106,7 +113,9 @@ class PredictionWriter(Callback):
 
         def save(kind: str, volume: np.ndarray, dtype: type) -> Path:
             name = names[kind]
-            return self.outputs.write(name, lambda file: case.save_native(volume, file, dtype))
+            return self.outputs.write(
+                name, lambda file: case.save_native(volume, file, dtype, self.remark)
+            )
 
         mask = save("mask", labels, np.uint8)
         for kind, name in names.items():
@@ -127,17 +136,24 @@ class PredictionWriter(Callback):
                 spacing=case.native_spacing,
                 orientation=case.native_orientation,
                 synthetic=case.synthetic,
+                remark=self.remark,
             )
 
         self.outputs.write(names["overlay"], draw)
         self.rows[case.case_id] = volume_row(
-            case, regions, outputs["probabilities"] > 0.5, model.regions
+            case,
+            regions,
+            outputs["probabilities"] > 0.5,
+            model.regions,
+            [] if self.unlike is None else self.unlike(case),
         )
         if "unprocessed" in outputs:
             before = volume_row(case, outputs["unprocessed"], outputs["unprocessed"], model.regions)
             doubts = self.rows[case.case_id].pop("doubts")
             volumes = {f"{name}_unprocessed": ml for name, ml in before.items() if "_ml" in name}
             self.rows[case.case_id] |= {**volumes, "doubts": doubts}
+        if self.remark:
+            self.rows[case.case_id]["remark"] = self.remark
         if trainer.world_size == 1:
             self.write_table(list(self.rows.values()))
 
@@ -158,7 +174,9 @@ class PredictionWriter(Callback):
                 self.outputs.write(MAPS, text + "\n")
 
     def _save_on_modality(self, case: RegisteredCase, mask: Path, modality: str, name: str) -> None:
-        self.outputs.write(name, lambda file: case.save_on_modality(mask, modality, file))
+        self.outputs.write(
+            name, lambda file: case.save_on_modality(mask, modality, file, self.remark)
+        )
 
     def write_table(self, rows: list[dict[str, Any]]) -> None:
         """Write the table of volumes, its rows in the order of their case ids."""
@@ -173,7 +191,11 @@ def files_of(case: NativeCase) -> list[Path]:
 
 
 def volume_row(
-    case: NativeCase, regions: np.ndarray, raw_regions: np.ndarray, names: Sequence[str]
+    case: NativeCase,
+    regions: np.ndarray,
+    raw_regions: np.ndarray,
+    names: Sequence[str],
+    unlike: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return one patient's volumes in ml and the doubts about its segmentation.
 
@@ -182,6 +204,7 @@ def volume_row(
         regions: composed regions, bool (R, *native).
         raw_regions: regions before composition, which need not be nested.
         names: names of the R regions, WT first.
+        unlike: in what the patient looks unlike those that the network was trained on.
     """
     voxel_ml = float(np.prod(case.native_spacing)) / 1000
     volumes = {name: float(regions[index].sum()) * voxel_ml for index, name in enumerate(names)}
@@ -194,5 +217,7 @@ def volume_row(
         outside = float((raw_regions[1] & ~raw_regions[0]).sum())
         if outside > 0.05 * max(1.0, float(raw_regions[1].sum())):
             doubts.append("core outside the whole tumour")
+    if unlike:
+        doubts.append(f"unlike the training patients: {some(unlike)}")
     row = {f"{name}_ml": round(volume, 3) for name, volume in volumes.items()}
     return {"case_id": case.case_id, **row, "doubts": "; ".join(doubts)}

@@ -44,8 +44,8 @@ class NativeCase(Protocol):
     def native_image(self, modality: str) -> np.ndarray:
         """Return one modality as stored in its file, (*native)."""
 
-    def save_native(self, array: np.ndarray, path: Path, dtype: type) -> None:
-        """Write NIfTI on the original grid."""
+    def save_native(self, array: np.ndarray, path: Path, dtype: type, remark: str = "") -> None:
+        """Write NIfTI on the original grid, with a remark in its header."""
 
 
 class RegisteredCase(NativeCase, Protocol):
@@ -54,7 +54,9 @@ class RegisteredCase(NativeCase, Protocol):
     def names_on_modalities(self, label_name: str) -> dict[str, str]:
         """Return names of a label map on the other modalities' grids by modality."""
 
-    def save_on_modality(self, label_file: Path, modality: str, out: Path) -> None:
+    def save_on_modality(
+        self, label_file: Path, modality: str, out: Path, remark: str = ""
+    ) -> None:
         """Write a label map on the grid of another modality."""
 
 

@@ -9,6 +9,8 @@ from datamodules.layouts.case_files import MODALITIES
 from studies.runs.checkpoint_settings import find_checkpoints
 from studies.runs.environment import is_main_process
 from studies.runs.request import applied_options, applied_settings, read_settings
+from studies.runs.shipped import find_shipped
+from studies.runs.unused_options import plain_name
 from studies.settings.command_line import CommandLine
 from studies.training.applying import Application
 from studies.training.fit_parser import FitParser
@@ -34,9 +36,14 @@ def predict(words: list[str]) -> int:
 
 def _apply(subcommand: str, words: list[str]) -> int:
     line = read_words(subcommand, words)
+    shipped = find_shipped() if subcommand == "predict" and _names_only_patients(line) else None
+    if shipped is not None:
+        line.options.append(("ckpt_path", [f"--ckpt_path={shipped}"]))
     runs_dir = Path((line.pop("runs_dir") or ["runs"])[-1])
     restored = find_checkpoints(line, runs_dir, _resolve)
     line.options = applied_options(line)
+    if shipped is not None:
+        restored.notice = f"Using the weights that come with the project, {shipped}"
     if is_main_process():
         print(restored.notice, flush=True)
     images = {name: value[-1] for name in MODALITIES if (value := line.pop(name))}
@@ -55,6 +62,13 @@ def _apply(subcommand: str, words: list[str]) -> int:
     line.options.append(("runs_dir", [f"--runs_dir={runs_dir}"]))
     session = ExperimentCLI(subcommand, line, restored).session
     return 1 if isinstance(session, Application) and session.failures else 0
+
+
+def _names_only_patients(line: CommandLine) -> bool:
+    """Whether a command names patients, but neither an experiment nor a checkpoint."""
+    names = {plain_name(name) for name, _ in line.options}
+    chosen = bool(line.configs) or "ckpt_path" in names
+    return not chosen and not names.isdisjoint({"data.root", *MODALITIES})
 
 
 def _resolve(line: CommandLine, below: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -227,7 +227,8 @@ def evaluate_pairs(
     notes = [_label_meaning(pairs), *notes]
     for note in notes:
         console.print(note)
-    problems, contradictions = _examine(pairs, options)
+    problems, contradictions, remarks = _examine(pairs, options)
+    notes += remarks
     for case_id, sentences in problems.items():
         for sentence in sentences:
             console.print(f"bad  {case_id}: {sentence}")
@@ -315,8 +316,8 @@ def _label_meaning(pairs: Sequence[Pair]) -> str:
 
 def _examine(
     pairs: Sequence[Pair], options: argparse.Namespace
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the problems of each bad case, and contradictions of values with their meaning."""
+) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Return the problems of each bad case, contradictions of values, remarks on predictions."""
     from concurrent.futures import ThreadPoolExecutor
 
     from studies.scores.mask_scoring import examine_pair
@@ -332,7 +333,7 @@ def _examine(
         for pair, found in zip(pairs, findings, strict=True)
         if found.problems
     }
-    return problems, contradictions
+    return problems, contradictions, list(dict.fromkeys(r for one in findings for r in one.remarks))
 
 
 def _cohort_contradictions(

@@ -95,6 +95,19 @@ class Exposure:
         }
 
 
+def only_synthetic(card: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint, and all that it was built from, saw no patients but phantoms.
+
+    A card of an earlier version does not say it: then the training had no folder of patients, and
+    was not built upon checkpoint files, which may have another origin.
+    """
+    if "synthetic" in card:
+        return bool(card["synthetic"])
+    config = card.get("config") or {}
+    data = (config.get("data") or {}).get("init_args") or {"root": "unknown"}
+    return data.get("root") is None and ".ckpt" not in repr(config.get("model"))
+
+
 def built_upon_files(card: Mapping[str, Any]) -> bool:
     """Whether a training began from checkpoint files, which may have another split."""
     return ".ckpt" in repr(card.get("model"))

@@ -10,6 +10,7 @@ import numpy as np
 from datamodules.layouts.conventions import REGIONS
 from datamodules.layouts.label_values import contradicts
 from datamodules.nifti.grids import aligned, difference, onto_grid
+from datamodules.nifti.headers import SYNTHETIC_TRAINING, is_synthetic, trained_on_synthetic
 from datamodules.nifti.label_map import small_labels
 from datamodules.nifti.volume import Volume, read_volume
 from errors import InputError
@@ -27,11 +28,13 @@ class Findings:
         contradictions: contradictions between values and their stated meaning, which concern every
             pair read the same way.
         values: values other than 0, by the command-line option that sets their meaning.
+        remarks: what readers of the scores need to know about the prediction.
     """
 
     problems: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
     values: dict[str, set[int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def examine_pair(pair: Pair, regions: Sequence[str] = REGIONS) -> Findings:
         if contradiction:
             findings.contradictions.append(f"{path}: {contradiction}.")
     if len(volumes) == 2:
+        predicted, reference = (volume.header for volume in volumes)
+        if trained_on_synthetic(predicted) and not is_synthetic(reference):
+            findings.remarks.append(SYNTHETIC_TRAINING)
         findings.problems.extend(_grids_differ(pair, *volumes))
         if pair.probabilities is not None:
             try:

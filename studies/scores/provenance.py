@@ -7,10 +7,14 @@ from typing import Any
 
 import yaml
 
+from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
 from evaluation.statistics.columns import SLICES
 from evaluation.tables.provenance import Provenance
+from studies.runs.checkpoint_settings import settings_of_run
+from studies.runs.exposure import only_synthetic
+from studies.runs.run import run_at
 from studies.scores.tested import EXTERNAL, Tested
 from studies.settings.command_line import CommandLine, find_config
 
@@ -93,6 +97,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     unknown = [run.name for run in tested if not run.manifest]
     data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
+    notes += _origin_remarks(known)
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -170,6 +175,18 @@ def _training_remarks(known: Sequence[Tested]) -> list[str]:
         if len({str(protocol.get(key)) for protocol in protocols}) > 1
     ]
     return [f"trained unlike: {', '.join(differing)}"] if differing else []
+
+
+def _origin_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems that saw phantoms only, where other patients are scored."""
+    external = [run for run in known if run.settings["protocol"] == "external"]
+    homes = {run.name: home_of(run) for run in external}
+    names = [
+        name
+        for name, home in homes.items()
+        if home is not None and only_synthetic({"config": settings_of_run(run_at(home)).config})
+    ]
+    return [f"{SYNTHETIC_TRAINING}: {', '.join(names)}"] if names else []
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:

@@ -11,6 +11,7 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
 
 from datamodules.base import CohortData
+from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.random_split import cases_of
 from datamodules.splits import Split
@@ -32,10 +33,11 @@ from outputs import Outputs, lies_in, refuse_among_inputs
 from studies.jobs.graph import VARIANTS
 from studies.runs.checkpoint_settings import RULES, CheckpointSettings, check_preparation
 from studies.runs.environment import is_main_process
-from studies.runs.exposure import Exposure
+from studies.runs.exposure import Exposure, only_synthetic
 from studies.runs.input_record import InputRecord, check_writable
 from studies.runs.planning import file_hash
 from studies.tracking.weights_and_biases import conclude_test, configure_again
+from studies.training.likeness import Likeness
 from studies.training.session import Session
 from studies.training.summary import prediction_summary, test_summary, validation_summary
 
@@ -90,6 +92,8 @@ class Application(Session):
         self.gallery = CaseGallery()
         self.logger: Any = None
         self.record: InputRecord | None = None  # of the folder of predictions or scores
+        synthetic = all(map(only_synthetic, restored.cards))
+        self.remark = SYNTHETIC_TRAINING if synthetic else ""
 
     def prepare(self) -> None:
         """Check the folder of results, and leave precision to the checkpoint."""
@@ -208,6 +212,9 @@ class Application(Session):
         model.configure_for_use(self._usage(model))
         if self.subcommand == "predict":
             record = self.record
+            likeness = Likeness.of_cards(str(first), self.restored.cards)
+            if likeness.notice and is_main_process():
+                print(f"Note: {likeness.notice}", flush=True)
             callbacks.append(
                 PredictionWriter(
                     Path(self.arguments.output),
@@ -215,6 +222,8 @@ class Application(Session):
                     all_grids=bool(self.arguments.all_grids),
                     begin=partial(self._begin, record) if record else None,
                     announce=record.write if record else None,
+                    unlike=likeness.findings,
+                    remark=self.remark,
                 )
             )
         # not given to Lightning: whether this is the run's own test is known only at the end
@@ -283,7 +292,7 @@ class Application(Session):
             trainer.predict(model, datamodule=data, return_predictions=False)
             self.failures = dict(data.failures)
             if trainer.is_global_zero:
-                print(prediction_summary(Path(self.arguments.output), self.failures))
+                print(prediction_summary(Path(self.arguments.output), self.failures, self.remark))
         elif self.subcommand == "validate":
             trainer.validate(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
@@ -304,6 +313,8 @@ class Application(Session):
                     self.run.update_manifest(test_scores=mean_scores(model.test_rows))
                     conclude_test(self.logger, self.run, model.test_rows, self.gallery)
                 notices, details = [*model.remarks(), *data.notices], []
+                if self.remark and not all(case.synthetic for case in data.cases.values()):
+                    notices.append(self.remark)
                 if (rules := model.usage.postprocessing) is not None:
                     notices.append(f"post-processing: {rules}; means before and after:")
                     lines = effect_lines(model.test_rows, UNPROCESSED)

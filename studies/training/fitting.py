@@ -59,6 +59,7 @@ from studies.settings.trainer import (
 from studies.settings.trainer_check import explained
 from studies.tracking import weights_and_biases
 from studies.tracking.artifacts import checkpoint_files, sources
+from studies.training.likeness import described_training
 from studies.training.session import Session
 from studies.training.summary import training_summary
 
@@ -210,8 +211,9 @@ class Training(Session):
         exposure = Exposure.of_split(split, hashes)
         upstream = [s.run.best_checkpoint for s in plan.stages.values() if s.run.finished]
         upstream += [Path(name) for name in checkpoint_files(plan.config["model"])]
-        for file in upstream:
-            exposure.add(Exposure.of_card(read_card(file), paper=split.selected_on_test))
+        cards = [read_card(file) for file in upstream]
+        for card in cards:
+            exposure.add(Exposure.of_card(card, paper=split.selected_on_test))
         return _plain(
             {
                 "model": plan.config["model"],
@@ -220,6 +222,7 @@ class Training(Session):
                 "label_conventions": plan.data.conventions(),
                 "split": split.to_dict(),
                 **exposure.to_dict(),
+                **described_training(plan.data, cards),
                 "run": {"experiment": self.run.experiment, "id": self.run.id},
                 "stages": {name: stage.run.id for name, stage in plan.stages.items()},
                 "overlays": plan.line.overlays,

@@ -44,6 +44,7 @@ EXAMPLES = {
     "predict": (
         "lightning predict --config experiments/fusion.yaml --data.root NEW_PATIENTS "
         "--output predictions",
+        "lightning predict --data.root NEW_PATIENTS --output predictions",
     ),
 }
 

@@ -156,8 +156,14 @@ def test_summary(
     return _render(*parts)
 
 
-def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
-    """Return the summary of ``predict``: files, doubtful patients, and failures."""
+def prediction_summary(folder: Path, failures: dict[str, str], remark: str = "") -> str:
+    """Return the summary of ``predict``: files, doubtful patients, and failures.
+
+    Args:
+        folder: folder of the predictions.
+        failures: case id to the reason why a patient was not segmented.
+        remark: words about the origin of the network.
+    """
     import csv
 
     with (folder / "volumes.csv").open(newline="") as handle:
@@ -167,6 +173,7 @@ def prediction_summary(folder: Path, failures: dict[str, str]) -> str:
         f"{len(rows)} case{'' if len(rows) == 1 else 's'} segmented into "
         f"{_relative(folder)}/ (label maps, overlays, volumes.csv)."
     ]
+    parts += [f"Note         {remark}"] if remark else []
     if doubted:
         parts += [f"Look at {len(doubted)} of them first:", *doubted]
     if failures:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from datamodules.cases.checks import examine
-from datamodules.check import main
 from datamodules.layouts.conventions import BRATS_3, BRATS_4, MSD
 from datamodules.layouts.label_values import contradicts
 from datamodules.patients.find import find_cases
 from errors import InputError
+from studies.commands.check import main
 from tests.datamodules.tiny_patients import LPS, SHAPE, make_volumes, save
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from datamodules.cases.cache import prepare_cases, prepare_cohort
 from datamodules.cases.checks import examine
-from datamodules.check import main
 from datamodules.layouts.case_files import MODALITIES, ImageFile
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
 from datamodules.volumes.datamodule import BraTSPatchDataModule
 from errors import InputError
+from studies.commands.check import main
 from tests.datamodules.tiny_patients import LPS, SHAPE, make_volumes, save
 
 IMAGES, LABEL = make_volumes(1)

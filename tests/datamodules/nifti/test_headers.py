@@ -11,7 +11,15 @@ from datamodules.cases.cache import prepare_cases
 from datamodules.cases.case import PreparedCase
 from datamodules.exams.sequence_names import sort_exams
 from datamodules.layouts.case_files import MODALITIES
-from datamodules.nifti.headers import blanked, image_like, is_synthetic, without_text
+from datamodules.nifti.headers import (
+    MARK,
+    SYNTHETIC_TRAINING,
+    blanked,
+    image_like,
+    is_synthetic,
+    trained_on_synthetic,
+    without_text,
+)
 from datamodules.patients.find import find_cases
 from datamodules.registration.folder import labels_on_modality, registered_case, sort_registered
 from datamodules.registration.patient import register_patient
@@ -161,3 +169,15 @@ def test_a_registered_exam_says_nothing(tmp_path):
     assert [*(one.case_id for one in found), *flagged] == ["p1"]
     labels_on_modality(case.label, out, "flair", tmp_path / "on_flair.nii.gz")
     says_nothing(tmp_path / "on_flair.nii.gz")
+
+
+def test_a_remark_takes_the_place_of_other_words_and_fits_beside_the_mark_of_a_phantom():
+    zeros = np.zeros((2, 2, 2), np.uint8)
+    texts = []
+    for synthetic in (False, True):
+        marks = {"synthetic": synthetic, "remark": SYNTHETIC_TRAINING}
+        image = image_like(b"", np.eye(4), zeros, **marks)
+        texts.append(image.header["descrip"].tobytes().rstrip(b"\0").decode())
+        assert trained_on_synthetic(image.header.binaryblock)
+        assert is_synthetic(image.header.binaryblock) is synthetic
+    assert texts == [SYNTHETIC_TRAINING, f"{MARK.decode()}; {SYNTHETIC_TRAINING}"]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
-from datamodules.check import main
 from datamodules.exams.sequence_names import find_exams
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.conventions import CANONICAL
@@ -17,6 +16,7 @@ from datamodules.registration.command import parse
 from datamodules.registration.folder import find_registered, rename
 from datamodules.splits import make_split
 from errors import InputError
+from studies.commands.check import main
 from tests.datamodules.tiny_patients import make_volumes, save
 
 

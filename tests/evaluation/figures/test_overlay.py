@@ -116,3 +116,15 @@ def test_files_appear_whole_even_without_tumour_or_brain(tmp_path):
     files = sorted((tmp_path / "a").iterdir())
     assert [file.name for file in files] == ["blank.png", "curves.png", "healthy.png", "none.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_a_remark_stands_at_the_lower_left(tmp_path):
+    images, regions = volumes()
+    files = {remark: tmp_path / f"{len(remark)}.png" for remark in ("", "trained on phantoms")}
+    for remark, file in files.items():
+        overlay_png(images, regions, None, file, "", (1, 1, 1), remark=remark)
+    plain, marked = (matplotlib.image.imread(file) for file in files.values())
+    rows, columns = np.nonzero((plain != marked).any(-1))
+    assert len(rows) > 200
+    assert rows.min() > 0.85 * plain.shape[0]
+    assert columns.max() < 0.5 * plain.shape[1]

@@ -9,6 +9,7 @@ import pytest
 import cli
 from datamodules.cases.cache import prepare_cases
 from datamodules.layouts.case_files import probabilities_name
+from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from datamodules.patients.find import find_cases
 from errors import InputError
 from evaluation.metrics.calibration import Reliability, measure_reliability
@@ -102,3 +103,18 @@ def test_a_prediction_is_never_written_over_the_label(case, tmp_path):
     with pytest.raises(InputError, match=rf"written over .*{CASE}_seg\.nii\.gz, which is an i"):
         write(folder, case)
     assert (folder / f"{CASE}_seg.nii.gz").read_bytes() == label
+
+
+def test_evaluate_repeats_the_mark_of_a_network_that_saw_no_real_patient(case, tmp_path, capsys):
+    settings = {"unlike": lambda case: ["T2 is noisier", "FLAIR is smoother"]}
+    write(tmp_path / "predictions", case, remark=SYNTHETIC_TRAINING, **settings)
+    (row,) = read_csv(tmp_path / "predictions" / "volumes.csv", ("case_id", "doubts", "remark"))
+    assert row["remark"] == SYNTHETIC_TRAINING
+    assert row["doubts"] == "unlike the training patients: T2 is noisier, FLAIR is smoother"
+    words = ("--predictions", f"{tmp_path}/predictions", "--references", f"{tmp_path}/cohort")
+    assert cli.main(["evaluate", *words]) == 0
+    assert SYNTHETIC_TRAINING in capsys.readouterr().out
+    write(tmp_path / "unmarked", case)
+    words = ("--predictions", f"{tmp_path}/unmarked", "--references", f"{tmp_path}/cohort")
+    assert cli.main(["evaluate", *words]) == 0
+    assert SYNTHETIC_TRAINING not in capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 from datamodules.splits import Split, evaluation_split
 from errors import InputError
 from lightning_modules.weights.checkpoints import KEY
-from studies.runs.exposure import Exposure, check_checkpoint
+from studies.runs.exposure import Exposure, check_checkpoint, only_synthetic
 from studies.training.applying import stored_split
 
 NAMES = [f"p{number}" for number in range(10)]
@@ -115,3 +115,24 @@ def test_a_member_of_an_ensemble_that_was_trained_on_the_tested_is_refused():
     evaluation_split(stored_split([card_of(PAPER), card_of(PAPER)]), HASHES, HASHES)
     with pytest.raises(InputError, match=r"\(p0, p1\)"):
         evaluation_split(stored_split([card_of(PAPER), card_of(SHIFTED)]), HASHES, HASHES)
+
+
+def earlier_card(root, model="lightning_modules.FusionModule"):
+    """Return the card of a version that did not record the origin of the patients."""
+    data = {"class_path": "datamodules.BraTSPatchDataModule", "init_args": {"root": root}}
+    return {"config": {"data": data, "model": {"init_args": {"backbones": [model]}}}}
+
+
+@pytest.mark.parametrize(
+    ("card", "synthetic"),
+    [
+        ({"synthetic": True, **earlier_card("cohort")}, True),  # written by `lightning phantom`
+        ({"synthetic": False, **earlier_card(None)}, False),  # built upon real patients
+        (earlier_card(None), True),
+        (earlier_card("/data/BraTS2018"), False),
+        (earlier_card(None, "runs/dynunet/x/checkpoints/best.ckpt"), False),
+        ({}, False),
+    ],
+)
+def test_only_a_card_without_real_patients_is_synthetic(card, synthetic):
+    assert only_synthetic(card) is synthetic

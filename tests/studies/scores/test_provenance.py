@@ -2,6 +2,7 @@
 
 import pytest
 
+from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from evaluation.tables.per_case import write_csv
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
@@ -63,3 +64,22 @@ def test_a_papers_numbers_belong_to_its_own_system(tmp_path, monkeypatch, words,
     command = ["lightning", "fit", "--config", "experiments/fusion.yaml", *(words or [])]
     manifest = {"overlays": overlays, **({} if words is None else {"command": command})}
     assert is_as_published(manifest) is cited
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "stated"),
+    [
+        ("phantom", "external-12345678", True),
+        ("phantom", "without-t1", False),  # scored on phantoms too
+        ("cohorts/BraTS2018", "external-12345678", False),
+    ],
+)
+def test_a_system_that_saw_phantoms_only_is_named_beside_scores_of_others(
+    tmp_path, data, place, stated
+):
+    home = run(tmp_path, "fusion", "f0", scored(), data=data)
+    table = home / place / "per_case.csv"
+    write_csv(scored(), table)
+    found = provenance_of([table_of_run(run_at(home), table, read_scores(table))])
+    remarks = [one for one in found.remarks if one.startswith(SYNTHETIC_TRAINING)]
+    assert bool(remarks) is stated
