@@ -268,12 +268,14 @@ class TrainingModule(L.LightningModule):
 
         Lightning asks callbacks only about checkpoints that can be resumed.
         """
-        with suppress(RuntimeError):  # outside a trainer
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
-                    callback.on_save_checkpoint(self.trainer, self, checkpoint)
-                    for key in (TRAINED_WEIGHTS, "averaging_state"):
-                        checkpoint.pop(key, None)
+        trainer: Any = None
+        with suppress(RuntimeError):  # there is none
+            trainer = self.trainer
+        for callback in trainer.callbacks if trainer else []:
+            if isinstance(callback, WeightAveraging):
+                callback.on_save_checkpoint(trainer, self, checkpoint)
+                for key in (TRAINED_WEIGHTS, "averaging_state"):
+                    checkpoint.pop(key, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the card of a checkpoint, and with it the patch size of training."""

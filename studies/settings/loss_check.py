@@ -25,7 +25,7 @@ def check_loss(model: Mapping[str, Any]) -> None:
             out, or take logits as probabilities.
     """
     module, loss = locate(model["class_path"]), model["init_args"].get("loss")
-    if not (isinstance(module, type) and issubclass(module, SegmentationModule)) or not loss:
+    if not isinstance(module, type) or not issubclass(module, SegmentationModule) or not loss:
         return
     name, options, regions = loss["class_path"], loss.get("init_args") or {}, module.regions
     kind, several = locate(name), len(regions) > 1
