@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from monai.networks import nets
+from torch import nn
 
 from backbones.sizes import NormName, Size, check_image, norm_layer, preset_of
 
@@ -64,6 +65,11 @@ class DynUNet(nets.DynUNet):
         self.size = size
         self.feature_channels: int = preset.filters[0]
         self.total_stride: int = 2 ** (levels - 1)
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.output_block.conv.conv
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the last feature map (B, feature_channels, D, H, W), input of the output block."""

@@ -158,6 +158,11 @@ class MultipathAttentionUNet(nn.Module):
         self.skip = SkipAttention(filters)
         self.out = NormReluConv(2 * filters, out_channels)
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.out[-1]
+
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the last feature map (B, feature_channels, D, H, W): attended skip, decoder."""
         check_image(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from monai.networks import nets
+from torch import nn
 
 from backbones.sizes import NormName, Size, check_image, norm_layer, preset_of
 
@@ -62,6 +63,11 @@ class SegResNet(nets.SegResNet):
         self.size = size
         self.feature_channels: int = preset.filters
         self.total_stride: int = 2 ** len(BLOCKS_UP)
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.conv_final[-1].conv
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the last feature map (B, feature_channels, D, H, W), the decoder's output.

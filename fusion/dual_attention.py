@@ -133,6 +133,11 @@ class DualFusionAttention(nn.Module):
             nn.Conv3d(width, out_channels, kernel_size=1),
         )
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.out[-1]
+
     def forward(self, features: list[torch.Tensor], logits: list[torch.Tensor]) -> torch.Tensor:
         """Return logits (B, out_channels, D, H, W) of two feature maps (B, C_i, D, H, W)."""
         check_features("DualFusionAttention", features, self.in_channels)

@@ -37,6 +37,11 @@ class EarlyFusion(nn.Module):
         self.activation = nn.GELU()
         self.out = nn.Conv3d(width, out_channels, kernel_size=1)
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.out
+
     def forward(self, features: list[torch.Tensor], logits: list[torch.Tensor]) -> torch.Tensor:
         """Return logits (B, out_channels, D, H, W) of feature maps (B, C_i, D, H, W)."""
         check_features("EarlyFusion", features, self.in_channels)

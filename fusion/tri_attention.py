@@ -255,6 +255,11 @@ class TriAttentionFusion(nn.Module):
         )
 
     @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution, whose output are the logits."""
+        return self.out[-1]
+
+    @property
     def map_channels(self) -> dict[str, tuple[str, ...]]:
         """Meaning of the channels of each of `maps`."""
         levels = tuple(f"stride_{2**level}" for level in range(len(self.fuse)))

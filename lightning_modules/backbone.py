@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from datamodules.layouts.case_files import MODALITIES
+from lightning_modules.optimisation.output_layer import InitialBias, OutputLayer
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
@@ -62,10 +63,15 @@ class BackboneModule(NetworkModule):
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
         weights: an earlier stage, from which weights of the same name are copied: an experiment
             (``fit`` trains it first where needed) or its checkpoint; null: random weights.
+        output_rate: factor on the learning rate of the last convolution.
+        output_bias: bias of the last convolution at the start: prevalence, the logit of each
+            region's share of the training patches (Lin et al., arXiv:1708.02002, section 4.1); a
+            number for all regions; null: random. With ``weights`` it stays as they bring it.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
-        InputError: when the earlier stage is of another size or shares no weight.
+        InputError: when the earlier stage is of another size or shares no weight; when the options
+            of the output layer do not fit the network.
     """
 
     def __init__(
@@ -73,11 +79,16 @@ class BackboneModule(NetworkModule):
         network: NetworkFactory,
         size: Literal["tiny", "base"] = "tiny",
         weights: str | None = None,
+        output_rate: float = 1.0,
+        output_bias: InitialBias = None,
         **training: Any,
     ) -> None:
         super().__init__(**training)
         self.network = network(len(MODALITIES), len(self.regions), size)
         self.origin = "" if weights is None else take_over(self.network, weights, size)
+        self.output = OutputLayer(self.network, output_rate, output_bias if not weights else None)
+        if weights and output_bias is not None:
+            self.origin += "; model.output_bias had no effect, the bias is that of the weights"
 
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits and the further terms of the loss that the network computes."""

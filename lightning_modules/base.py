@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -17,8 +18,11 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import Execution, choose_execution
+from lightning_modules.optimisation.output_layer import OutputLayer
+from lightning_modules.optimisation.schedules import WarmupCosine
 from lightning_modules.weights.checkpoints import KEY
 
+TRAINED_WEIGHTS = "current_model_state"  # key, beside averaged weights in `state_dict`
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
 
@@ -30,8 +34,9 @@ class TrainingModule(L.LightningModule):
         loss: minimised in training; its arguments depend on the subclass.
         optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
             weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
-        scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch;
-            ReduceLROnPlateau follows ``monitor`` of the epochs that are validated.
+        scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch, but
+            WarmupCosine of this project after every optimiser step; ReduceLROnPlateau follows
+            ``monitor`` of the epochs that are validated.
         precision: arithmetic of inference; auto takes bf16 where the processor supports it.
     """
 
@@ -42,6 +47,7 @@ class TrainingModule(L.LightningModule):
     per_slice = False  # scores are means over slices first
     steps_per_batch = 1  # of optimisers: Lightning counts each
     job_type = "training"  # of the W&B run
+    output: OutputLayer | None = None  # the network's, where the module has options for it
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class TrainingModule(L.LightningModule):
         self.seed = 0
         self.augmented = True
         self.gradient_clip_val: float | None = None
+        self.max_steps: int | None = None
         self.patch_size: tuple[int, ...] | None = None  # of training: inference repeats it exactly
         self.validation_cases: dict[str, dict[str, float]] = {}
         self.validated_epoch: int | None = None
@@ -69,6 +76,9 @@ class TrainingModule(L.LightningModule):
         self.seed = settings.seed
         self.augmented = settings.augmented
         self.gradient_clip_val = settings.gradient_clip_val
+        self.max_steps = settings.max_steps
+        if self.output is not None:
+            self.output.start(settings.prevalence)
         self.card.update(settings.card)
 
     def check_patch(self, patch_size: Sequence[int], *, bf16_on_cpu: bool = False) -> None:
@@ -158,15 +168,42 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler over the trainable parameters only."""
-        optimizer = self.build_optimizer(
-            [weight for weight in self.parameters() if weight.requires_grad]
-        )
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        if self.output is None:
+            optimizer = self.build_optimizer(weights)
+        else:
+            optimizer = self.output.optimizer(self.build_optimizer, weights)
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
-        settings = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+        interval = "step" if isinstance(scheduler, WarmupCosine) else "epoch"
+        settings = {"scheduler": scheduler, "interval": interval, "monitor": self.monitor}
         settings["strict"] = False  # an epoch may have no validation
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def on_train_start(self) -> None:
+        """Set the length of schedules that end with the training.
+
+        Asked earlier, the trainer would open the data loader, and the workers of a resumed training
+        would read the items of the first epoch.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if self.max_steps is not None:
+            steps = min(steps, self.max_steps // self.steps_per_batch)
+        for scheduler in self._schedulers():
+            if isinstance(scheduler, WarmupCosine):
+                scheduler.last_until(steps)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Step the schedules over steps of a module that steps its own optimisers."""
+        if not self.automatic_optimization:
+            for scheduler in self._schedulers():
+                if isinstance(scheduler, WarmupCosine):
+                    scheduler.step()
+
+    def _schedulers(self) -> list[Any]:
+        found: Any = self.lr_schedulers() or []
+        return found if isinstance(found, list) else [found]
 
     def on_train_epoch_end(self) -> None:
         """Step the schedulers that Lightning would not step, or only after the checkpoint is saved.
@@ -174,10 +211,9 @@ class TrainingModule(L.LightningModule):
         Lightning does not step the schedulers of a module that steps its own optimisers, and it
         steps ReduceLROnPlateau, which follows the epoch's validation, too late.
         """
-        found: Any = self.lr_schedulers() or []
-        for scheduler in found if isinstance(found, list) else [found]:
+        for scheduler in self._schedulers():
             if not isinstance(scheduler, ReduceLROnPlateau):
-                if not self.automatic_optimization:
+                if not self.automatic_optimization and not isinstance(scheduler, WarmupCosine):
                     scheduler.step()
             elif self.validated and self.monitor in self.trainer.callback_metrics:
                 scheduler.step(self.trainer.callback_metrics[self.monitor])
@@ -223,7 +259,23 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the card, the description of the model that a checkpoint carries."""
+        if "optimizer_states" not in checkpoint:
+            self._store_average(checkpoint)
         checkpoint[KEY] = {**self.card, "patch_size": list(self.patch_size or ())}
+
+    def _store_average(self, checkpoint: dict[str, Any]) -> None:
+        """Put the averaged weights, if any, into a checkpoint that holds weights only.
+
+        Lightning asks callbacks only about checkpoints that can be resumed.
+        """
+        trainer: Any = None
+        with suppress(RuntimeError):  # there is none
+            trainer = self.trainer
+        for callback in trainer.callbacks if trainer else []:
+            if isinstance(callback, WeightAveraging):
+                callback.on_save_checkpoint(trainer, self, checkpoint)
+                for key in (TRAINED_WEIGHTS, "averaging_state"):
+                    checkpoint.pop(key, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the card of a checkpoint, and with it the patch size of training."""

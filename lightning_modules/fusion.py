@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from lightning_modules.backbone import BackboneModule
+from lightning_modules.optimisation.output_layer import InitialBias, OutputLayer
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.weights.checkpoints import KEY, build, load_module, set_arguments
 
@@ -29,6 +30,9 @@ class FusionModule(SegmentationModule):
             checkpoint files of stage 1. (A fusion checkpoint names the architectures instead, as
             JSON: their weights are in it.)
         size: named size of head and backbones: tiny for a CPU, base as in the paper.
+        output_rate: factor on the learning rate of the head's last convolution, if it has one.
+        output_bias: bias of that convolution at the start: prevalence, the logit of each region's
+            share of the training patches; a number for all regions; null: random.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -42,6 +46,8 @@ class FusionModule(SegmentationModule):
         head: HeadFactory,
         backbones: list[str],
         size: Literal["tiny", "base"] = "tiny",
+        output_rate: float = 1.0,
+        output_bias: InitialBias = None,
         **training: Any,
     ) -> None:
         super().__init__(**training)
@@ -59,6 +65,7 @@ class FusionModule(SegmentationModule):
         self.backbones.requires_grad_(requires_grad=False).eval()
         channels = [network.feature_channels for network in self.networks]
         self.head = head(channels, len(REGIONS), size)
+        self.output = OutputLayer(self.head, output_rate, output_bias)
 
     def train(self, mode: bool = True) -> "FusionModule":
         """Set the head's mode; frozen backbones never leave eval mode."""

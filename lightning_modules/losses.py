@@ -4,6 +4,40 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from errors import InputError
+
+
+class DiceBCELoss(nn.Module):
+    """Soft Dice plus binary cross-entropy, each region by a sigmoid of its own.
+
+    For regions that overlap, such as WT, TC and ET. MONAI's ``DiceCELoss`` has another
+    cross-entropy for several regions: a softmax over them, as if they excluded one another, in
+    which voxels outside all regions count nothing. For one region the two losses are equal.
+
+    Args:
+        squared_pred: square prediction and reference in Dice's denominator.
+        batch: sum over the batch before Dice is taken, instead of one Dice a patch.
+        bce_weight: weight of the cross-entropy, the mean over all voxels and regions.
+
+    Raises:
+        InputError: when the weight is negative.
+    """
+
+    def __init__(
+        self, squared_pred: bool = False, batch: bool = False, bce_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        if not bce_weight >= 0:
+            raise InputError(f"model.loss.bce_weight is {bce_weight}: expected 0 or more.")
+        self.dice = DiceLoss(sigmoid=True, squared_pred=squared_pred, batch=batch)
+        self.cross_entropy = nn.BCEWithLogitsLoss()
+        self.bce_weight = bce_weight
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of logits and masks, both (B, R, *spatial)."""
+        loss: Tensor = self.dice(logits, mask)
+        return loss + self.bce_weight * self.cross_entropy(logits, mask)
+
 
 class ClassDiceLoss(nn.Module):
     """Mean soft Dice over necrosis, oedema and enhancing tumour, from logits of WT, TC and ET.

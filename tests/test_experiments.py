@@ -6,6 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import cli
@@ -59,7 +60,7 @@ def test_the_list_of_experiments_is_complete():
     assert overlays == {
         *("brats3d", "dice_ce", "phantom_long", "phantom_study"),
         *("slices2d", "same_recipe", "phantom_study_slices"),
-        *("recipe_zhang2021", "recipe_zhou2022", "recipe_akbar2022"),
+        *("recipe_zhang2021", "recipe_zhou2022", "recipe_akbar2022", "recipe_short"),
     }
 
 
@@ -181,7 +182,7 @@ def test_ensemble_with_flips_and_probabilities(trainings, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce"])
+@pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce", "recipe_short"])
 def test_overlays_lie_over_an_experiment(overlay, home):
     words = [
         "--config",
@@ -189,15 +190,38 @@ def test_overlays_lie_over_an_experiment(overlay, home):
         "--config",
         f"experiments/scale/{overlay}.yaml",
     ]
+    if overlay == "recipe_short":
+        words += ["--model.scheduler.warmup_steps", "1"]  # of the two steps of an epoch
     assert run("fit", *words, "--config", str(SHRUNKEN), "--trainer.max_epochs", "1") == 0
     folder = only_run(home / "runs", "dynunet")
     config = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     if overlay == "dice_ce":
-        assert config["loss"]["class_path"] == "monai.losses.DiceCELoss"
+        assert config["loss"]["class_path"] == "lightning_modules.losses.DiceBCELoss"
+    elif overlay == "recipe_short":
+        check_recipe(folder)
     elif overlay == "phantom_long":
         assert config["scheduler"]["init_args"]["T_max"] == 6
     else:
         assert "phantom_study" in json.loads((folder / "manifest.json").read_text())["overlays"]
+
+
+def check_recipe(folder):
+    """The stored run has the recipe in its identity, and averaged weights that are applied."""
+    determinants = json.loads((folder / "manifest.json").read_text())["determinants"]
+    assert determinants["model"]["init_args"]["output_rate"] == 4.0
+    assert determinants["data"]["healthy_share"] == 0.5
+    assert determinants["callbacks"][0]["init_args"] == {"decay": 0.98}
+    best, last = (
+        torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("best", "last")
+    )
+    trained = last["current_model_state"]
+    name = "network.output_block.conv.conv.bias"
+    assert torch.equal(best["state_dict"][name], last["state_dict"][name])
+    assert not torch.equal(best["state_dict"][name], trained[name])
+    assert trained[name].tolist() == pytest.approx([-2, -2, -2], abs=0.1)
+    assert run("test", "--config", "experiments/dynunet.yaml") == 0
+    assert run("validate", "--config", "experiments/dynunet.yaml") == 0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones import DynUNet, SegResNet
 from errors import InputError
-from fusion import DualFusionAttention, EarlyFusion, LateFusion
+from fusion import DualFusionAttention, EarlyFusion, FeatureTransitionFusion, LateFusion
 
 BACKBONES = {
     "DynUNet": DynUNet,
@@ -99,6 +99,18 @@ def test_backbone_names_the_patch_size_that_fits(backbone):
         with pytest.raises(InputError, match=f"`patch_size` to {advice}"):
             backbone(torch.randn(1, 4, *sides))
         assert backbone(torch.randn(1, 4, *fitting)).shape == (1, 3, *fitting)
+
+
+def test_the_bias_of_the_output_layer_is_a_shift_of_the_logits(backbone):
+    if isinstance(backbone, FeatureTransitionFusion):  # its regions are sums of softmax classes
+        assert not hasattr(backbone, "output_layer")
+        return
+    image = torch.randn(1, 4, 16, 16, 16)
+    with torch.no_grad():
+        before = backbone.eval()(image)
+        backbone.output_layer.bias += torch.tensor([1.0, 2.0, 3.0])
+        shift = (backbone(image) - before).mean(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(shift, torch.tensor([1.0, 2.0, 3.0]), atol=1e-4, rtol=0)
 
 
 def test_backbone_refuses_other_modalities(backbone):

@@ -56,6 +56,14 @@ def test_unknown_argument(in_workplace, capsys):
     assert "sizes" in message
 
 
+def test_a_loss_for_classes_is_refused_for_regions(in_workplace, tmp_path, capsys):
+    words = fit("--model.loss", "monai.losses.DiceCELoss", "--model.loss.sigmoid", "true")
+    message = refused(capsys, *words, "--runs_dir", str(tmp_path))
+    assert "WT, TC, ET overlap" in message
+    assert "use lightning_modules.losses.DiceBCELoss" in message
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_overlay_key_that_the_model_lacks(in_workplace, tmp_path, capsys):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {init_args: {attention: exact}}\n")

@@ -37,7 +37,9 @@ def region_samples(
     return samples
 
 
-def draw_centre(samples: npt.NDArray[np.int16], rng: np.random.Generator) -> tuple[int, int, int]:
+def draw_centre(
+    samples: npt.NDArray[np.int16], rng: np.random.Generator, healthy_share: float | None = None
+) -> tuple[int, int, int]:
     """A patch centre: WT, TC, ET and tumour-free brain are equally likely.
 
     An empty region falls back on the next larger one, and a case without tumour on its brain.
@@ -45,8 +47,13 @@ def draw_centre(samples: npt.NDArray[np.int16], rng: np.random.Generator) -> tup
     Args:
         samples: (4, n, 3) of `region_samples`.
         rng: Its next numbers decide.
+        healthy_share: Probability of tumour-free brain, from 0 to 1; WT, TC and ET share the rest.
     """
-    region, row = int(rng.integers(4)), int(rng.integers(samples.shape[1]))
+    if healthy_share is None:
+        region = int(rng.integers(4))
+    else:
+        region = 3 if rng.random() < healthy_share else int(rng.integers(3))
+    row = int(rng.integers(samples.shape[1]))
     order = {0: (0, 3), 1: (1, 0, 3), 2: (2, 1, 0, 3), 3: (3, 0)}[region]
     chosen = next((r for r in order if samples[r, 0, 0] != ABSENT), 3)
     d, h, w = (int(v) for v in samples[chosen, row])

@@ -35,6 +35,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
         augmentation: Rotation, flips and intensity changes of training patches.
+        healthy_share: Share of training patches centred on tumour-free brain, from 0 to 1; the
+            others centre on WT, TC and ET, equally often. Unset: a quarter.
         phantom_patients: Size of the phantom cohort.
         cohort: Arguments of `CohortDataModule`.
     """
@@ -49,6 +51,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
         augmentation: bool = True,
+        healthy_share: float | None = None,
         phantom_patients: int = 40,
         **cohort: Any,
     ) -> None:
@@ -59,12 +62,17 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             **cohort,
         )
         _check_sizes(patch_size, patches_per_epoch)
+        if healthy_share is not None and not 0 <= healthy_share <= 1:
+            raise InputError(
+                f"data.healthy_share is {healthy_share}: expected a share from 0 to 1."
+            )
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
         self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
+        self.healthy_share = healthy_share
 
     @property
     def patch_size(self) -> list[int]:
@@ -85,20 +93,28 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
             **self._dropping(),
+            **({} if self.healthy_share is None else {"healthy_share": self.healthy_share}),
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random patches in one global order, the same for any number of ranks and workers."""
-        share = self._share()
+        share, patches = self._share(), self._patches()
+        return self._loader(patches, self._global_order(patches), share)
+
+    def prevalence(self) -> list[float]:
+        """Share of WT, TC and ET in the voxels of the training patches, each between 0 and 1."""
+        return self._patches().prevalence()
+
+    def _patches(self) -> PatchDataset:
         wanted = self.patches_per_epoch or len(self.split.train)
-        patches = PatchDataset(
+        return PatchDataset(
             [self.cases[case_id] for case_id in self.split.train],
             self.patch_size,
             -(-wanted // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
+            self.healthy_share,
         )
-        return self._loader(patches, self._global_order(patches), share)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Whole validation volumes."""

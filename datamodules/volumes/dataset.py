@@ -1,9 +1,11 @@
 """Data sets of the 3D study: patches to train on, whole volumes to score."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
@@ -27,6 +29,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patches_per_epoch: `n`.
         seed: Seed of all randomness, with the epoch and the number of the patch.
         augmentation: Whether patches are turned, mirrored and changed in intensity.
+        healthy_share: Share of patches centred on tumour-free brain; None: a quarter.
     """
 
     def __init__(
@@ -36,26 +39,21 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patches_per_epoch: int,
         seed: int,
         augmentation: bool,
+        healthy_share: float | None = None,
     ) -> None:
         self.cases = list(cases)
         self.patch_size = tuple(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.seed = seed
         self.augmentation = augmentation
+        self.healthy_share = healthy_share
 
     def __len__(self) -> int:
         return self.patches_per_epoch
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """The patch: image (4, *patch), mask (3, *patch), case_id, spacing (3,)."""
-        epoch, index = divmod(item, self.patches_per_epoch)
-        turn, place = divmod(index, len(self.cases))
-        order = np.random.default_rng((self.seed, epoch, 1, turn)).permutation(len(self.cases))
-        case = self.cases[order[place]]
-        rng = np.random.default_rng((self.seed, epoch, 0, index))
-        start = patch_start(draw_centre(case.samples, rng), self.patch_size, case.shape)
-        label = case.label
-        assert label is not None  # the data module passes labelled cases only
+        case, label, start, rng = self._drawn(item)
         if self.augmentation:
             image, labels = augmented_patch(case.image, label, start, self.patch_size, draw(rng))
         else:
@@ -69,6 +67,37 @@ class PatchDataset(Dataset[dict[str, Any]]):
             "case_id": case.case_id,
             "spacing": torch.tensor(case.spacing),
         }
+
+    def _drawn(
+        self, item: int
+    ) -> tuple[PreparedCase, npt.NDArray[np.uint8], tuple[int, ...], np.random.Generator]:
+        """Return a patch's case, its label, the first voxel, and the generator of what follows."""
+        epoch, index = divmod(item, self.patches_per_epoch)
+        turn, place = divmod(index, len(self.cases))
+        order = np.random.default_rng((self.seed, epoch, 1, turn)).permutation(len(self.cases))
+        case = self.cases[order[place]]
+        rng = np.random.default_rng((self.seed, epoch, 0, index))
+        centre = draw_centre(case.samples, rng, self.healthy_share)
+        label = case.label
+        assert label is not None  # the data module passes labelled cases only
+        return case, label, patch_start(centre, self.patch_size, case.shape), rng
+
+    def prevalence(self) -> list[float]:
+        """Share of WT, TC and ET in the voxels of the first epoch's patches, before augmentation.
+
+        Each between 0 and 1 also where a region is in no patch: (voxels + 1) / (all voxels + 2),
+        Laplace's rule of succession.
+        """
+        counts = torch.zeros(3, dtype=torch.float64)
+        for item in range(len(self)):
+            _, label, start, _ = self._drawn(item)
+            window = tuple(
+                slice(max(s, 0), s + n) for s, n in zip(start, self.patch_size, strict=True)
+            )
+            inside = torch.from_numpy(np.ascontiguousarray(label[window]))
+            counts += region_masks(inside).sum(dim=(1, 2, 3), dtype=torch.float64)
+        voxels = len(self) * math.prod(self.patch_size)
+        return [float(share) for share in (counts + 1) / (voxels + 2)]
 
 
 class VolumeDataset(Dataset[dict[str, Any]]):

@@ -1,6 +1,6 @@
 """Settings that a command applies to a built model: one class for training, one for its use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ class FitSettings:
         augmented: whether training images change from epoch to epoch.
         gradient_clip_val: largest norm of the gradients, for a module that steps its own
             optimisers; None: no limit.
+        max_steps: optimiser steps, over all optimisers, after which the training ends; None: no
+            limit.
+        prevalence: returns the share of every region in the training patches; None: unknown.
         card: entries of the card, which every checkpoint of the training carries.
     """
 
@@ -27,6 +30,8 @@ class FitSettings:
     seed: int = 0
     augmented: bool = True
     gradient_clip_val: float | None = None
+    max_steps: int | None = None
+    prevalence: Callable[[], Sequence[float]] | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
 
 

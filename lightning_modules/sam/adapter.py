@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbones.sam.state import fit_state_dict
 from errors import InputError
+from lightning_modules.base import TRAINED_WEIGHTS
 from lightning_modules.contracts.protocols import TrainingSlices
 from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
@@ -166,9 +167,9 @@ class SamAdapterModule(SliceModule):
         """Remove the frozen base from the checkpoint; keep its hash."""
         super().on_save_checkpoint(checkpoint)
         frozen = {f"network.{name}" for name in self.network.frozen_state()}
-        checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
-        }
+        for key in {"state_dict", TRAINED_WEIGHTS} & set(checkpoint):
+            kept = {name: v for name, v in checkpoint[key].items() if name not in frozen}
+            checkpoint[key] = kept
         card = checkpoint[KEY]
         set_arguments(card, weights=self.weights)
         card["base"] = {
@@ -192,7 +193,8 @@ class SamAdapterModule(SliceModule):
                 f"{present[:12]} ({self.variant}, {self.origin}): give that file as model.weights."
             )
         frozen = {f"network.{n}": value for n, value in self.network.frozen_state().items()}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+        for key in {"state_dict", TRAINED_WEIGHTS} & set(checkpoint):
+            checkpoint[key] = {**checkpoint[key], **frozen}
 
     def on_fit_start(self) -> None:
         """Compute and store the embeddings where the encoder's input never changes."""

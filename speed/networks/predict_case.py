@@ -25,7 +25,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
-from monai.losses import DiceCELoss
 from monai.transforms import (
     Compose,
     ConcatItemsd,
@@ -44,6 +43,7 @@ from datamodules.patients.find import find_cases
 from evaluation.metrics.scores import dice
 from fusion import LateFusion
 from lightning_modules.inference import Execution, SlidingWindow, choose_execution
+from lightning_modules.losses import DiceBCELoss
 from speed.timing import hardware
 
 OVERLAP = 0.5
@@ -73,7 +73,7 @@ def fit_heads(model: Fused, case: PreparedCase, patch: int, steps: int) -> None:
     box = (slice(None), *(slice(place, place + patch) for place in start))
     window = torch.from_numpy(np.array(case.image[box], np.float32))[None]
     target = mask[box][None, :, ::2, ::2, ::2]
-    loss_function = DiceCELoss(sigmoid=True)
+    loss_function = DiceBCELoss()
     for network in model.networks:
         with torch.no_grad():
             features = network.features(window)[..., ::2, ::2, ::2].contiguous()

@@ -32,7 +32,10 @@ PATIENT = 0.4
 LIMIT = 120.0  # seconds for one model, its start and two steps together
 BATCHES = 4  # number of batches that are timed
 # Settings that never change the cost: trials that differ in these alone share a measurement.
-COST_NEUTRAL = ("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing")
+COST_NEUTRAL = (
+    *("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing"),
+    *("output_rate", "output_bias"),
+)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
         nn.Module,  # a loss, the only option that takes a built module
         (
             "monai.losses.DiceLoss",
+            "lightning_modules.losses.DiceBCELoss",
             "monai.losses.DiceCELoss",
             "monai.losses.DiceFocalLoss",
             "monai.losses.GeneralizedDiceLoss",
@@ -88,6 +89,7 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
             "torch.optim.lr_scheduler.PolynomialLR",
             "torch.optim.lr_scheduler.ReduceLROnPlateau",
             "torch.optim.lr_scheduler.StepLR",
+            "lightning_modules.WarmupCosine",
         ),
     ),
 )

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from datamodules.base import CohortData
+from datamodules.volumes.datamodule import BraTSPatchDataModule
 from errors import InputError
 from evaluation.figures.curves import training_curves_png
 from evaluation.metrics.postprocessing import Postprocessing
@@ -189,7 +190,8 @@ class Training(Session):
             callbacks += checkpoints(run.checkpoints, model)
             settings["plugins"] = with_whole_checkpoints(settings.get("plugins"))
         clip = None if model.automatic_optimization else hand_over_optimisation(model, settings)
-        callbacks.insert(0, Ending(limit_of_steps(settings)))
+        max_steps = limit_of_steps(settings)
+        callbacks.insert(0, Ending(max_steps))
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -201,6 +203,8 @@ class Training(Session):
                 seed=int(self.plan.config["seed_everything"]),
                 augmented=bool(data.augmentation),
                 gradient_clip_val=clip,
+                max_steps=max_steps,
+                prevalence=data.prevalence if isinstance(data, BraTSPatchDataModule) else None,
                 card=self._card(),
             )
         )

@@ -21,6 +21,7 @@ from studies.runs.planning import Planner
 from studies.runs.process import stop_with_parent
 from studies.runs.unused_options import HIDDEN, check_together, check_typed
 from studies.settings.command_line import DEFAULTS, CommandLine
+from studies.settings.loss_check import check_loss
 from studies.settings.option_help import BriefParser
 from studies.settings.trainer import precision_of_machine
 from studies.settings.trainer_check import build_trainer, check_trainer
@@ -170,6 +171,7 @@ class ExperimentCLI(LightningCLI):
         """Return the checked configuration of ``fit`` for another command line."""
         config = self.resolve(line)
         check_trainer(config["trainer"])
+        check_loss(config["model"])
         return config
 
     def resolve(self, line: CommandLine, *, typed: bool = False) -> dict[str, Any]:
@@ -211,6 +213,7 @@ class ExperimentCLI(LightningCLI):
         if self.restored is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])
+            check_loss(config["model"])
             plan = Planner(self.parse_fit, Path(arguments.runs_dir)).plan(self.line, config)
             self.session = Training(plan, arguments)
             self.planned_data = plan.data

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from errors import InputError
 from fusion import FeatureTransitionFusion
-from lightning_modules import BackboneModule, FeatureTransitionModule
+from lightning_modules import BackboneModule, FeatureTransitionModule, WarmupCosine
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.image_pool import ImagePool
 from lightning_modules.losses import ClassDiceLoss
@@ -97,6 +97,29 @@ def test_gradients_of_both_are_clipped(stage_one, batch, monkeypatch):
         [(after - before[name]).flatten() for name, after in stage_one.network.state_dict().items()]
     )
     assert float(moved.norm()) < 1e-6  # a step of an unclipped gradient is about 1
+
+
+def test_both_optimisers_warm_up_and_fall_to_nothing_step_by_step(stage_one, batch, monkeypatch):
+    monkeypatch.setattr(stage_one, "log_train", lambda *_: None)
+    nothing = torch.zeros(())  # the rates are of interest here, not the losses
+    monkeypatch.setattr(stage_one, "generator_losses", lambda _: ([], nothing, nothing))
+    monkeypatch.setattr(stage_one, "discriminator_loss", lambda *_: nothing)
+    rates = []
+
+    def note(optimizer, loss):
+        optimizer.step()
+        rates.append(optimizer.param_groups[0]["lr"] / 3e-4)
+
+    monkeypatch.setattr(stage_one, "descend", note)
+    stage_one.scheduler_factory = lambda optimizer: WarmupCosine(optimizer, warmup_steps=2)
+    stage_one.configure_for_fit(FitSettings((16, 16, 16), max_steps=10))  # of both: five each
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(stage_one, DataLoader([batch, batch], batch_size=None))
+    expected = [0.5, 0.75, 1.0, 0.75, 0.25, 0.0]  # the sixth is after the limit, which is Ending's
+    assert rates[::2] == rates[1::2] == pytest.approx(expected)
 
 
 def test_a_step_without_a_trainer_moves_all_four_networks(stage_one, batch):

@@ -6,6 +6,7 @@ import torch
 
 from datamodules import BraTSPatchDataModule
 from datamodules.cases.case import PreparedCase
+from datamodules.cases.patch_centres import draw_centre
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.loading import GlobalOrderSampler
 from datamodules.volumes.dataset import PatchDataset
@@ -236,3 +237,45 @@ def test_real_cases_give_patches_of_the_papers_size(tmp_path, real_data):
         assert batch["image"].shape == (1, 4, 128, 128, 128)
         assert torch.isfinite(batch["image"]).all()
         assert batch["mask"][:, 0].any()
+
+
+def test_the_share_of_healthy_centres_is_kept_and_unset_it_changes_nothing(module):
+    data = module(patches_per_epoch=64, augmentation=False, patch_size=[1, 1, 1])
+    data.setup("fit")
+    plain = batches(data)
+    assert "healthy_share" not in data.identity()
+    samples = data.cases[data.split.train[0]].samples
+    known = [draw_centre(samples, np.random.default_rng(seed)) for seed in range(200)]
+    before = [  # the drawing of earlier versions
+        tuple(map(int, samples[rng.integers(4), rng.integers(samples.shape[1])]))
+        for rng in map(np.random.default_rng, range(200))
+    ]
+    assert known == before
+    for share in (0.0, 0.5, 1.0):
+        small = {"patches_per_epoch": 400, "augmentation": False, "patch_size": [1, 1, 1]}
+        other = module(healthy_share=share, batch_size=100, **small)
+        other.setup("fit")
+        centres = torch.cat([batch["mask"].flatten(1) for batch in batches(other)])
+        healthy = float((centres[:, 0] == 0).float().mean())
+        assert healthy == pytest.approx(share, abs=0.08)
+        assert other.identity()["healthy_share"] == share
+        assert torch.allclose(
+            torch.tensor(other.prevalence()), centres.mean(dim=0), atol=1 / len(centres)
+        )
+    assert same(plain, batches(data))
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match=r"healthy_share is .*expected a share from 0 to 1"):
+            BraTSPatchDataModule(healthy_share=wrong)
+
+
+@pytest.mark.parametrize("size", [16, 40])  # 40 reaches beyond the volume
+def test_prevalence_is_the_share_of_voxels_in_the_patches_of_the_first_epoch(module, size):
+    data = module(patches_per_epoch=6, augmentation=False, patch_size=[size] * 3)
+    data.setup("fit")
+    masks = torch.cat([batch["mask"] for batch in batches(data)])
+    counted = masks.sum(dim=(0, 2, 3, 4), dtype=torch.float64)
+    expected = (counted + 1) / (masks[:, 0].numel() + 2)
+    assert data.prevalence() == pytest.approx(expected.tolist())
+    augmented = module(patches_per_epoch=6, patch_size=[size] * 3)
+    augmented.setup("fit")
+    assert augmented.prevalence() == data.prevalence()

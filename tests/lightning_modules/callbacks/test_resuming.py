@@ -1,22 +1,28 @@
 """An interrupted training ends like an uninterrupted one: data, draws, rates, checkpoints."""
 
+import copy
+import math
 import shutil
+import sys
 
 import lightning as L  # noqa: N812
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import CohortDataModule
 from datamodules.loading import collate
+from errors import InputError
 from lightning_modules.base import TrainingModule
+from lightning_modules.callbacks.averaging import MovingAverage
 from lightning_modules.callbacks.metrics_file import MetricsFile, read_metrics
 from lightning_modules.callbacks.resuming import Ending, checkpoints
 from lightning_modules.contracts.settings import FitSettings
+from lightning_modules.optimisation.schedules import WarmupCosine
 from lightning_modules.weights.checkpoints import WholeCheckpoints
 
 ITEMS, PER_STEP = 8, 2
@@ -99,12 +105,12 @@ class Breaks(Callback):
 
 def train(
     folder, curve, *, seed=0, breaks=None, stopping=None, workers=0, scheduler=None, steps=None,
-    **trainer,
+    averaging=None, **trainer,
 ):  # fmt: skip
     torch.manual_seed(0)
     module = Noting(curve, scheduler=scheduler)
-    module.configure_for_fit(FitSettings(patch_size=(8,), seed=seed))
-    callbacks = [breaks, MetricsFile(folder / "metrics.csv"), Ending(steps)]
+    module.configure_for_fit(FitSettings(patch_size=(8,), seed=seed, max_steps=steps))
+    callbacks = [averaging, breaks, MetricsFile(folder / "metrics.csv"), Ending(steps)]
     if stopping:
         callbacks.insert(0, EarlyStopping(module.monitor, mode="max", patience=stopping))
     trainer = L.Trainer(
@@ -132,6 +138,10 @@ def left_in(folder):
 
 def halving(optimizer):
     return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=1)
+
+
+def warmed(optimizer):
+    return WarmupCosine(optimizer, warmup_steps=3)
 
 
 RISING, FALLING = (0.1, 0.2, 0.3, 0.4), (0.9, 0.2, 0.1, 0.15)
@@ -164,14 +174,36 @@ LATE = (0.5, 0.4, 0.3, 0.6, 0.7, 0.8)  # early stopping with patience 2 ends it 
         pytest.param(
             RISING, ("on_train_epoch_start", 2), {"accumulate_grad_batches": 3}, id="accumulated"
         ),
+        pytest.param(
+            RISING, ("on_train_epoch_start", 2), {"scheduler": warmed, "workers": 2}, id="warm-up"
+        ),
+        pytest.param(
+            RISING, ("on_train_epoch_start", 2),
+            {"scheduler": warmed, "accumulate_grad_batches": 3, "steps": 7}, id="warm-up, limited",
+        ),
+        pytest.param(
+            FALLING, ("on_train_epoch_start", 2),
+            {"averaging": MovingAverage(0.8), "scheduler": warmed}, id="averaged",
+        ),
+        pytest.param(
+            RISING, ("on_train_epoch_start", 2),
+            {"averaging": EMAWeightAveraging(decay=0.8)}, id="averaged by Lightning",
+        ),
     ],
 )  # fmt: skip
 def test_it_ends_like_an_unbroken_one(tmp_path, curve, broken, settings):
-    whole = train(tmp_path / "whole", curve, **settings)
+    settings = dict(settings)
+    averaging = settings.pop("averaging", None)
+
+    def run(name, **more):
+        fresh = copy.deepcopy(averaging)  # as a new process builds it
+        return train(tmp_path / name, curve, averaging=fresh, **settings, **more)
+
+    whole = run("whole")
     with pytest.raises(BrokenOffError):
-        train(tmp_path / "broken", curve, breaks=Breaks(*broken), **settings)
+        run("broken", breaks=Breaks(*broken))
     begun = left_in(tmp_path / "broken")["last"][1]
-    resumed = train(tmp_path / "broken", curve, **settings)
+    resumed = run("broken")
     assert resumed.steps == {step: seen for step, seen in whole.steps.items() if step >= begun}
     assert left_in(tmp_path / "broken") == left_in(tmp_path / "whole")
 
@@ -213,3 +245,68 @@ def test_every_step_and_every_seed_drops_its_own(tmp_path):
     steps = [train(tmp_path / f"{seed}", (0.1, 0.2), seed=seed).steps for seed in (0, 1)]
     drawn = {dropped for found in steps for _, dropped, _ in found.values()}
     assert len(drawn) == 2 * 2 * STEPS
+
+
+@pytest.mark.parametrize(("settings", "length"), [({}, 4 * STEPS), ({"steps": 10}, 10)])
+def test_a_warm_up_and_a_cosine_end_with_the_last_step(tmp_path, settings, length):
+    module = train(tmp_path, RISING, scheduler=warmed, **settings)
+    falling = [1 + math.cos(math.pi * step / (length - 3)) for step in range(length - 3)]
+    expected = [1 / 3, 5 / 9, 7 / 9, *(share / 2 for share in falling)]
+    found = [rate / 3e-4 for _, _, rate in module.steps.values()]
+    assert found == pytest.approx(expected)
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"warmup_steps is 3 of 3 optimiser steps"):
+        train(tmp_path, (0.1,), scheduler=warmed, steps=3)
+    with pytest.raises(InputError, match=r"this one has no end: set trainer\.max_epochs"):
+        warmed(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)).last_until(math.inf)
+
+
+class Frozen(Noting):
+    """A module with a frozen layer, which records its weights after every step and validated."""
+
+    def __init__(self, curve, **training):
+        super().__init__(curve, **training)
+        self.frozen = nn.BatchNorm1d(8).requires_grad_(requires_grad=False).eval()
+        self.frozen.running_var.uniform_(0.1, 3.0)
+        self.frozen.num_batches_tracked.fill_(100)
+        self.before = {key: one.clone() for key, one in self.frozen.state_dict().items()}
+        self.trained, self.validated_weights = [], []
+
+    def on_before_zero_grad(self, optimizer):
+        self.trained.append(self.network.weight.detach().clone())
+
+    def validation_step(self, batch, batch_idx):
+        self.validated_weights.append(self.network.weight.detach().clone())
+
+
+def test_averaged_weights_are_validated_and_saved_and_frozen_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "Noting", Frozen)
+    module = train(tmp_path, (0.1, 0.9, 0.2), averaging=MovingAverage(0.8))
+    average = module.trained[1]  # the first is before any step; the average begins with one
+    averages = [average := 0.8 * average + 0.2 * weight for weight in module.trained[1:]]
+    for epoch in (0, 1):  # the weights after the very last step are not recorded
+        torch.testing.assert_close(
+            module.validated_weights[epoch], averages[(epoch + 1) * STEPS - 1]
+        )
+    stored = {
+        name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("best", "last")
+    }
+    for name, epoch in (("best", 1), ("last", 2)):
+        state = stored[name]["state_dict"]
+        assert torch.equal(state["network.weight"], module.validated_weights[epoch])
+        for key, value in module.before.items():
+            assert torch.equal(state[f"frozen.{key}"], value)
+    assert set(stored["best"]) & {"current_model_state", "averaging_state"} == set()
+    assert not torch.equal(
+        stored["last"]["current_model_state"]["network.weight"], module.validated_weights[2]
+    )
+    assert torch.equal(module.network.weight, module.validated_weights[2])  # after the training
+
+
+def test_a_share_kept_of_one_is_refused():
+    with pytest.raises(InputError, match=r"decay of MovingAverage is 1\.0"):
+        MovingAverage(1.0)

@@ -10,6 +10,7 @@ from adapters import CrossModalitySam, SingleModalitySam
 from backbones import SamImageEncoder, SwinUnet
 from errors import InputError
 from lightning_modules import SamAdapterModule, SamPretrainModule, SliceBackboneModule
+from lightning_modules.base import TRAINED_WEIGHTS
 from lightning_modules.inference import Execution
 from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
@@ -54,6 +55,17 @@ def test_checkpoint_holds_trained_parts_and_loads_on_its_base():
     image = torch.randn(1, 4, SIZE, SIZE)
     model.eval(), other.eval()
     assert torch.equal(model(image), other(image))
+
+
+def test_the_base_is_beside_no_weights_of_a_checkpoint_with_an_average():
+    model = module()
+    checkpoint = {name: model.state_dict() for name in ("state_dict", TRAINED_WEIGHTS)}
+    stored = {**checkpoint, "optimizer_states": []}
+    model.on_save_checkpoint(stored)
+    assert set(stored[TRAINED_WEIGHTS]) == set(stored["state_dict"]) < set(model.state_dict())
+    module().on_load_checkpoint(stored)
+    for name in ("state_dict", TRAINED_WEIGHTS):
+        module().load_state_dict(stored[name])
 
 
 def test_another_base_is_refused():

@@ -25,7 +25,7 @@ model:
   class_path: lightning_modules.BackboneModule
   init_args:
     network: {class_path: backbones.DynUNet}
-    loss: {class_path: monai.losses.DiceLoss, init_args: {weight: [1.0, 2.0]}}
+    loss: {class_path: monai.losses.DiceLoss, init_args: {sigmoid: true, weight: [1.0, 2.0]}}
 data:
   class_path: datamodules.BraTSPatchDataModule
   init_args: {batch_size: 2}

@@ -72,6 +72,21 @@ def test_postprocessing_is_no_part_of_the_identity(plan):
     assert plan(RULES).stages["net.yaml"].run.id == plan().stages["net.yaml"].run.id
 
 
+def test_later_options_that_are_unset_leave_the_identity_as_it_was(plan, monkeypatch):
+    def id_with(**options):
+        content = config()
+        content["model"]["init_args"] |= options
+        planner = Planner(lambda line: content, Path("runs"))
+        monkeypatch.setattr(planner, "prepare_cohort", lambda spec: Data())
+        found = planner.plan(CommandLine(["fusion.yaml"]))
+        return found.run.id, former_id(found)
+
+    before = id_with()
+    assert id_with(output_rate=1.0, output_bias=None) == before
+    changed = [id_with(output_rate=4.0, output_bias=None), id_with(output_bias="prevalence")]
+    assert len({before, *changed}) == 3
+
+
 def test_a_study_tests_a_shared_run_by_the_rules_of_its_own_experiment(plan):
     trained = plan()
     finish(trained.run)

@@ -1,0 +1,1 @@
+"""Options of the optimisation: learning-rate schedules, and the output layer's rate and bias."""
