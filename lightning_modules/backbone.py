@@ -6,11 +6,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from datamodules.layouts.case_files import MODALITIES
+from errors import InputError
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
 from lightning_modules.weights.pretrained import read_pretrained
-from lightning_modules.weights.transfer import take_over
+from lightning_modules.weights.transfer import Frozen, freeze, take_over
 
 NetworkFactory = Callable[[int, int, str], nn.Module]
 SliceNetworkFactory = Callable[[int, int, str, int], nn.Module]
@@ -61,11 +62,15 @@ class BackboneModule(NetworkModule):
         network: a class built as ``network(4, 3, size)``.
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
         weights: an earlier stage, from which weights of the same name are copied: an experiment
-            (``fit`` trains it first where needed) or its checkpoint; null: random weights.
+            (``fit`` trains it first where needed) or its checkpoint; null: random weights. Of a
+            fusion's checkpoint it is the backbone of this network's class.
+        frozen: the part of the given weights that is not trained: nothing; features, all but the
+            output layer; all, which validates the weights as they are.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
-        InputError: when the earlier stage is of another size or shares no weight.
+        InputError: when the earlier stage is of another size or shares no weight, or when random
+            weights would be frozen.
     """
 
     def __init__(
@@ -73,11 +78,36 @@ class BackboneModule(NetworkModule):
         network: NetworkFactory,
         size: Literal["tiny", "base"] = "tiny",
         weights: str | None = None,
+        frozen: Frozen = "nothing",
         **training: Any,
     ) -> None:
         super().__init__(**training)
         self.network = network(len(MODALITIES), len(self.regions), size)
         self.origin = "" if weights is None else take_over(self.network, weights, size)
+        if frozen != "nothing":
+            if weights is None:
+                raise InputError(
+                    f"model.frozen is {frozen}, but there are no weights to keep: give "
+                    "model.weights, or leave model.frozen out."
+                )
+            self.origin += f"; {freeze(self.network, frozen)}"
+        self.frozen = frozen
+
+    def train(self, mode: bool = True) -> "BackboneModule":
+        """Set the mode of what is trained; frozen layers never leave eval mode."""
+        super().train(mode)
+        if self.frozen != "nothing":
+            self.network.eval()
+            for layer in self.network.modules():
+                if any(weight.requires_grad for weight in layer.parameters(recurse=False)):
+                    layer.train(mode)
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the module as one without frozen layers, which the origin names."""
+        super().on_save_checkpoint(checkpoint)
+        if self.frozen != "nothing":
+            set_arguments(checkpoint[KEY], frozen="nothing")
 
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits and the further terms of the loss that the network computes."""

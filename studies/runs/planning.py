@@ -39,6 +39,10 @@ PROTOCOL = (  # trainer settings that change the result, unlike devices, logger 
     "sync_batchnorm",
 )
 
+# Options of the model that came later, and their values without effect: these are no part of the
+# identity, so that the ids of earlier runs stay.
+LATER_OPTIONS: dict[str, Any] = {"frozen": "nothing"}
+
 WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path
 Parse = Callable[[CommandLine], dict[str, Any]]
 
@@ -154,7 +158,17 @@ def postprocessing_of(model: Mapping[str, Any]) -> Any:
 
 def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's configuration without post-processing, which acts after training."""
-    kept = {name: v for name, v in model["init_args"].items() if name != "postprocessing"}
+    kept = {name: v for name, v in _in_use(model)["init_args"].items() if name != "postprocessing"}
+    return {**model, "init_args": kept}
+
+
+def _in_use(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's configuration without later options that have no effect."""
+    kept = {
+        name: value
+        for name, value in model["init_args"].items()
+        if name not in LATER_OPTIONS or value != LATER_OPTIONS[name]
+    }
     return {**model, "init_args": kept}
 
 
@@ -162,7 +176,7 @@ def former_id(plan: Plan) -> str:
     """Return the identity of a training under schema 1, to find runs of older versions."""
     former = {
         **plan.determinants,
-        "model": _identify(plan.config["model"], plan.stages, former_id),
+        "model": _identify(_in_use(plan.config["model"]), plan.stages, former_id),
         "cohort": plan.data.voxel_fingerprint(),
     }
     return identity_hash(former, schema=1)
