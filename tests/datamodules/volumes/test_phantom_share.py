@@ -10,8 +10,8 @@ from datamodules.volumes.dataset import PatchDataset
 from errors import InputError
 from studies.runs.exposure import Exposure
 
-PHANTOMS = {"phantom_patients": 3, "phantom_spacing": 5.0}
-NAMES = [f"phantom-0-000{number}" for number in range(1, 4)]
+PHANTOMS = {"phantom_patients": 2, "phantom_spacing": 5.0}
+NAMES = [f"phantom-0-000{number}" for number in range(1, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def module(cohort, cache):
-    """`module(**changes)`: the six tiny cases, mixed with three phantoms."""
+    """`module(**changes)`: the six tiny cases, mixed with two phantoms."""
 
     def make(**changes):
         options = {"root": str(cohort), "cache_dir": str(cache), "patch_size": [16, 16, 16]}
@@ -100,9 +100,9 @@ def test_phantoms_are_trained_on_alone_and_named_in_identity_and_split(fitted):
     identity = json.loads(json.dumps(data.identity()))
     source = identity.pop("phantoms")
     assert source["share"] == 0.5
-    assert (source["patients"], source["seed"], source["spacing"]) == (3, 0, 5.0)
+    assert (source["patients"], source["seed"], source["spacing"]) == (2, 0, 5.0)
     assert source["version"] >= 7
-    assert any("3 phantoms (SYNTHETIC) give 50%" in notice for notice in data.notices)
+    assert any("2 phantoms (SYNTHETIC) give 50%" in notice for notice in data.notices)
 
 
 def test_a_later_test_on_the_phantoms_is_refused(fitted, module):
@@ -179,7 +179,7 @@ def test_a_share_without_patients_is_refused_before_anything_is_generated(module
 
 
 def test_phantoms_that_are_also_the_patients_are_refused(module, cache):
-    (made,) = (cache / "phantoms").glob("v*-3x5mm-seed0")
+    (made,) = (cache / "phantoms").glob("v*-2x5mm-seed0")
     with pytest.raises(InputError, match=r"which is a phantom below data\.root"):
         module(root=str(made)).prepare_data()
 

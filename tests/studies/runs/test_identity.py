@@ -72,6 +72,18 @@ def test_postprocessing_is_no_part_of_the_identity(plan):
     assert plan(RULES).stages["net.yaml"].run.id == plan().stages["net.yaml"].run.id
 
 
+def test_an_option_that_came_later_is_in_the_identity_where_it_is_used(plan, monkeypatch):
+    def with_frozen(value):
+        later = config()
+        later["model"]["init_args"]["frozen"] = value
+        monkeypatch.setattr(f"{__name__}.config", lambda *_: later)
+        return plan(name="net").run.id
+
+    plain = plan(name="net").run.id
+    assert with_frozen("nothing") == plain
+    assert with_frozen("features") != plain
+
+
 def test_a_study_tests_a_shared_run_by_the_rules_of_its_own_experiment(plan):
     trained = plan()
     finish(trained.run)
