@@ -183,10 +183,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         """Note the label values of predicted masks, and the phantoms that are mixed in."""
         if stage == "fit" and self.phantoms:
             real = len(self.split.train) - len(self.split.phantoms)
+            others = f", {real} cases below data.root the others" if real else ""
             self._note(
                 f"{len(self._mixed())} phantoms (SYNTHETIC) give {self.phantoms:.0%} of the "
-                f"training patches, {real} cases below data.root the others; validation and test "
-                "have no phantoms"
+                f"training patches{others}; validation and test have no phantoms"
             )
         if stage == "predict":
             meanings = sorted({case.convention.describe() for case in self.cases.values()})

@@ -137,6 +137,7 @@ def test_phantoms_alone_leave_every_training_patient_out(fitted):
     assert data.split.train == NAMES
     assert data.split.left_out == plain.split.train
     assert data.split.val == plain.split.val
+    assert any("give 100% of the training patches; validation" in one for one in data.notices)
     assert {name for names in ids_of(data) for name in names} <= set(NAMES)
 
 
