@@ -179,9 +179,13 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         """Every usable case by its id."""
         return self._load(progress=False)
 
+    def split_cases(self) -> dict[str, Case]:
+        """Every case that the split may name, by its id."""
+        return self.cases
+
     def case_hashes(self) -> dict[str, str]:
-        """Content hash of every case."""
-        return {case_id: case.content_hash for case_id, case in self.cases.items()}
+        """Content hash of every case that the split may name."""
+        return {case_id: case.content_hash for case_id, case in self.split_cases().items()}
 
     def fingerprint(self) -> str:
         """Digest of the whole cohort: names, images, labels, their meaning, and voxel sizes.

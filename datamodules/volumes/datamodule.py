@@ -126,10 +126,9 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             self._mixed()
         super().setup(stage)
 
-    def case_hashes(self) -> dict[str, str]:
-        """Content hash of every case, and of the phantoms that are trained on beside them."""
-        found = (self._phantom_cases or {}).values()
-        return super().case_hashes() | {case.case_id: case.content_hash for case in found}
+    def split_cases(self) -> dict[str, PreparedCase]:
+        """Every case by its id, and in a training the phantoms that are mixed in."""
+        return {**self.cases, **(self._phantom_cases or {})}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random patches in one global order, the same for any number of ranks and workers."""

@@ -97,6 +97,8 @@ def test_phantoms_are_trained_on_alone_and_named_in_identity_and_split(fitted):
     assert split.train == [*plain.split.train, *NAMES]
     assert (split.val, split.test) == (plain.split.val, plain.split.test)
     assert data.fingerprint() == plain.fingerprint()
+    assert set(split.train) <= set(data.split_cases())
+    assert set(data.split_cases()) - set(plain.split_cases()) == set(NAMES)
     identity = json.loads(json.dumps(data.identity()))
     source = identity.pop("phantoms")
     assert source["share"] == 0.5
