@@ -32,7 +32,6 @@ def keep_first(split: Split, patients: Mapping[str, str], count: int, seed: int)
         split,
         train=[case_id for case_id in split.train if patients[case_id] in kept],
         left_out=[case_id for case_id in split.train if patients[case_id] not in kept],
-        source=f"{split.source}, {count} of {len(order)} training patients",
     )
 
 
