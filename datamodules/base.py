@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from datamodules.cases.cache import default_cache, describe, exclusively
+from datamodules.cases.cache import default_cache, describe
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.reading import combine
@@ -19,7 +20,9 @@ from datamodules.layouts.case_files import MODALITIES, check_dropped
 from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
+from datamodules.phantom_cohort import phantom_cohort
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
+from datamodules.training_part import keep_first
 from errors import InputError
 from files import cores
 
@@ -47,6 +50,8 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
         phantom_seed: Seed of the phantom patients.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
+        train_patients: Train on so many patients of the training part only, drawn by split_seed;
+            fewer are a part of more. Unset: on all.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
         drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
             0, the mean of the brain.
@@ -61,6 +66,7 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
     """
 
     augmentation: bool
+    fewest_patients = 1  # to train on
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         cache_dir: str | None = None,
         phantom_seed: int = 0,
         phantom_spacing: float = 2.0,
+        train_patients: int | None = None,
         allow_seen_patients: bool = False,
         drop: list[str] | None = None,
         patient: str | None = None,
@@ -89,9 +96,11 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
             check_pattern(patient)
         if batch_size < 1:
             raise InputError(f"data.batch_size is {batch_size}: expected 1 or more.")
-        for name, value in (("num_workers", num_workers), ("seed", seed)):
-            if value is not None and value < 0:
-                raise InputError(f"data.{name} is {value}: expected 0 or more.")
+        given = {"num_workers": num_workers, "seed": seed, "train_patients": train_patients}
+        for name, value in given.items():
+            least = self.fewest_patients if name == "train_patients" else 0
+            if value is not None and value < least:
+                raise InputError(f"data.{name} is {value}: expected {least} or more.")
         self.root = root
         self.images = images
         self.batch_size = batch_size
@@ -106,6 +115,7 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         self.phantom_patients = phantom_patients
         self.phantom_seed = phantom_seed
         self.phantom_spacing = phantom_spacing
+        self.train_patients = train_patients
         self.allow_seen_patients = allow_seen_patients
         self.drop = [name for name in MODALITIES if name in (drop or [])]
         self.patient = patient
@@ -169,9 +179,13 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         """Every usable case by its id."""
         return self._load(progress=False)
 
+    def split_cases(self) -> dict[str, Case]:
+        """Every case that the split may name, by its id."""
+        return self.cases
+
     def case_hashes(self) -> dict[str, str]:
-        """Content hash of every case."""
-        return {case_id: case.content_hash for case_id, case in self.cases.items()}
+        """Content hash of every case that the split may name."""
+        return {case_id: case.content_hash for case_id, case in self.split_cases().items()}
 
     def fingerprint(self) -> str:
         """Digest of the whole cohort: names, images, labels, their meaning, and voxel sizes.
@@ -253,26 +267,9 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         Args:
             layout: A layout of `generate_cohort`.
         """
-        from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
-
-        kind = "" if layout == "brats2021" else f"-{layout}"
-        name = (
-            f"v{PHANTOM_VERSION}-{self.phantom_patients}x{self.phantom_spacing:g}mm"
-            f"-seed{self.phantom_seed}{kind}"
+        return phantom_cohort(
+            self.cache_dir, layout, self.phantom_patients, self.phantom_seed, self.phantom_spacing
         )
-        folder = self.cache_dir / "phantoms" / name
-        with exclusively(folder) as done:
-            if not done.is_file():
-                rank_zero_info(f"no data.root: generating {self.phantom_patients} phantoms, once")
-                generate_cohort(
-                    folder,
-                    self.phantom_patients,
-                    seed=self.phantom_seed,
-                    layout=layout,
-                    spacing=self.phantom_spacing,
-                )
-                done.touch()
-        return folder
 
     def _predicting(self) -> bool:
         state = getattr(self.trainer, "state", None)
@@ -312,7 +309,9 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
             if not self.grouping:
                 raise
             raise InputError(f"{str(error).rstrip('.')} ({self.grouping}).") from error
-        return Split(made.train, made.val, made.test, made.protocol, made.source, **identities)
+        if self.train_patients is not None:
+            made = keep_first(made, identities["patients"], self.train_patients, self.split_seed)
+        return replace(made, **identities)
 
     def _evaluation_split(
         self, stored: dict[str, Any], identities: dict[str, Any], stage: str

@@ -31,6 +31,8 @@ class Split:
         patients: Case id to patient id.
         hashes: Case id to content hash.
         layouts: Names of the layouts the cases were found in.
+        left_out: Cases of the training part that are not used, see `keep_first`.
+        phantoms: Those of `train` that were added to the cohort, see `add_phantoms`.
     """
 
     train: list[str]
@@ -41,6 +43,8 @@ class Split:
     patients: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     layouts: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    phantoms: list[str] = field(default_factory=list)
 
     @property
     def selected_on_test(self) -> bool:
@@ -58,6 +62,8 @@ class Split:
             "patients": dict(self.patients),
             "hashes": dict(self.hashes),
             "layouts": list(self.layouts),
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
+            **({"phantoms": list(self.phantoms)} if self.phantoms else {}),
         }
 
     @classmethod
@@ -104,7 +110,7 @@ def make_split(
             f"data.fold is {fold} without data.n_folds or data.split_file, which make the folds: "
             "add one of them, or leave data.fold out."
         )
-    order = _ordered(set(patients.values()), seed)
+    order = ordered(set(patients.values()), seed)
     if n_folds is not None:
         if not 2 <= n_folds <= len(order):
             raise InputError(
@@ -170,7 +176,9 @@ def _cases(patients: Mapping[str, str], chosen: Iterable[str]) -> list[str]:
     return sorted(case_id for case_id, patient in patients.items() if patient in wanted)
 
 
-def _ordered(patients: set[str], seed: int) -> list[str]:
+def ordered(patients: set[str], seed: int) -> list[str]:
+    """Return patients in an order that depends on the seed and their names alone."""
+
     def rank(patient: str) -> bytes:
         return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
 
@@ -186,7 +194,7 @@ def _from_file(
     _refuse_shared_patients(path, {k: ids for k, ids in named.items() if ids}, patients)
     if found.val is None:
         listed = {i: patients[i] for i in (*found.train, *found.test)}
-        rest = _ordered({patients[i] for i in found.train}, seed)
+        rest = ordered({patients[i] for i in found.train}, seed)
         test = sorted({patients[i] for i in found.test})
         return _assemble(listed, rest, test, protocol, f"{path.name}, fold {fold}")
     if seed != 0:
@@ -260,7 +268,7 @@ def evaluation_split(
 
     trained, selected, tested = here(own.train), here(own.val), here(own.test)
     seen = trained | selected
-    new = sorted(set(patients) - seen - tested)
+    new = sorted(set(patients) - seen - tested - here(own.left_out))
     described: dict[str, Any] = {
         "patients": {**own.patients, **patients},
         "hashes": {**own.hashes, **hashes},

@@ -6,12 +6,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from datamodules.layouts.case_files import MODALITIES
+from errors import InputError
 from lightning_modules.optimisation.output_layer import InitialBias, OutputLayer
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
 from lightning_modules.weights.pretrained import read_pretrained
-from lightning_modules.weights.transfer import take_over
+from lightning_modules.weights.transfer import Frozen, freeze, take_over
 
 NetworkFactory = Callable[[int, int, str], nn.Module]
 SliceNetworkFactory = Callable[[int, int, str, int], nn.Module]
@@ -62,7 +63,10 @@ class BackboneModule(NetworkModule):
         network: a class built as ``network(4, 3, size)``.
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
         weights: an earlier stage, from which weights of the same name are copied: an experiment
-            (``fit`` trains it first where needed) or its checkpoint; null: random weights.
+            (``fit`` trains it first where needed) or its checkpoint; null: random weights. Of a
+            fusion's checkpoint it is the backbone of this network's class.
+        frozen: the part of the given weights that is not trained: nothing; features, all but the
+            output layer; all, which validates the weights as they are.
         output_rate: factor on the learning rate of the last convolution.
         output_bias: bias of the last convolution at the start: prevalence, the logit of each
             region's share of the training patches (Lin et al., arXiv:1708.02002, section 4.1); a
@@ -70,8 +74,8 @@ class BackboneModule(NetworkModule):
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
-        InputError: when the earlier stage is of another size or shares no weight; when the options
-            of the output layer do not fit the network.
+        InputError: when the earlier stage is of another size or shares no weight; when random
+            weights would be frozen, or the options of the output layer do not fit the network.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class BackboneModule(NetworkModule):
         network: NetworkFactory,
         size: Literal["tiny", "base"] = "tiny",
         weights: str | None = None,
+        frozen: Frozen = "nothing",
         output_rate: float = 1.0,
         output_bias: InitialBias = None,
         **training: Any,
@@ -89,6 +94,30 @@ class BackboneModule(NetworkModule):
         self.output = OutputLayer(self.network, output_rate, output_bias if not weights else None)
         if weights and output_bias is not None:
             self.origin += "; model.output_bias had no effect, the bias is that of the weights"
+        if frozen != "nothing":
+            if weights is None:
+                raise InputError(
+                    f"model.frozen is {frozen}, but there are no weights to keep: give "
+                    "model.weights, or leave model.frozen out."
+                )
+            self.origin += f"; {freeze(self.network, frozen)}"
+        self.frozen = frozen
+
+    def train(self, mode: bool = True) -> "BackboneModule":
+        """Set the mode of what is trained; frozen layers never leave eval mode."""
+        super().train(mode)
+        if self.frozen != "nothing":
+            self.network.eval()
+            for layer in self.network.modules():
+                if any(weight.requires_grad for weight in layer.parameters(recurse=False)):
+                    layer.train(mode)
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the module as one without frozen layers, which the origin names."""
+        super().on_save_checkpoint(checkpoint)
+        if self.frozen != "nothing":
+            set_arguments(checkpoint[KEY], frozen="nothing")
 
     def forward_with_terms(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits and the further terms of the loss that the network computes."""

@@ -11,6 +11,7 @@ import yaml
 
 import cli
 from datamodules.patients.find import find_cases
+from datamodules.phantom.simulation import generate_cohort
 from evaluation.metrics.scores import METRICS, dice
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
 from studies.scores.tested import find_tested
@@ -35,7 +36,8 @@ def segmenting(data_class):
     return found
 
 
-EXPERIMENTS = segmenting("BraTSPatchDataModule")
+NEEDS_PATIENTS = ("finetune",)  # tested below, with patients and weights to start from
+EXPERIMENTS = [n for n in segmenting("BraTSPatchDataModule") if n not in NEEDS_PATIENTS]
 REGIONS = ("WT", "TC", "ET")
 
 
@@ -94,6 +96,34 @@ def test_fit_test_predict(name, trainings):
     volumes = rows_of(output / "volumes.csv")
     assert [row["case_id"] for row in volumes] == [row["case_id"] for row in scores]
     assert len(list(output.glob("*.png"))) == len(scores)
+
+
+def test_fine_tuning_names_both_sources_and_all_it_has_seen(trainings, home, tmp_path, capsys):
+    fusion = trainings.trained("late_fusion") / "checkpoints" / "best.ckpt"
+    generate_cohort(tmp_path / "patients", 3, seed=2, spacing=5.0, progress=False)
+    words = [*config_of("finetune"), f"--model.weights={fusion}", "--data.phantom_patients=2"]
+    words += ["--data.phantom_seed=1"]
+    assert run("fit", *words) == 2
+    assert "data.phantoms is 0.5" in " ".join(capsys.readouterr().err.split())
+    assert run("fit", *words, f"--data.root={trainings.phantoms('dynunet')}") == 2
+    assert "of the test patients of this experiment" in capsys.readouterr().err
+    assert run("fit", *words, f"--data.root={tmp_path / 'patients'}") == 0
+    assert "taken over from the DynUNet in" in capsys.readouterr().out
+
+    folder = only_run(home / "runs", "finetune")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    source = manifest["determinants"]["data"]["phantoms"]
+    assert (source["share"], source["seed"], source["patients"]) == (0.5, 1, 2)
+    card = read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]
+    assert card["data"]["phantoms"] == source
+    assert card["config"]["data"]["init_args"]["root"] == str(tmp_path / "patients")
+    before = read_checkpoint(fusion)[KEY]
+    trained = {one["content_hash"] for one in card["trained_on"]}
+    assert {one["content_hash"] for one in before["trained_on"]} < trained
+    mixed = {f"phantom-1-000{number}" for number in (1, 2)}
+    assert set(card["split"]["phantoms"]) == mixed < {one["case_id"] for one in card["trained_on"]}
+    assert run("test", "--config", "experiments/finetune.yaml") == 0
+    assert len(rows_of(folder / "per_case.csv")) == 1
 
 
 @pytest.mark.parametrize("name", ["fusion"])

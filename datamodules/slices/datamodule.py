@@ -87,6 +87,11 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
                 f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
             )
         check_selection(slices_per_patient, empty_fraction)
+        if split_by == "slice" and self.train_patients is not None:
+            raise InputError(
+                f"data.train_patients is {self.train_patients}, a number of patients, and "
+                "data.split_by slice draws single slices: leave one of them out."
+            )
         self.source = source
         self.layout = layout
         self.labels = labels

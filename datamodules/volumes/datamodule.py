@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.base import CohortDataModule
-from datamodules.cases.cache import prepare_cohort
+from datamodules.cases.cache import prepare_cases, prepare_cohort
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
@@ -15,6 +15,8 @@ from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
+from datamodules.splits import Split
+from datamodules.training_part import add_phantoms
 from datamodules.volumes.dataset import PatchDataset, VolumeDataset
 from errors import InputError
 
@@ -22,7 +24,8 @@ from errors import InputError
 class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     """Glioma patients with T1, T1ce, T2 and FLAIR: random patches to train, volumes to score.
 
-    Without `root` it is the digital glioma phantom, generated once into the cache.
+    Without `root` it is the digital glioma phantom, generated once into the cache. With `root`,
+    `phantoms` mixes it into the training.
 
     Args:
         root: Folder of the cohort, in the layout of any BraTS year, MSD Task01, nnU-Net
@@ -38,6 +41,9 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         healthy_share: Share of training patches centred on tumour-free brain, from 0 to 1; the
             others centre on WT, TC and ET, equally often. Unset: a quarter.
         phantom_patients: Size of the phantom cohort.
+        phantoms: With `root`, the share of training patches that come from the phantom cohort, 0 to
+            1; validation and test are of the patients below `root` alone. 1 trains on phantoms
+            alone and validates on patients. Unset: no phantoms.
         cohort: Arguments of `CohortDataModule`.
     """
 
@@ -53,8 +59,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         augmentation: bool = True,
         healthy_share: float | None = None,
         phantom_patients: int = 40,
+        phantoms: float | None = None,
         **cohort: Any,
     ) -> None:
+        _check_share(phantoms, cohort.get("train_patients"))
         super().__init__(
             root=root,
             batch_size=batch_size,
@@ -66,6 +74,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             raise InputError(
                 f"data.healthy_share is {healthy_share}: expected a share from 0 to 1."
             )
+        self.phantoms = phantoms or None
+        if self.phantoms == 1:
+            self.train_patients = 0
+        self._phantom_cases: dict[str, PreparedCase] | None = None
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
@@ -73,6 +85,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
         self.healthy_share = healthy_share
+
+    fewest_patients = 0  # with phantoms alone, see `_check_share`
 
     @property
     def patch_size(self) -> list[int]:
@@ -94,7 +108,36 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "background": BACKGROUND,
             **self._dropping(),
             **({} if self.healthy_share is None else {"healthy_share": self.healthy_share}),
+            **self._mixture(),
         }
+
+    def prepare_data(self) -> None:
+        """Check and prepare every case, and the phantoms that are trained on beside them.
+
+        Raises:
+            InputError: As the base class; or phantoms are to be mixed with no patients, or with
+                patients who are the same phantoms.
+        """
+        if self._fitting():
+            self._check_mixed()
+        super().prepare_data()
+        if self._fitting():
+            self._mixed(progress=True)
+
+    def setup(self, stage: str) -> None:
+        """Open the cache and decide the split.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        if stage == "fit":
+            self._check_mixed()
+            self._mixed()
+        super().setup(stage)
+
+    def split_cases(self) -> dict[str, PreparedCase]:
+        """Every case by its id, and in a training the phantoms that are mixed in."""
+        return {**self.cases, **(self._phantom_cases or {})}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random patches in one global order, the same for any number of ranks and workers."""
@@ -108,12 +151,14 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     def _patches(self) -> PatchDataset:
         wanted = self.patches_per_epoch or len(self.split.train)
         return PatchDataset(
-            [self.cases[case_id] for case_id in self.split.train],
+            [self.cases[case_id] for case_id in self.split.train if case_id in self.cases],
             self.patch_size,
             -(-wanted // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
             self.healthy_share,
+            list(self._mixed().values()),
+            self.phantoms or 0.0,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -150,7 +195,14 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         return labelled
 
     def _report(self, stage: str) -> None:
-        """Note the label values of predicted masks."""
+        """Note the label values of predicted masks, and the phantoms that are mixed in."""
+        if stage == "fit" and self.phantoms:
+            real = len(self.split.train) - len(self.split.phantoms)
+            others = f", {real} cases below data.root the others" if real else ""
+            self._note(
+                f"{len(self._mixed())} phantoms (SYNTHETIC) give {self.phantoms:.0%} of the "
+                f"training patches{others}; validation and test have no phantoms"
+            )
         if stage == "predict":
             meanings = sorted({case.convention.describe() for case in self.cases.values()})
             self._note(f"masks are written as {' or '.join(meanings)}")
@@ -172,12 +224,94 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         if self.root is not None:
             return find_cases(self.root, self.layout, self.labels)
         refuse_labels_of_phantoms(self.labels)
-        # Phantoms of another seed are other patients, so their names hold the seed.
+        return self._phantom_files()
+
+    def _phantom_files(self) -> list[CaseFiles]:
         return [
             replace(case, case_id=name, patient_id=name, place="")
             for case in find_cases(self._phantoms("brats2021"), "brats2021")
-            for name in [f"phantom-{self.phantom_seed}-{case.case_id[-4:]}"]
+            for name in [self._phantom_name(case.case_id[-4:])]
         ]
+
+    def _phantom_name(self, digits: str) -> str:
+        # Phantoms of another seed are other patients.
+        return f"phantom-{self.phantom_seed}-{digits}"
+
+    def _fitting(self) -> bool:
+        """Whether the data is for a training; without a trainer it is."""
+        state = getattr(self.trainer, "state", None)
+        return getattr(state, "fn", None) in (None, "fit")
+
+    def _check_mixed(self) -> None:
+        if self.phantoms and self.root is None:
+            raise InputError(
+                f"data.phantoms is {self.phantoms:g}, a share beside patients, but there are none: "
+                "give their folder as data.root, or leave data.phantoms unset to train on phantoms "
+                "alone."
+            )
+
+    def _mixture(self) -> dict[str, Any]:
+        """Entry of `phantoms` in the identity; empty where it is unused, so that old ids stay."""
+        if not self.phantoms:
+            return {}
+        from datamodules.phantom.simulation import PHANTOM_VERSION
+
+        source = {
+            "share": self.phantoms,
+            "version": PHANTOM_VERSION,
+            "seed": self.phantom_seed,
+            "patients": self.phantom_patients,
+            "spacing": self.phantom_spacing,
+        }
+        return {"phantoms": source}
+
+    def _mixed(self, *, progress: bool = False) -> dict[str, PreparedCase]:
+        """The phantoms that are trained on beside the patients, by id; empty without.
+
+        Raises:
+            InputError: A patient below `root` is one of them.
+        """
+        if self._phantom_cases is None and self.phantoms:
+            files = self._phantom_files()
+            found = prepare_cases(files, self.cache_dir, self.spacing, progress=progress)
+            contents = {case.content_hash for case in found} | {case.case_id for case in found}
+            same = [c for c in self.cases.values() if {c.case_id, c.content_hash} & contents]
+            if same:
+                raise InputError(
+                    f"data.phantoms would train on {same[0].case_id}, which is a phantom below "
+                    f"data.root {self.root}: give another data.phantom_seed, or leave "
+                    "data.phantoms unset."
+                )
+            for case in found:
+                case.dropped = tuple(self.drop)
+            self._phantom_cases = {case.case_id: case for case in found}
+        return self._phantom_cases or {}
+
+    def _decide_split(self, stage: str) -> Split:
+        split = super()._decide_split(stage)
+        stored = self.stored_split is not None and stage in ("validate", "test")
+        if stored or not self.phantoms:
+            return split
+        # Named before they are generated: a test needs no more of them.
+        numbers = range(1, self.phantom_patients + 1)
+        names = [self._phantom_name(f"{number:04d}") for number in numbers]
+        known = {name: case.content_hash for name, case in (self._phantom_cases or {}).items()}
+        return add_phantoms(split, names, known)
+
+
+def _check_share(share: float | None, train_patients: int | None) -> None:
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"data.phantoms is {share:g}: expected a share from 0 to 1.")
+    if share == 1 and train_patients:
+        raise InputError(
+            f"data.phantoms is 1, which trains on phantoms alone, beside data.train_patients "
+            f"{train_patients}: leave data.train_patients unset, or give a smaller share."
+        )
+    if train_patients == 0 and share != 1:
+        raise InputError(
+            "data.train_patients is 0, so there is no patient to train on: expected 1 or more, or "
+            "data.phantoms 1 beside it to train on phantoms alone."
+        )
 
 
 def _check_sizes(patch_size: Sequence[int], patches_per_epoch: int | None) -> None:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,19 @@ from datamodules.volumes.augmentation import augmented_patch, draw, plain_patch
 class PatchDataset(Dataset[dict[str, Any]]):
     """Random training patches; number `i` of epoch `e` is the item `e * n + i`.
 
-    Each epoch goes through the cases in its own random order before any comes again.
+    Each epoch goes through the cases in its own random order before any comes again. With phantoms,
+    the items of both are interleaved: of the first k items over all epochs, floor(k * share) are
+    phantoms; either kind is gone through in random order before one of it comes again.
 
     Args:
-        cases: Labelled cases.
+        cases: Labelled cases; with phantoms the real ones, none where `share` is 1.
         patch_size: Voxels (d, h, w).
         patches_per_epoch: `n`.
         seed: Seed of all randomness, with the epoch and the number of the patch.
         augmentation: Whether patches are turned, mirrored and changed in intensity.
         healthy_share: Share of patches centred on tumour-free brain; None: a quarter.
+        phantoms: Labelled phantoms to mix in.
+        share: Share of the patches that are of phantoms, 0 to 1.
     """
 
     def __init__(
@@ -40,8 +46,12 @@ class PatchDataset(Dataset[dict[str, Any]]):
         seed: int,
         augmentation: bool,
         healthy_share: float | None = None,
+        phantoms: Sequence[PreparedCase] = (),
+        share: float = 0.0,
     ) -> None:
         self.cases = list(cases)
+        self.phantoms = list(phantoms)
+        self.share = Fraction(str(share))  # of decimals: 0.29 of 100 is 29
         self.patch_size = tuple(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.seed = seed
@@ -73,9 +83,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
     ) -> tuple[PreparedCase, npt.NDArray[np.uint8], tuple[int, ...], np.random.Generator]:
         """Return a patch's case, its label, the first voxel, and the generator of what follows."""
         epoch, index = divmod(item, self.patches_per_epoch)
-        turn, place = divmod(index, len(self.cases))
-        order = np.random.default_rng((self.seed, epoch, 1, turn)).permutation(len(self.cases))
-        case = self.cases[order[place]]
+        case = self.case_of(item)
         rng = np.random.default_rng((self.seed, epoch, 0, index))
         centre = draw_centre(case.samples, rng, self.healthy_share)
         label = case.label
@@ -98,6 +106,22 @@ class PatchDataset(Dataset[dict[str, Any]]):
             counts += region_masks(inside).sum(dim=(1, 2, 3), dtype=torch.float64)
         voxels = len(self) * math.prod(self.patch_size)
         return [float(share) for share in (counts + 1) / (voxels + 2)]
+
+    def case_of(self, item: int) -> PreparedCase:
+        """Return the case that an item is a patch of."""
+        epoch, index = divmod(item, self.patches_per_epoch)
+        if not self.phantoms:
+            return _in_turn(self.cases, index, (self.seed, epoch, 1))
+        before = floor(item * self.share)  # phantoms among the earlier items
+        if floor((item + 1) * self.share) > before:
+            return _in_turn(self.phantoms, before, (self.seed, 0, 3))
+        return _in_turn(self.cases, item - before, (self.seed, 0, 2))
+
+
+def _in_turn(cases: Sequence[PreparedCase], number: int, key: tuple[int, ...]) -> PreparedCase:
+    """Return the case of a number: turn after turn through all cases, each in a random order."""
+    turn, place = divmod(number, len(cases))
+    return cases[np.random.default_rng((*key, turn)).permutation(len(cases))[place]]
 
 
 class VolumeDataset(Dataset[dict[str, Any]]):

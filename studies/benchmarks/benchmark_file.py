@@ -27,7 +27,7 @@ KEYS = (
     "tables",
     "allow_different",
 )
-ENTRY_KEYS = ("file", "label", "overlays", "options")
+ENTRY_KEYS = ("file", "label", "line", "overlays", "options")
 TABLE_KEYS = ("title", "experiments", "metrics", "regions", "scope", "variants", "published")
 TEST_OPTIONS = ("data", "model", "trainer", "rule", "postprocessing")  # first parts of the names
 METRICS = (
@@ -52,12 +52,15 @@ class Entry:
         file: the experiment file.
         overlays: overlay files of this experiment alone.
         options: command-line words of this experiment alone.
+        line: name of its line in a curve over the number of patients trained on; empty: the
+            experiment's.
     """
 
     system: str
     file: str
     overlays: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    line: str = ""
 
 
 @dataclass
@@ -235,7 +238,8 @@ def _entry(item: Any, path: Path) -> Entry:
     overlays = _files(described, path)
     system = described.get("label") or " + ".join(Path(name).stem for name in [file, *overlays])
     options = option_words(described.get("options") or {}, f"{path}: {system}")
-    return Entry(str(system), file, tuple(overlays), tuple(options))
+    line = str(described.get("line") or "")
+    return Entry(str(system), file, tuple(overlays), tuple(options), line)
 
 
 def _files(content: Mapping[str, Any], path: Path) -> list[str]:

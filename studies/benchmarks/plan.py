@@ -82,6 +82,7 @@ class BenchmarkPlan:
                     "file": entry.file,
                     "overlays": list(entry.overlays),
                     "options": list(entry.options),
+                    **({"line": entry.line} if entry.line else {}),
                 }
                 for entry in benchmark.entries
             ],

@@ -12,6 +12,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.heat_map import variants_png
+from evaluation.figures.patient_number import patient_number_png
 from evaluation.page.page import shared_footnotes
 from evaluation.statistics.columns import SLICES, ScoreColumn
 from evaluation.statistics.comparison import Row, common_patients, patients_of
@@ -27,6 +28,7 @@ from evaluation.tables.variants import (
 )
 from files import Content, read_object
 from outputs import Outputs
+from studies.benchmarks.patient_numbers import trained_on
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
 from studies.scores.side_by_side import unequal_runs
@@ -177,6 +179,8 @@ def write_tables(
             write(f"{table.key}.{suffix}", writer(table))
     for table in variant_tables(scores, tables):
         write(f"{table.key}.png", partial(variants_png, table))
+    for name, draw_curve in patient_curves(scores).items():
+        write(f"{name}.png", draw_curve)
     made = {table.key for table in tables if table.rows}
     for number, wanted in enumerate(scores.plan["tables"], start=1):
         if wanted.get("variants") or f"table-{number}" not in made:
@@ -202,6 +206,31 @@ def variant_tables(
         if wanted.get("variants")
     }
     return [table for table in tables if table.key in keys and table.columns]
+
+
+def patient_curves(scores: BenchmarkScores) -> dict[str, partial[None]]:
+    """Return the curves over the number of patients trained on, as functions that draw a file.
+
+    Args:
+        scores: scores of the benchmark.
+
+    Returns:
+        A function for each table whose systems differ in that number, by the picture's name.
+    """
+    found = {}
+    for number, wanted in enumerate(scores.plan["tables"], start=1):
+        if wanted.get("variants"):
+            continue
+        try:
+            rows, columns = _selection(scores, wanted)
+        except InputError:
+            continue
+        points = trained_on(scores.plan.get("systems", []), rows)
+        shown = [column for column in columns if column.measure.name == "dice"]
+        if points and shown:
+            draw = partial(patient_number_png, points, shown, title=wanted["title"])
+            found[f"table-{number}-patients"] = draw
+    return found
 
 
 def show_tables(tables: Sequence[BenchmarkTable]) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.curves import systems_curves_png
 from evaluation.figures.heat_map import variants_png
+from evaluation.figures.patient_number import BAND
 from evaluation.figures.reliability import calibration_table, reliability_png
 from evaluation.figures.side_by_side import systems_png
 from evaluation.figures.viewed_case import ViewedCase
@@ -23,11 +25,11 @@ from evaluation.page.page import SHOWN_FIRST, Picture, Report, to_page
 from evaluation.page.viewer_volumes import packed
 from evaluation.statistics.columns import ScoreColumn
 from evaluation.statistics.comparison import patients_of
-from evaluation.tables.per_case import read_csv
+from evaluation.tables.per_case import complete_rows, read_csv
 from evaluation.tables.systems import BenchmarkTable
 from outputs import Outputs
 from studies.benchmarks.systems import benchmark_systems, refuse_unrun
-from studies.benchmarks.tables import make_tables, variant_tables
+from studies.benchmarks.tables import make_tables, patient_curves, variant_tables
 from studies.jobs.study_files import claim
 from studies.runs.environment import versions
 from studies.runs.input_record import check_writable
@@ -96,19 +98,20 @@ def write_report(
         given: dict[str, Any] = {"reference": reference} if reference else {}
         scores, compared, remarks = benchmark_systems(folders[0], **given)
         title, tables = str(scores.plan["name"]), make_tables(scores, **given)
-        variants = variant_tables(scores, tables)
+        variants, drawn = variant_tables(scores, tables), patient_curves(scores)
     else:
         for source in sources:
             refuse_unrun(Path(source), runs_dir)
         tested = [find_tested(str(source), runs_dir) for source in sources]
-        compared, remarks, tables, variants = side_by_side(tested, reference), [], [], []
+        compared, remarks, tables = side_by_side(tested, reference), [], []
+        variants, drawn = [], {}
         title = _title(list(compared.systems))
     if folders:
         claim(folders[0])
     outputs = Outputs(page.parent, "--out")
     if not settled:
         outputs.check([page.name])
-    report = _compose(compared, title, tables, variants, remarks, pictures=pictures)
+    report = _compose(compared, title, tables, variants, drawn, remarks, pictures=pictures)
     text = _within_limit(report)
     try:
         (outputs.settle if settled else outputs.write)(page.name, text)
@@ -154,6 +157,7 @@ def _compose(
     title: str,
     planned: Sequence[BenchmarkTable],
     variants: Sequence[BenchmarkTable],
+    drawn: Mapping[str, partial[None]],
     remarks: list[str],
     *,
     pictures: bool,
@@ -165,6 +169,7 @@ def _compose(
         title: title of the page.
         planned: tables and statistics of a benchmark's file; empty for single runs.
         variants: tables among them whose rows are ways of testing.
+        drawn: curves over the number of patients trained on, by name.
         remarks: sentences for the page; those on missing parts are added.
         pictures: whether patients are segmented again and shown.
     """
@@ -179,6 +184,7 @@ def _compose(
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         distributions = [
+            *(_patients(draw, folder / f"{name}.png") for name, draw in drawn.items()),
             *_variants(variants, folder),
             *draw_distributions(compared, columns, folder),
         ]
@@ -246,6 +252,11 @@ def _variants(tables: Sequence[BenchmarkTable], folder: Path) -> list[Picture]:
     return found
 
 
+def _patients(draw: partial[None], file: Path) -> Picture:
+    draw(file)
+    return Picture.of(file, f"Dice by the number of patients trained on; {BAND}.")
+
+
 def draw_distributions(
     compared: SideBySide, columns: Sequence[ScoreColumn], folder: Path
 ) -> list[Picture]:
@@ -284,7 +295,8 @@ def _curves(compared: SideBySide, folder: Path, remarks: list[str]) -> list[Pict
         for name, runs in compared.systems.items()
     }
     trained = {
-        name: [_epochs(file) for file in found if file.is_file()] for name, found in files.items()
+        name: [complete_rows(file) for file in found if file.is_file()]
+        for name, found in files.items()
     }
     trained = {name: rows for name, rows in trained.items() if any(rows)}
     without = [name for name in files if name not in trained]
@@ -297,15 +309,6 @@ def _curves(compared: SideBySide, folder: Path, remarks: list[str]) -> list[Pict
         return []
     systems_curves_png({name: trained.get(name, []) for name in files}, folder / "curves.png")
     return [Picture.of(folder / "curves.png", "Each line is a run; scores are of validation.")]
-
-
-def _epochs(file: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a ``metrics.csv``; empty for a damaged file."""
-    try:
-        rows = read_csv(file)
-    except (OSError, ValueError, TypeError, csv.Error):
-        return []
-    return [row for row in rows if all(isinstance(value, float) for value in row.values())]
 
 
 def _reliabilities(compared: SideBySide, remarks: list[str]) -> dict[str, dict[str, Reliability]]:

@@ -41,7 +41,11 @@ PROTOCOL = (  # trainer settings that change the result, unlike devices, logger 
 
 # Options of the model that came later, and their values without effect: these are no part of the
 # identity, so that the ids of earlier runs stay.
-LATER_OPTIONS: dict[str, Any] = {"output_rate": 1.0, "output_bias": None}
+LATER_OPTIONS: dict[str, Any] = {
+    "frozen": "nothing",
+    "output_rate": 1.0,
+    "output_bias": None,
+}
 
 WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path
 Parse = Callable[[CommandLine], dict[str, Any]]

@@ -19,7 +19,7 @@ SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
 # Data settings that are fixed by training.
 TRAINING = (
     *("class_path", "spacing", "patch_size", "batch_size", "patches_per_epoch"),
-    *("augmentation", "healthy_share", "empty_fraction", "seed"),
+    *("augmentation", "healthy_share", "empty_fraction", "seed", "phantoms", "train_patients"),
 )
 MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # may differ from training
 PLACES = ("weights",)  # paths of files that the checkpoint identifies by content
@@ -151,6 +151,9 @@ class Request:
             return False
         units = [*stored["train"], *stored["val"], *stored["test"]]
         patients = {name: name for name in units} if by_slice else stored.get("patients", {})
+        added = stored.get("phantoms", [])
+        patients = {name: one for name, one in patients.items() if name not in added}
+        drawn = {*stored["train"], *stored.get("left_out", [])}.difference(added)
         try:
             made = make_split(
                 patients,
@@ -163,9 +166,8 @@ class Request:
             )
         except InputError:
             return False
-        return all(
-            sorted(getattr(made, part)) == sorted(stored[part]) for part in ("train", "val", "test")
-        )
+        parts = {"train": drawn, "val": stored["val"], "test": stored["test"]}
+        return all(sorted(getattr(made, name)) == sorted(part) for name, part in parts.items())
 
 
 def settings_of(line: CommandLine, *, experiment: bool) -> list[Setting]:

@@ -62,6 +62,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "whole_head": ("root", "images"),
     "accept_flagged": ("root", "images"),
     "fold": ("n_folds", "split_file"),
+    "phantoms": ("root",),
 }
 # Data setting to the settings that leave it without an effect.
 BESIDE: dict[str, tuple[str, ...]] = {
@@ -161,7 +162,8 @@ def check_together(line: CommandLine, data: Mapping[str, Any]) -> None:
             raise InputError(
                 f"--{name} has no effect without {listed}: add one of them, or leave it out."
             )
-        if met := _given(data, BESIDE.get(setting, ())):
+        met = _given(data, BESIDE.get(setting, ()))
+        if met and not (setting.startswith("phantom_") and data.get("phantoms")):
             raise InputError(
                 f"--{name} has no effect beside data.{met[0]} ({data[met[0]]}): leave one of both "
                 "out."

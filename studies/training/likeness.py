@@ -28,7 +28,7 @@ def described_training(data: CohortData, built_upon: Sequence[Mapping[str, Any]]
         data: the data of the training.
         built_upon: cards of the checkpoints that the training starts from.
     """
-    cases = data.cases
+    cases = data.split_cases()
     trained = [cases[name] for name in cases_of(data.split.train, data.case_hashes())]
     synthetic = all(case.synthetic for case in cases.values())
     return {

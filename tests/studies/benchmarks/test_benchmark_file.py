@@ -104,9 +104,23 @@ def test_the_shipped_ones_are_whole(file):
     benchmark = read_benchmark(str(file))
     assert benchmark.name == file.stem
     assert benchmark.tables
-    assert benchmark.n_folds is None  # the embedded scale: one split, one seed
+    # the embedded scale: one split, one seed; where each patient counts, leave-one-out
+    assert benchmark.n_folds == (8 if file.stem == "few_real" else None)
     assert benchmark.seeds == [0]
     assert f"lightning benchmark experiments/benchmarks/{file.name}" in file.read_text()
+
+
+def test_few_patients_are_compared_by_equal_steps_over_the_same_numbers():
+    benchmark = read_benchmark("experiments/benchmarks/few_real.yaml")
+    lines = {}
+    for entry in benchmark.entries:
+        options = dict(word.removeprefix("--").split("=", 1) for word in entry.options)
+        number = int(options["data.train_patients"])
+        assert entry.system == f"{entry.line}, {number}"
+        assert options.get("data.phantoms") == (None if number else "1")
+        assert not any(name.startswith("trainer.") for name in options)
+        lines.setdefault(entry.line, []).append(number)
+    assert list(lines.values()) == [[0, 1, 2, 4, 6]] * 4
 
 
 def test_every_subset_of_modalities_is_dropped_once():

@@ -7,7 +7,13 @@ import pytest
 
 from evaluation.tables.per_case import write_csv
 from outputs import Outputs
-from studies.benchmarks.tables import make_tables, read_benchmark_scores, show_tables, write_tables
+from studies.benchmarks.tables import (
+    make_tables,
+    patient_curves,
+    read_benchmark_scores,
+    show_tables,
+    write_tables,
+)
 from tests.studies.commands.test_compare import run, scored
 
 TABLES = [
@@ -254,3 +260,28 @@ def test_every_table_is_written_three_times_with_a_picture(folder):
     assert all(file.is_file() for file in files)
     with (folder / "tables" / "table-1.csv").open(newline="") as handle:
         assert len(list(csv.DictReader(handle))) == 2
+
+
+def test_systems_with_different_numbers_of_patients_get_a_curve(benchmark):
+    plan = json.loads((benchmark / "plan.json").read_text())
+
+    def described(*numbers):
+        names = ("fusion", "dynunet", "segresnet")
+        plan["systems"] = [
+            {"system": name, "file": f"{name}.yaml", "options": [f"--data.train_patients={number}"]}
+            for name, number in zip(names, numbers, strict=False)
+        ]
+        plan["systems"][0]["line"] = "ours"
+        (benchmark / "plan.json").write_text(json.dumps(plan))
+        return patient_curves(read_benchmark_scores(benchmark))
+
+    assert described(2, 2) == {}  # one number is no curve
+    curve = described(2, 4, 6)["table-1-patients"]
+    points, columns = curve.args
+    # a system that is not tested yet has no point
+    assert [(point.line, point.patients) for point in points] == [("ours", 2), ("dynunet", 4)]
+    assert [column.key for column in columns] == ["dice/WT", "dice/ET"]
+    scores = read_benchmark_scores(benchmark)
+    names = [file.name for file in write_tables(benchmark, scores, make_tables(scores))]
+    assert "table-1-patients.png" in names
+    assert (benchmark / "tables" / "table-1-patients.png").stat().st_size > 5000

@@ -87,6 +87,18 @@ def test_later_options_that_are_unset_leave_the_identity_as_it_was(plan, monkeyp
     assert len({before, *changed}) == 3
 
 
+def test_an_option_that_came_later_is_in_the_identity_where_it_is_used(plan, monkeypatch):
+    def with_frozen(value):
+        later = config()
+        later["model"]["init_args"]["frozen"] = value
+        monkeypatch.setattr(f"{__name__}.config", lambda *_: later)
+        return plan(name="net").run.id
+
+    plain = plan(name="net").run.id
+    assert with_frozen("nothing") == plain
+    assert with_frozen("features") != plain
+
+
 def test_a_study_tests_a_shared_run_by_the_rules_of_its_own_experiment(plan):
     trained = plan()
     finish(trained.run)

@@ -58,6 +58,8 @@ def test_what_has_an_effect_or_asks_for_what_happens_anyway_passes():
         (["--data.n_folds", "3"], {"split_file": "s.json"}, "beside data.split_file (s.json)"),
         (["--data.phantom_patients", "3"], {"root": "/x"}, "beside data.root (/x)"),
         (["--data.init_args.phantom_seed=3"], {"images": {}}, "beside data.images"),
+        (["--data.phantoms=0.5"], {}, "without --data.root"),
+        (["--data.phantom_seed=3"], {"root": "/x", "phantoms": 0.0}, "beside data.root (/x)"),
         (["--data.layout", "brats2021"], {}, "without --data.root or --data.images"),
         (["--data.slices_per_patient", "3"], {"selection": "largest"}, "selection largest"),
     ],
@@ -67,6 +69,11 @@ def test_a_setting_that_another_leaves_without_meaning_is_refused(words, data, m
         check_together(CommandLine.parse(words), data)
     assert message in str(refused.value)
     check_together(CommandLine.parse(["--config", "overlay.yaml"]), data)  # files are left alone
+
+
+def test_phantoms_that_are_mixed_with_patients_have_settings():
+    words = ["--data.phantom_seed=3", "--data.phantom_patients=20", "--data.phantoms=0.5"]
+    check_together(CommandLine.parse(words), {"root": "/x", "phantoms": 0.5})
 
 
 @pytest.mark.parametrize("word", ["--overwrite", "--resume", "--ckpt_path=a"])
