@@ -13,8 +13,10 @@ from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
+from datamodules.modality_dropout import check_probability, recorded
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
+from datamodules.randomisation import Kind, check_kind
 from datamodules.volumes.dataset import PatchDataset, VolumeDataset
 from errors import InputError
 
@@ -34,7 +36,9 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         patch_size: Patch in voxels, for training and for the sliding window.
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
-        augmentation: Rotation, flips and intensity changes of training patches.
+        augmentation: Rotation, flips and intensity changes of training patches; `randomised` adds
+            bias fields, drift, gamma, blobs, blur, sharpening and noise.
+        modality_dropout: Probability of each modality to be blanked in a training patch, never all.
         phantom_patients: Size of the phantom cohort.
         cohort: Arguments of `CohortDataModule`.
     """
@@ -48,7 +52,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
-        augmentation: bool = True,
+        augmentation: Kind = True,
+        modality_dropout: float = 0.0,
         phantom_patients: int = 40,
         **cohort: Any,
     ) -> None:
@@ -59,12 +64,15 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             **cohort,
         )
         _check_sizes(patch_size, patches_per_epoch)
+        check_kind(augmentation)
+        check_probability(modality_dropout)
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
         self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
+        self.modality_dropout = modality_dropout
 
     @property
     def patch_size(self) -> list[int]:
@@ -85,6 +93,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
             **self._dropping(),
+            **recorded(self.modality_dropout),
         }
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -97,6 +106,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             -(-wanted // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
+            self.modality_dropout,
         )
         return self._loader(patches, self._global_order(patches), share)
 

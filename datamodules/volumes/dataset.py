@@ -13,6 +13,8 @@ from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.patch_centres import draw_centre, patch_start
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import CANONICAL
+from datamodules.modality_dropout import blank_some
+from datamodules.randomisation import Kind
 from datamodules.volumes.augmentation import augmented_patch, draw, plain_patch
 
 
@@ -26,7 +28,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Voxels (d, h, w).
         patches_per_epoch: `n`.
         seed: Seed of all randomness, with the epoch and the number of the patch.
-        augmentation: Whether patches are turned, mirrored and changed in intensity.
+        augmentation: Whether patches are turned, mirrored and changed in intensity, or randomised
+            on top of it.
+        modality_dropout: Probability of each modality to be blanked in a patch.
     """
 
     def __init__(
@@ -35,13 +39,15 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Sequence[int],
         patches_per_epoch: int,
         seed: int,
-        augmentation: bool,
+        augmentation: Kind,
+        modality_dropout: float = 0.0,
     ) -> None:
         self.cases = list(cases)
         self.patch_size = tuple(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.seed = seed
         self.augmentation = augmentation
+        self.modality_dropout = modality_dropout
 
     def __len__(self) -> int:
         return self.patches_per_epoch
@@ -57,12 +63,15 @@ class PatchDataset(Dataset[dict[str, Any]]):
         label = case.label
         assert label is not None  # the data module passes labelled cases only
         if self.augmentation:
-            image, labels = augmented_patch(case.image, label, start, self.patch_size, draw(rng))
+            edges = [n * edge for n, edge in zip(self.patch_size, case.spacing, strict=True)]
+            numbers = draw(rng, tuple(edges) if self.augmentation == "randomised" else None)
+            image, labels = augmented_patch(case.image, label, start, self.patch_size, numbers)
         else:
             image, labels = plain_patch(case.image, label, start, self.patch_size)
         # The shift of intensities would fill the brain of a dropped modality with a constant.
         for modality in case.dropped:
             image[MODALITIES.index(modality)] = BACKGROUND
+        blank_some(image, case, self.modality_dropout, (self.seed, epoch, index))
         return {
             "image": image,
             "mask": region_masks(labels),

@@ -40,7 +40,10 @@ from studies.training.session import Session
 from studies.training.summary import prediction_summary, test_summary, validation_summary
 
 # Entries of a data identity that change no test, and those that follow from another cohort.
-OF_TRAINING = ("batch_size", "patches_per_epoch", "augmentation", "empty_fraction", "seed")
+OF_TRAINING = (
+    *("batch_size", "patches_per_epoch", "augmentation", "modality_dropout", "empty_fraction"),
+    "seed",
+)
 OF_A_COHORT = ("protocol", "filled", "registration")
 # Data settings that change no mask, or name the folder of the patients.
 NO_MASK = (
