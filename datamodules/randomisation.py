@@ -45,14 +45,14 @@ GAMMA = 0.25  # deviation of the logarithm of the exponent
 BLOBS = 4  # at most
 BLOB_WIDTH = (20.0, 60.0)  # mm, full width at half maximum along each axis
 BLOB = 0.25  # deviation of the log factor in a blob's middle
-BLURRED, SHARPENED = 0.3, 0.15  # probabilities for each modality
+BLURRED, SHARPENED = 0.2, 0.1  # probabilities for each modality
 SIGMA = (0.3, 1.2)  # voxels
 SHARPENING = 0.6  # largest share of the difference to the blurred image that is added
 NOISE = 0.15  # largest deviation, of the brain's mean
-SAMPLED = 8  # rows of an image, about, that mean and deviation are taken from
-_SLAB = 1 << 19  # values that are worked on together, so that they stay in the processor's cache
-_TABLE = 1 << 18  # stored random numbers
-_VARIATION = torch.tensor(VARIATION)[:, None, None]
+_SLAB = 1 << 20  # values that are worked on together, so that they stay in the processor's cache
+_TABLE = 1 << 19  # stored random numbers
+_MEAN = 1 / torch.tensor(VARIATION)[:, None, None]  # distance from no signal, in deviations
+_DARKEST = DARKEST * _MEAN
 _SPLINE_GAIN = 0.479365**-0.5  # per axis: restores the variance that a cubic B-spline takes
 
 
@@ -147,7 +147,7 @@ def randomise(
 ) -> torch.Tensor:
     """Return the changed image, float32; the background stays 0, and no voxel of brain becomes it.
 
-    A modality without any voxel of brain stays as it is.
+    A modality that shows nothing, or one value only, stays as it is.
 
     Args:
         image: (4, *size) z-scores, float16 or float32, contiguous.
@@ -159,12 +159,14 @@ def randomise(
     size = image.shape[1:]
     result = torch.from_numpy(huge_pages.empty(tuple(image.shape), np.float32))
     old, new = (values.view(len(image), size[0], -1) for values in (image, result))
-    fields, weights = _log_fields(tumour, numbers)
-    every = max(1, size[0] // SAMPLED)
-    factors, summands = _back_to_scores(old[:, ::every].float(), fields, weights[::every], numbers)
+    steps = [max(1, round(NODE * n / edge)) for n, edge in zip(size, numbers.extent, strict=True)]
+    logs = _log_fields(tumour, steps, numbers)
+    factors, summands = _back_to_scores(image, logs, steps, numbers)
     shown = np.flatnonzero(factors).tolist()
     factors, summands = factors * scale, summands * scale + shift
-    fields[shown] += torch.from_numpy(np.log(factors[shown]))[:, None, None]  # as good as a product
+    # A factor's logarithm on the lattice costs less than a product for every voxel.
+    logs += np.log(np.where(factors > 0, factors, 1)).reshape(-1, *[1] * len(size))
+    fields, weights = _interpolated(logs, steps, size)
     noise = (numbers.noise * factors).tolist()
     offset = torch.from_numpy(summands)[:, None, None]
     rng = np.random.default_rng(numbers.noise_seed)
@@ -184,7 +186,7 @@ def randomise(
             bits[shown[0]].bitwise_or_(inside)
         torch.bitwise_and(bits, inside.neg_(), out=new.view(torch.int32)[:, slab])
     for modality in set(range(len(image))) - set(shown):
-        new[modality] = BACKGROUND
+        result[modality] = image[modality]
     return result
 
 
@@ -203,66 +205,51 @@ def _multiply(
     They become intensities relative to the brain's mean.
     """
     # `relative / variation`, whose logarithm differs by a constant that `fields` make up for.
-    relative.add_(1 / _VARIATION)
-    torch.maximum(relative, DARKEST / _VARIATION, out=relative)
-    near = weights.any(0).nonzero()
-    nodes = slice(int(near[0]), int(near[-1]) + 1)
+    relative.add_(_MEAN)
+    torch.maximum(relative, _DARKEST, out=relative)
+    first, last = weights[0].argmax(), weights[-1].argmax()
+    nodes = slice(max(int(first) - 1, 0), int(last) + 2)
     for values, field, gamma in zip(relative.log_(), fields, numbers.gamma, strict=True):
         values.addmm_(weights[:, nodes], field[nodes], beta=float(gamma))
     relative.exp_()
 
 
 def _back_to_scores(
-    sample: torch.Tensor, fields: torch.Tensor, weights: torch.Tensor, numbers: Randomisation
+    image: torch.Tensor, logs: Array, steps: list[int], numbers: Randomisation
 ) -> tuple[Array, Array]:
     """Factors and summands (4,) that bring modalities back to the brain's mean and deviation.
 
-    A factor is 0 where a modality shows nothing.
-
-    Args:
-        sample: Some of the image's rows (4, rows, rest); overwritten.
-        fields: Those of `_log_fields`.
-        weights: Theirs, at these rows.
-        numbers: What is done to the image; blur and sharpening change both too little to count.
+    Both are estimated at the nodes. A factor is 0 where a modality shows nothing, or one value
+    only. Blur and sharpening change too little to count.
     """
-    brain = _inside(sample).float()
-    count = max(float(brain.sum()), 1.0)
-    mean, deviation = _moments(sample, count)
-    _multiply(sample, fields, weights, numbers)
-    new_mean, new_deviation = _moments(sample.mul_(brain), count)
-    factors = deviation / np.hypot(new_deviation, np.maximum(numbers.noise, 1e-6))
-    return factors, mean - new_mean * factors
+    nodes = image[(slice(None), *(slice(None, None, step) for step in steps))]
+    values = nodes.float().numpy()
+    logs = logs[(slice(None), *(slice(n) for n in values.shape[1:]))]
+    brain = (values != BACKGROUND).any(0)
+    if not brain.any():
+        return np.zeros(4, np.float32), np.zeros(4, np.float32)
+    values, logs = values[:, brain], logs[:, brain]
+    relative = np.maximum(values + _MEAN.numpy()[:, 0], _DARKEST.numpy()[:, 0])
+    changed = np.exp(numbers.gamma[:, None] * np.log(relative) + logs)
+    factors = values.std(1) / np.hypot(changed.std(1), np.maximum(numbers.noise, 1e-6))
+    return factors, values.mean(1) - changed.mean(1) * factors
 
 
-def _moments(values: torch.Tensor, count: float) -> tuple[Array, Array]:
-    """Mean and deviation (4,) over `count` voxels of brain; the others are 0."""
-    flat = values.flatten(1)
-    mean = flat.sum(1).numpy() / count
-    square = torch.linalg.vecdot(flat, flat).numpy() / count
-    return mean, np.sqrt(np.maximum(square - mean**2, 0.0))
-
-
-def _log_fields(tumour: Array, numbers: Randomisation) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logarithm of all that multiplies, interpolated but along the first axis.
-
-    Returns:
-        Fields (4, nodes, rest), and weights (size, nodes) that interpolate along the first axis.
-    """
-    axes = len(numbers.extent)
-    voxels = [length / n for length, n in zip(numbers.extent, tumour.shape, strict=True)]
-    steps = [max(1, round(NODE / voxel)) for voxel in voxels]
+def _log_fields(tumour: Array, steps: list[int], numbers: Randomisation) -> Array:
+    """Logarithm of all that multiplies (4, *nodes), a node every `steps` voxels."""
+    axes = len(steps)
     nodes = [-(-(n - 1) // step) + 1 for n, step in zip(tumour.shape, steps, strict=True)]
+    edges = [np.float32(mm / n) for mm, n in zip(numbers.extent, tumour.shape, strict=True)]
     places = [
-        (np.arange(count, dtype=np.float32) * step + 0.5) * np.float32(voxel)
-        for count, step, voxel in zip(nodes, steps, voxels, strict=True)
+        (np.arange(count, dtype=np.float32) * step + np.float32(0.5)) * edge
+        for count, step, edge in zip(nodes, steps, edges, strict=True)
     ]
     logs = numbers.bias
     for axis in reversed(range(axes)):
         spline = _spline(places[axis], numbers.knot, logs.shape[axis + 1])
-        shape = (*logs.shape[: axis + 1], nodes[axis], *logs.shape[axis + 2 :])
-        logs = (
-            spline @ logs.reshape(-1, spline.shape[1], np.prod(shape[axis + 2 :], dtype=int))
-        ).reshape(shape)
+        before, after = logs.shape[: axis + 1], logs.shape[axis + 2 :]
+        mixed = spline @ logs.reshape(-1, spline.shape[1], int(np.prod(after)))
+        logs = mixed.reshape(*before, nodes[axis], *after)
     for axis, place in enumerate(places):
         x = (place - np.float32(numbers.extent[axis] / 2)) / np.float32(HALF_HEAD)
         drift = numbers.linear[:, axis, None] * x + numbers.quadratic[:, axis, None] * x**2
@@ -271,11 +258,24 @@ def _log_fields(tumour: Array, numbers: Randomisation) -> tuple[torch.Tensor, to
         logs += _blobs(places, _free(tumour, steps, nodes), numbers)
     # Gamma acts on `relative / variation`, see `_multiply`.
     logs += (numbers.gamma * np.log(np.array(VARIATION, np.float32))).reshape(4, *[1] * axes)
-    weights = [_linear(n, step, m) for n, step, m in zip(tumour.shape, steps, nodes, strict=True)]
+    return logs
+
+
+def _interpolated(
+    logs: Array, steps: list[int], size: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolate (4, *nodes) linearly along all axes but the first.
+
+    Returns:
+        Fields (4, nodes, rest), and weights (size, nodes) that interpolate along the first axis.
+    """
+    weights = [
+        _linear(n, step, count) for n, step, count in zip(size, steps, logs.shape[1:], strict=True)
+    ]
     fields = torch.from_numpy(logs) @ weights[-1].T
-    if axes == 3:
+    if len(size) == 3:
         fields = weights[1] @ fields
-    return fields.view(4, nodes[0], -1), weights[0]
+    return fields.view(4, logs.shape[1], -1), weights[0]
 
 
 def _spline(place: Array, knot: float, count: int) -> Array:
