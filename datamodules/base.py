@@ -21,6 +21,7 @@ from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
 from datamodules.phantom_cohort import phantom_cohort
+from datamodules.randomisation import Kind
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from datamodules.training_part import keep_first
 from errors import InputError
@@ -53,19 +54,20 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         train_patients: Train on so many patients of the training part only, drawn by split_seed;
             fewer are a part of more. Unset: on all.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
-        drop: Modalities blanked in every patient, as [t1, t2]: filled with the background, which is
-            0, the mean of the brain.
+        drop: Modalities blanked in every patient, as [t1, t2]: filled with 0, the brain's mean.
         patient: Regular expression whose one group finds the patient in a case's path below `root`,
             so that its exams stay together; unset: by the names of folders and files.
 
     Attributes:
-        augmentation: Whether training images change from epoch to epoch.
+        augmentation: Whether training images change from epoch to epoch, or `randomised`.
+        modality_dropout: Probability of each modality to be blanked in a training image.
         stored_split: Split of the checkpoint that is validated or tested; None: without one.
         failures: Error of every case that cannot be used, by its id.
         notices: Remarks about the data for the user.
     """
 
-    augmentation: bool
+    augmentation: Kind
+    modality_dropout: float
     fewest_patients = 1  # to train on
 
     def __init__(

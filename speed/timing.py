@@ -68,14 +68,28 @@ def report(
     figures: Mapping[str, Mapping[str, float]],
     goals: Mapping[str, float],
     out: Path | None,
+    costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Print one line a figure; write them all as JSON where `out` is given."""
+    """Print one line a figure; write them all as JSON where `out` is given.
+
+    Args:
+        title: First line.
+        figures: Measurements of `take_turns` against MONAI, by name.
+        goals: The ratio that is aimed at, for each of them.
+        out: JSON file.
+        costs: Measurements of `take_turns` against another way of this repository, by name.
+    """
     print(f"{title} ({hardware()})")
     for name, figure in figures.items():
         print(
             f"  {name}: {figure['own']:.4f} against MONAI {figure['peer']:.4f}, "
             f"{figure['ratio']:.1f} times as fast (goal {goals[name]:g}; of the means "
             f"{figure['ratio_of_means']:.1f})"
+        )
+    for name, cost in (costs or {}).items():
+        print(
+            f"  {name}: {cost['own']:.4f} against {cost['peer']:.4f}, {1 / cost['ratio']:.2f} "
+            f"times as long (of the means {1 / cost['ratio_of_means']:.2f})"
         )
     if out is not None:
         import monai
@@ -90,6 +104,7 @@ def report(
             },
             "goals": dict(goals),
             "figures": {name: dict(figure) for name, figure in figures.items()},
+            "costs": {name: dict(cost) for name, cost in (costs or {}).items()},
         }
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(content, indent=2) + "\n")

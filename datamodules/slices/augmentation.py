@@ -1,4 +1,7 @@
-"""Augmentation of a slice: rotation, flips, intensity. Drawing is separate from applying."""
+"""Augmentation of a slice: rotation, flips, intensity, randomisation of what a scanner changes.
+
+Drawing is separate from applying.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812, the name its own documentation uses
 
 from datamodules.cases.intensity import BACKGROUND
+from datamodules.randomisation import Randomisation, draw_randomisation, randomise
 from datamodules.volumes.augmentation import (
     FLIP_PROBABILITY,
     INTENSITY,
@@ -25,16 +29,25 @@ class SliceAugmentation:
         flips: Whether rows, and columns, are mirrored.
         scale: Factor a modality (4,).
         shift: Summand a modality (4,), in z-scores.
+        randomisation: Further random numbers of a randomised slice.
     """
 
     angle: float
     flips: tuple[bool, bool]
     scale: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32]
+    randomisation: Randomisation | None = None
 
 
-def draw_slice(rng: np.random.Generator) -> SliceAugmentation:
-    """Random numbers for one slice, in the ranges of the 3-D patches."""
+def draw_slice(
+    rng: np.random.Generator, extent: tuple[float, ...] | None = None
+) -> SliceAugmentation:
+    """Random numbers for one slice, in the ranges of the 3-D patches.
+
+    Args:
+        rng: Their source.
+        extent: mm along rows and columns of a slice that is randomised; None: it is not.
+    """
     turned = rng.random() < ROTATION_PROBABILITY
     angle = np.deg2rad(rng.uniform(-ROTATION_LIMIT, ROTATION_LIMIT))
     rows, columns = (bool(flip) for flip in rng.random(2) < FLIP_PROBABILITY)
@@ -43,6 +56,7 @@ def draw_slice(rng: np.random.Generator) -> SliceAugmentation:
         flips=(rows, columns),
         scale=rng.uniform(1 - INTENSITY, 1 + INTENSITY, 4).astype(np.float32),
         shift=rng.uniform(-INTENSITY, INTENSITY, 4).astype(np.float32),
+        randomisation=draw_randomisation(rng, extent) if extent is not None else None,
     )
 
 
@@ -63,6 +77,10 @@ def augment_slice(
         image, mask = image.flip(flipped), mask.flip(flipped)
     if augmentation.angle:
         image, mask = _turn(image, mask, augmentation.angle)
+    if augmentation.randomisation is not None:
+        numbers, tumour = augmentation.randomisation, (mask[0] != 0).numpy()
+        image = image.contiguous()
+        return randomise(image, tumour, numbers, augmentation.scale, augmentation.shift), mask
     shown = (image != BACKGROUND).flatten(1).any(1)[:, None, None]  # a missing modality stays so
     brain = (image != BACKGROUND).any(0) & shown
     scale, shift = (

@@ -12,7 +12,9 @@ from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
+from datamodules.modality_dropout import check_probability, recorded
 from datamodules.patients.left_out import left_out
+from datamodules.randomisation import Kind, check_kind
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.dataset import SliceDataset, SlicePatientDataset
 from datamodules.slices.random_split import (
@@ -50,7 +52,9 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         slices_per_patient: For n_per_patient, spread evenly over the tumour.
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
         batch_size: Slices a step over all devices together, so that their number changes nothing.
-        augmentation: Rotation, flips and intensity changes of training slices.
+        augmentation: Rotation, flips and intensity changes of training slices; `randomised` adds
+            bias fields, drift, gamma, blobs, blur, sharpening and noise.
+        modality_dropout: Probability of each modality to be blanked in a training slice, never all.
         split_by: `slice` draws single slices as the paper does, so that patients leak.
         phantom_patients: Number of phantom exams.
         cohort: Arguments of `CohortDataModule`.
@@ -71,7 +75,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         slices_per_patient: int = 3,
         empty_fraction: float = 0.2,
         batch_size: int = 4,
-        augmentation: bool = True,
+        augmentation: Kind = True,
+        modality_dropout: float = 0.0,
         split_by: Literal["patient", "slice"] = "patient",
         phantom_patients: int = 12,
         **cohort: Any,
@@ -87,6 +92,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
                 f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
             )
         check_selection(slices_per_patient, empty_fraction)
+        check_kind(augmentation)
+        check_probability(modality_dropout)
         if split_by == "slice" and self.train_patients is not None:
             raise InputError(
                 f"data.train_patients is {self.train_patients}, a number of patients, and "
@@ -104,6 +111,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         self.slices_per_patient = slices_per_patient
         self.empty_fraction = empty_fraction
         self.augmentation = augmentation
+        self.modality_dropout = modality_dropout
         self.split_by = split_by
 
     @property
@@ -147,6 +155,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
             **self._dropping(),
+            **recorded(self.modality_dropout),
         }
 
     def selected(self, case_id: str) -> list[int]:
@@ -188,6 +197,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             -(-len(places) // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
+            self.modality_dropout,
         )
         return self._loader(slices, self._global_order(slices), share)
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datamodules.modality_dropout import blank_some
+from datamodules.randomisation import Kind
 from datamodules.slices.augmentation import augment_slice, draw_slice
 from datamodules.slices.slice_case import SliceCase
 
@@ -21,7 +23,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
         slices: Cases with the index of a slice.
         slices_per_epoch: `n`, at least the number of slices.
         seed: Seed of all randomness, with the epoch and the number of the slice.
-        augmentation: Whether slices are turned, mirrored and changed in intensity.
+        augmentation: Whether slices are turned, mirrored and changed in intensity, or randomised
+            on top of it.
+        modality_dropout: Probability of each modality to be blanked in a slice.
     """
 
     def __init__(
@@ -29,12 +33,14 @@ class SliceDataset(Dataset[dict[str, Any]]):
         slices: Sequence[tuple[SliceCase, int]],
         slices_per_epoch: int,
         seed: int,
-        augmentation: bool,
+        augmentation: Kind,
+        modality_dropout: float = 0.0,
     ) -> None:
         self.slices = list(slices)
         self.slices_per_epoch = slices_per_epoch
         self.seed = seed
         self.augmentation = augmentation
+        self.modality_dropout = modality_dropout
 
     def __len__(self) -> int:
         return self.slices_per_epoch
@@ -48,7 +54,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
         mask = case.padded_masks(index, index + 1)[0]
         if self.augmentation:
             rng = np.random.default_rng((self.seed, epoch, 0, number))
-            image, mask = augment_slice(image, mask, draw_slice(rng))
+            across, along, _ = case.spacing
+            edges = (case.slice_size * along, case.slice_size * across)
+            numbers = draw_slice(rng, edges if self.augmentation == "randomised" else None)
+            image, mask = augment_slice(image, mask, numbers)
+        blank_some(image, case, self.modality_dropout, (self.seed, epoch, number))
         return {
             "image": image,
             "mask": mask,

@@ -1,4 +1,6 @@
-"""Augmentation of a patch: rotation, flips, intensity. Drawing is separate from applying.
+"""Augmentation of a patch: rotation, flips, intensity, and randomisation of all a scanner changes.
+
+Drawing is separate from applying.
 
 `draw` takes the random numbers, `augmented_patch` applies them: the same numbers replay the same
 patch. Rotation turns about one anatomical axis at a time and reads a larger region of the memory
@@ -17,6 +19,7 @@ from scipy import sparse
 
 from datamodules import huge_pages
 from datamodules.cases.intensity import BACKGROUND
+from datamodules.randomisation import Randomisation, draw_randomisation, randomise
 
 Array = npt.NDArray[Any]
 ROTATION_PROBABILITY = 0.5
@@ -35,6 +38,7 @@ class Augmentation:
         flips: Axes to be mirrored.
         scale: Factor a modality (4,).
         shift: Summand a modality (4,), in z-scores.
+        randomisation: Further random numbers of a randomised patch.
     """
 
     axis: int | None
@@ -42,10 +46,16 @@ class Augmentation:
     flips: tuple[bool, bool, bool]
     scale: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32]
+    randomisation: Randomisation | None = None
 
 
-def draw(rng: np.random.Generator) -> Augmentation:
-    """Random numbers for one patch."""
+def draw(rng: np.random.Generator, extent: tuple[float, ...] | None = None) -> Augmentation:
+    """Random numbers for one patch.
+
+    Args:
+        rng: Their source.
+        extent: mm along each axis of a patch that is randomised; None: it is not.
+    """
     turned = rng.random() < ROTATION_PROBABILITY
     axis, angle = int(rng.integers(3)), rng.uniform(-ROTATION_LIMIT, ROTATION_LIMIT)
     left, front, low = (bool(flip) for flip in rng.random(3) < FLIP_PROBABILITY)
@@ -55,6 +65,7 @@ def draw(rng: np.random.Generator) -> Augmentation:
         flips=(left, front, low),
         scale=rng.uniform(1 - INTENSITY, 1 + INTENSITY, 4).astype(np.float32),
         shift=rng.uniform(-INTENSITY, INTENSITY, 4).astype(np.float32),
+        randomisation=draw_randomisation(rng, extent) if extent is not None else None,
     )
 
 
@@ -92,6 +103,8 @@ def augmented_patch(
     # Steps that only move voxels run in float16, with half the memory.
     patch = _contiguous(_read(image, start, size, BACKGROUND)[(slice(None), *mirror)])
     labels = _contiguous(_read(label, start, size, 0)[mirror])
+    if augmentation.randomisation is not None:
+        return _randomised(torch.from_numpy(patch), labels, augmentation)
     brain = _brain(torch.from_numpy(patch))
     return _change_intensity(_single(patch), brain, augmentation), torch.from_numpy(labels)
 
@@ -154,6 +167,15 @@ def _change_intensity(
     return patch
 
 
+def _randomised(
+    patch: torch.Tensor, labels: Array, augmentation: Augmentation
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Randomise a patch, whose scale and shift come last."""
+    assert augmentation.randomisation is not None  # checked by the caller
+    numbers, scale, shift = augmentation.randomisation, augmentation.scale, augmentation.shift
+    return randomise(patch, labels, numbers, scale, shift), torch.from_numpy(labels)
+
+
 def _turned(
     image: Array,
     label: Array,
@@ -200,12 +222,16 @@ def _turned(
     for modality, values in zip(turned, _single(halves).numpy(), strict=True):
         interpolated = weights @ values.reshape(voxels, size[axis])
         modality[...] = interpolated.reshape(modality.shape)
-    changed = torch.from_numpy(turned)
-    changed = _change_intensity(changed, _brain(changed), augmentation)
-    patch = turned if axis == 2 else _contiguous(np.moveaxis(changed.numpy(), 3, axis + 1))
+    if augmentation.randomisation is None:
+        changed = torch.from_numpy(turned)
+        _change_intensity(changed, _brain(changed), augmentation)
+    patch = turned if axis == 2 else _contiguous(np.moveaxis(turned, 3, axis + 1))
     nearest = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
     labels = np.moveaxis(_read(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
-    return torch.from_numpy(patch), torch.from_numpy(_contiguous(np.moveaxis(labels, 2, axis)))
+    labels = _contiguous(np.moveaxis(labels, 2, axis))
+    if augmentation.randomisation is not None:
+        return _randomised(torch.from_numpy(patch), labels, augmentation)
+    return torch.from_numpy(patch), torch.from_numpy(labels)
 
 
 def _bilinear(x: Array, y: Array, shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -13,8 +13,10 @@ from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
+from datamodules.modality_dropout import check_probability, recorded
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
+from datamodules.randomisation import Kind, check_kind
 from datamodules.splits import Split
 from datamodules.training_part import add_phantoms
 from datamodules.volumes.dataset import PatchDataset, VolumeDataset
@@ -37,7 +39,9 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         patch_size: Patch in voxels, for training and for the sliding window.
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
-        augmentation: Rotation, flips and intensity changes of training patches.
+        augmentation: Rotation, flips and intensity changes of training patches; `randomised` adds
+            bias fields, drift, gamma, blobs, blur, sharpening and noise.
+        modality_dropout: Probability of each modality to be blanked in a training patch, never all.
         healthy_share: Share of training patches centred on tumour-free brain, from 0 to 1; the
             others centre on WT, TC and ET, equally often. Unset: a quarter.
         phantom_patients: Size of the phantom cohort.
@@ -56,7 +60,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
-        augmentation: bool = True,
+        augmentation: Kind = True,
+        modality_dropout: float = 0.0,
         healthy_share: float | None = None,
         phantom_patients: int = 40,
         phantoms: float | None = None,
@@ -70,6 +75,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             **cohort,
         )
         _check_sizes(patch_size, patches_per_epoch)
+        check_kind(augmentation)
+        check_probability(modality_dropout)
         if healthy_share is not None and not 0 <= healthy_share <= 1:
             raise InputError(
                 f"data.healthy_share is {healthy_share}: expected a share from 0 to 1."
@@ -84,6 +91,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
+        self.modality_dropout = modality_dropout
         self.healthy_share = healthy_share
 
     fewest_patients = 0  # with phantoms alone, see `_check_share`
@@ -107,6 +115,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "normalisation": NORMALISATION_VERSION,
             "background": BACKGROUND,
             **self._dropping(),
+            **recorded(self.modality_dropout),
             **({} if self.healthy_share is None else {"healthy_share": self.healthy_share}),
             **self._mixture(),
         }
@@ -156,9 +165,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             -(-wanted // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
-            self.healthy_share,
-            list(self._mixed().values()),
-            self.phantoms or 0.0,
+            modality_dropout=self.modality_dropout,
+            healthy_share=self.healthy_share,
+            phantoms=list(self._mixed().values()),
+            share=self.phantoms or 0.0,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -17,6 +17,8 @@ from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.patch_centres import draw_centre, patch_start
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import CANONICAL
+from datamodules.modality_dropout import blank_some
+from datamodules.randomisation import Kind
 from datamodules.volumes.augmentation import augmented_patch, draw, plain_patch
 
 
@@ -32,7 +34,9 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Voxels (d, h, w).
         patches_per_epoch: `n`.
         seed: Seed of all randomness, with the epoch and the number of the patch.
-        augmentation: Whether patches are turned, mirrored and changed in intensity.
+        augmentation: Whether patches are turned, mirrored and changed in intensity, or randomised
+            on top of it.
+        modality_dropout: Probability of each modality to be blanked in a patch.
         healthy_share: Share of patches centred on tumour-free brain; None: a quarter.
         phantoms: Labelled phantoms to mix in.
         share: Share of the patches that are of phantoms, 0 to 1.
@@ -44,7 +48,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Sequence[int],
         patches_per_epoch: int,
         seed: int,
-        augmentation: bool,
+        augmentation: Kind,
+        modality_dropout: float = 0.0,
         healthy_share: float | None = None,
         phantoms: Sequence[PreparedCase] = (),
         share: float = 0.0,
@@ -57,6 +62,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.augmentation = augmentation
         self.healthy_share = healthy_share
+        self.modality_dropout = modality_dropout
 
     def __len__(self) -> int:
         return self.patches_per_epoch
@@ -65,12 +71,16 @@ class PatchDataset(Dataset[dict[str, Any]]):
         """The patch: image (4, *patch), mask (3, *patch), case_id, spacing (3,)."""
         case, label, start, rng = self._drawn(item)
         if self.augmentation:
-            image, labels = augmented_patch(case.image, label, start, self.patch_size, draw(rng))
+            edges = [n * edge for n, edge in zip(self.patch_size, case.spacing, strict=True)]
+            numbers = draw(rng, tuple(edges) if self.augmentation == "randomised" else None)
+            image, labels = augmented_patch(case.image, label, start, self.patch_size, numbers)
         else:
             image, labels = plain_patch(case.image, label, start, self.patch_size)
         # The shift of intensities would fill the brain of a dropped modality with a constant.
         for modality in case.dropped:
             image[MODALITIES.index(modality)] = BACKGROUND
+        key = (self.seed, *divmod(item, self.patches_per_epoch))
+        blank_some(image, case, self.modality_dropout, key)
         return {
             "image": image,
             "mask": region_masks(labels),

@@ -95,6 +95,8 @@ class SamPretrainModule(SliceModule):
         reconstructed = self.reconstruct(colours * (1 - hidden)).float()
         # the background is easy and most of the image: only hidden brain counts
         counted = (hidden * (colours != 0)).bool()
+        if not bool(counted.any()):  # every slice shows a dropped modality
+            return 0 * reconstructed.sum()
         loss: Tensor = self.loss(reconstructed[counted], colours[counted])
         if not self.training and self.sample is None:
             fullest = int((colours != 0).flatten(1).sum(dim=1).argmax())

@@ -19,7 +19,8 @@ SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
 # Data settings that are fixed by training.
 TRAINING = (
     *("class_path", "spacing", "patch_size", "batch_size", "patches_per_epoch"),
-    *("augmentation", "healthy_share", "empty_fraction", "seed", "phantoms", "train_patients"),
+    *("augmentation", "modality_dropout", "healthy_share", "empty_fraction", "seed"),
+    *("phantoms", "train_patients"),
 )
 MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # may differ from training
 PLACES = ("weights",)  # paths of files that the checkpoint identifies by content

@@ -33,7 +33,7 @@ def _words(hint: Any) -> Iterator[str]:
     elif origin is Annotated:
         yield from _words(parts[0])
     elif origin is Literal:
-        yield f"one of {', '.join(map(str, parts))}"
+        yield f"{'one of ' * (len(parts) > 1)}{', '.join(map(str, parts))}"
     elif isinstance(kind := origin or hint, type) and kind is not Any:
         words = WORDS.get(kind, "the path of a class")
         each = WORDS.get(parts[-1 if kind is dict else 0]) if parts and kind in WORDS else None

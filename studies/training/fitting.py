@@ -201,7 +201,7 @@ class Training(Session):
             FitSettings(
                 patch_size=tuple(data.patch_size),
                 seed=int(self.plan.config["seed_everything"]),
-                augmented=bool(data.augmentation),
+                augmented=bool(data.augmentation) or data.modality_dropout > 0,
                 gradient_clip_val=clip,
                 max_steps=max_steps,
                 prevalence=data.prevalence if isinstance(data, BraTSPatchDataModule) else None,

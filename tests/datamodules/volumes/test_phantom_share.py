@@ -45,7 +45,7 @@ def fitted(module):
 
 def drawn(real, phantoms, share, patches=8, epochs=3):
     """Return the drawn cases of all epochs; letters stand for cases."""
-    data = PatchDataset(real, [8, 8, 8], patches, 0, True, phantoms, share)
+    data = PatchDataset(real, [8, 8, 8], patches, 0, True, phantoms=phantoms, share=share)
     return [data.case_of(item) for item in range(epochs * patches)]
 
 

@@ -231,3 +231,11 @@ def test_stored_embeddings_belong_to_what_decides_their_last_digits(monkeypatch)
     assert threaded != first
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
     assert numerics_of(Execution(device="cuda")) not in (first, threaded)
+
+
+def test_pretraining_goes_on_past_a_batch_of_blank_slices():
+    model = SamPretrainModule(image_size=SIZE)
+    loss = model.loss_of(torch.zeros(2, 4, SIZE, SIZE))
+    loss.backward()
+    assert float(loss) == 0
+    assert all(weight.grad.isfinite().all() for weight in model.encoder.parameters())

@@ -137,6 +137,8 @@ def test_what_training_used_up_chooses_the_run(train, ask):
     assert ask(*EXPERIMENT, "--data.drop", "[t1]").run.id == "fine"  # applies to any run
     with pytest.raises(InputError, match=r"those there are have data\.spacing 1\.5 or 3\.0"):
         ask(*EXPERIMENT, "--data.spacing", "4")
+    train("blanked", "--data.modality_dropout", "0.3", when=0)
+    assert ask(*EXPERIMENT, "--data.modality_dropout", "0.3").run.id == "blanked"
     with pytest.raises(InputError, match=r"with model\.size base below"):
         ask(*EXPERIMENT, "--model.size", "base")
 

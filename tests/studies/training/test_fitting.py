@@ -57,6 +57,23 @@ def test_a_training_with_a_damaged_checkpoint_begins_again(in_workplace, monkeyp
     assert not half.exists()
 
 
+@pytest.mark.parametrize(("dropout", "changing"), [("0", False), ("0.2", True)])
+def test_images_with_dropped_modalities_change_from_epoch_to_epoch(
+    dropout, changing, in_workplace, monkeypatch
+):
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    words = ["--data.augmentation", "false", "--data.modality_dropout", dropout]
+    found = []
+
+    def end(trainer, model, *_, **__):
+        found.append(model.augmented)
+        raise InputError("stopped before its first epoch")
+
+    monkeypatch.setattr(L.Trainer, "fit", end)
+    assert cli.main(["fit", *configs, *words, "--runs_dir", f"runs-{dropout}"]) == 2
+    assert found == [changing]
+
+
 def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeypatch):
     configs = ["--config", "experiments/akbar2022.yaml", "--config", str(SHRUNKEN)]
     built, trained_on, construct, fit = [], [], CohortDataModule.__init__, L.Trainer.fit
