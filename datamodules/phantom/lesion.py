@@ -23,7 +23,7 @@ WITHOUT_ENHANCEMENT = 0.30  # low-grade share of BraTS 2018: 26 %; 0.15 without 
 PARTIAL_RIM, RIM_SHARE = 0.3, (0.03, 0.40)  # share of patients; of the rim, that enhances
 SMALL_CORE, SMALL_CORE_SHARE = 0.2, (0.01, 0.10)  # share of patients; of the whole tumour
 PALE_CORE, PALE = 0.3, (0.3, 0.8)  # share of patients; how far the core is like the oedema
-FAINT, FAINTNESS = 0.25, (0.35, 0.8)  # share of patients; share of a voxel that the tumour replaces
+FAINT, FAINTNESS = 0.15, (0.35, 0.8)  # share of patients; share of a voxel that the tumour replaces
 INFRATENTORIAL = 0.08  # share of patients; gliomas of adults, 5 to 10 %
 FAR_FOCI = 0.15  # share of patients with more foci, far from the first
 MULTIFOCAL = 0.20  # published shares of multifocal glioblastoma: 10 to 30 %
@@ -118,7 +118,8 @@ def _vary(plan: LesionPlan, pose: Pose, pieces: Pieces) -> LesionPlan:
     if draw.random() < INFRATENTORIAL:
         focus = _draw_focus(draw, _below_the_tentorium(draw, pose), 1.0)
         smaller = draw.uniform(0.15, 0.5)  # there is less room
-        whole, core = plan.whole_ml * smaller, plan.core_ml * smaller
+        whole = max(plan.whole_ml * smaller, SMALLEST_ML)
+        core = plan.core_ml * whole / plan.whole_ml
         return replace(plan, foci=(focus,), whole_ml=whole, core_ml=core)
     if draw.random() < FAR_FOCI:
         more = [

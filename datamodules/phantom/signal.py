@@ -13,7 +13,13 @@ from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.confounders import draw_confounders
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid
 from datamodules.phantom.lesion import Lesion
-from datamodules.phantom.variety import MODALITIES, Pieces, log_contrast, log_shading
+from datamodules.phantom.variety import (
+    MODALITIES,
+    Pieces,
+    edge_factor,
+    log_contrast,
+    log_shading,
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def simulate_signals(
     rough *= 1 - healthy
     calm = np.float32(rng.uniform(0.01, 0.04)) * layered_noise(rng, grid, (30.0, 8.0))
     water = rough + calm * (fractions["white"] + fractions["grey"])
+    edge = edge_factor(pieces, brain) * brain.mask
     images = {}
     for modality in MODALITIES:
         image = np.zeros(grid.shape, np.float32)
@@ -146,5 +153,5 @@ def simulate_signals(
         white = _signal(
             modality, sequences[modality], t1["white"], t2["white"], TISSUES["white"].density
         )
-        images[modality] = image / np.float32(white) * brain.mask
+        images[modality] = image / np.float32(white) * edge
     return images

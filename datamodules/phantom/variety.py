@@ -19,6 +19,7 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 PIECES = (
     "deep_grey",
     "surface",
+    "dark_edge",
     "regions",
     "grey_contrast",
     "bright_white",
@@ -35,8 +36,7 @@ PIECES = (
 )
 
 # Log standard deviation of a region's signal between patients and modalities, against the same
-# tissue elsewhere. Without this piece the cerebellum of phantoms is too bright by 0.3 (T1) to 0.5
-# (T1ce) standard deviations of the brain.
+# tissue elsewhere. On T1 and T1ce the cerebellum of real patients is also darker on average.
 REGION_SPREAD = {
     "cerebellum and stem": 0.14,
     "temporal pole": 0.08,
@@ -45,16 +45,22 @@ REGION_SPREAD = {
     "frontal lobe": 0.06,
     "cingulate": 0.05,
 }
+REGION_MEAN = {("cerebellum and stem", "t1"): -0.05, ("cerebellum and stem", "t1ce"): -0.08}
 GREY_MEAN = {"t1": 0.0, "t1ce": 0.0, "t2": 0.0, "flair": 0.04}  # log, grey against white matter
 GREY_SPREAD = {"t1": 0.06, "t1ce": 0.06, "t2": 0.06, "flair": 0.08}
 BRIGHT_WHITE = (0.03, 0.08)  # log, mean and sd of a diffuse change of white matter; negative: none
 BRIGHT_WHITE_SHARE = {"t1": -0.3, "t1ce": -0.3, "t2": 0.6, "flair": 1.0}
 WAVES_MM, WAVES = (35.0, 40.0), 0.05  # log amplitude, at most
-SURFACE_TISSUE = 0.55  # share of the fluid at the surface that is tissue, at most
+SURFACE_TISSUE = (0.1, 0.7)  # share of the fluid at the surface that is tissue
 SURFACE_MM = 8.0
-DEEP_GREY = (0.2, 0.8)  # how far basal ganglia and thalamus lie from grey towards white matter
+DARK_EDGE, DARK_EDGE_MM = 0.8, (0.8, 2.5)  # share of signal lost at the surface, at most; depth
+DEEP_GREY = (0.3, 1.0)  # how far basal ganglia and thalamus lie from grey towards white matter
 SHADED = 0.8  # share of patients
-SHADING = (0.05, 0.12, 0.16)  # log sd from the centre to the edge along x, y, z
+SHADING = (
+    0.05,
+    0.12,
+    0.16,
+)  # log sd from the centre to the edge along x, y, z, and of its fall
 SHARED = 0.6  # correlation, squared: of what the modalities of one patient have in common
 LOW_NOISE, NOISE_FACTOR = 0.7, (0.3, 0.8)  # share of images, factor
 HALF_BRAIN_MM = (68.0, 86.0, 66.0)
@@ -112,7 +118,7 @@ def mature(pieces: Pieces, brain: Anatomy) -> Anatomy:
         white, grey = white + moved, grey - moved
     if rng := pieces.stream("surface"):
         near = np.exp(-((np.clip(brain.depth, 0, None) / np.float32(SURFACE_MM)) ** 2))
-        moved = np.float32(rng.uniform(0, SURFACE_TISSUE)) * near * fluid
+        moved = np.float32(rng.uniform(*SURFACE_TISSUE)) * near * fluid
         grey, fluid = grey + moved, fluid - moved
     return replace(brain, white=white, grey=grey, fluid=fluid)
 
@@ -123,7 +129,8 @@ def log_contrast(pieces: Pieces, brain: Anatomy, grid: Grid) -> dict[str, Field]
     if rng := pieces.stream("regions"):
         for name, region in _regions(brain.mni).items():
             for modality, value in _partly_shared(rng, REGION_SPREAD[name]).items():
-                total[modality] += np.float32(value) * region
+                mean = REGION_MEAN.get((name, modality), 0.0)
+                total[modality] += np.float32(mean + value) * region
     if rng := pieces.stream("grey_contrast"):
         for modality in MODALITIES:
             value = rng.normal(GREY_MEAN[modality], GREY_SPREAD[modality])
@@ -142,6 +149,18 @@ def log_contrast(pieces: Pieces, brain: Anatomy, grid: Grid) -> dict[str, Field]
     return total
 
 
+def edge_factor(pieces: Pieces, brain: Anatomy) -> Field:
+    """Return the factor on all signals near the surface, (*grid.shape).
+
+    Masks of skull-strippers hold some bone and dura, which are dark in every sequence.
+    """
+    rng = pieces.stream("dark_edge")
+    if rng is None:
+        return np.ones(brain.depth.shape, np.float32)
+    lost, width = np.float32(rng.uniform(0, DARK_EDGE)), np.float32(rng.uniform(*DARK_EDGE_MM))
+    return 1 - lost * np.exp(-((np.clip(brain.depth, 0, None) / width) ** 2))
+
+
 def log_shading(pieces: Pieces, grid: Grid) -> dict[str, Field]:
     """Return the logarithm of a drift along the axes for each modality, to broadcast.
 
@@ -154,7 +173,7 @@ def log_shading(pieces: Pieces, grid: Grid) -> dict[str, Field]:
     for axis, half, spread in zip(grid.axes(), HALF_BRAIN_MM, SHADING, strict=True):
         place = axis / np.float32(half)
         for modality, lean in _partly_shared(rng, spread).items():
-            fall = abs(rng.normal(0, spread / 2))
+            fall = abs(rng.normal(0, spread))
             total[modality] += np.float32(lean) * place - np.float32(fall) * place**2
     return total
 
