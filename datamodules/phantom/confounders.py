@@ -52,8 +52,8 @@ def _vessels(rng: np.random.Generator, brain: Anatomy, grid: Grid, wider: float)
     first, second = (smooth_noise(rng, grid, k) for k in (15.0, 17.0))
     # The gradient of such a field is about 1.3 / knot, so a level of 0.08 is a radius near 1 mm.
     axis = np.sqrt(first**2 + second**2)
-    width = np.float32(wider * rng.uniform(0.06, 0.14))
-    width = width * (0.5 + brain.fluid + 0.5 * (brain.depth < 4))
+    base = np.float32(wider * rng.uniform(0.06, 0.14))
+    width = base * (0.5 + brain.fluid + 0.5 * (brain.depth < 4))
     tubes = sigmoid((width - axis) / np.float32(0.02))
     tubes *= np.clip(brain.fluid * 1.5 + 0.12 * brain.grey + 0.04, 0, 1)
     x, y, z = brain.mni

@@ -19,7 +19,8 @@ from datamodules.phantom.variety import Pieces
 # median here is lower and the spread wider, for the smaller lesions of the public cohorts.
 MEDIAN_ML, SPREAD, SMALLEST_ML, LARGEST_ML = 95.0, 0.7, 8.0, 230.0
 CORE_SHARE = (2.0, 2.6)  # Beta distribution of core volume / whole tumour volume
-WITHOUT_ENHANCEMENT = 0.30  # low-grade share of BraTS 2018: 26 %; 0.15 without `non_enhancing`
+WITHOUT_ENHANCEMENT = 0.15  # one of the three measured patients; low-grade share of BraTS 2018 26 %
+MORE_WITHOUT_ENHANCEMENT = 0.30  # the same with the piece `non_enhancing`
 PARTIAL_RIM, RIM_SHARE = 0.3, (0.03, 0.40)  # share of patients; of the rim, that enhances
 SMALL_CORE, SMALL_CORE_SHARE = 0.2, (0.01, 0.10)  # share of patients; of the whole tumour
 PALE_CORE, PALE = 0.3, (0.3, 0.8)  # share of patients; how far the core is like the oedema

@@ -1,8 +1,8 @@
 """What brains and lesions of real patients have beyond tissue classes and one typical glioma.
 
-Every piece has a name, a range and a random stream of its own. Leaving one out changes nothing that
-the others draw, so that the effect of each on training can be measured
-(`speed/data/phantom_pieces.py`). Ranges follow what was measured on real patients;
+Every piece has a name, a range and a random stream of its own, and is used only where it is asked
+for: taking one in changes nothing that the others draw, so that the effect of each on training can
+be measured (`speed/data/phantom_pieces.py`). Ranges follow what was measured on real patients;
 `speed/data/phantom_realism.py` sets both side by side by region of the brain.
 """
 
@@ -72,17 +72,17 @@ class Pieces:
     Args:
         seed: the cohort's seed.
         index: the patient's number, from 0.
-        without: pieces to leave out.
+        taken: pieces to take in.
     """
 
-    def __init__(self, seed: int, index: int, without: Collection[str] = ()) -> None:
+    def __init__(self, seed: int, index: int, taken: Collection[str] = ()) -> None:
         self._key = (seed, index)
-        self._without = frozenset(without)
+        self._taken = frozenset(taken)
 
     def stream(self, piece: str) -> np.random.Generator | None:
-        """Return the random stream of a piece; None where it is left out."""
+        """Return the random stream of a piece; None where it is not taken in."""
         place = PIECES.index(piece)
-        if piece in self._without:
+        if piece not in self._taken:
             return None
         return np.random.default_rng([*self._key, 1000 + place])
 
@@ -92,18 +92,18 @@ class Pieces:
         return rng if rng is not None and rng.random() < share else None
 
 
-def check_pieces(without: Collection[str]) -> list[str]:
-    """Return left-out pieces in their order.
+def check_pieces(taken: Collection[str]) -> list[str]:
+    """Return pieces in their order.
 
     Raises:
         InputError: for an unknown piece.
     """
-    unknown = sorted(set(without) - set(PIECES))
+    unknown = sorted(set(taken) - set(PIECES))
     if unknown:
         raise InputError(
             f"The phantom has no piece '{unknown[0]}': choose among {', '.join(PIECES)}."
         )
-    return [piece for piece in PIECES if piece in without]
+    return [piece for piece in PIECES if piece in taken]
 
 
 def mature(pieces: Pieces, brain: Anatomy) -> Anatomy:

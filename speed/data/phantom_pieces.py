@@ -22,6 +22,7 @@ import numpy as np
 import scipy.linalg
 
 from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
+from datamodules.phantom.variety import PIECES
 from speed.data.phantom_transfer import CLI, REGIONS, score
 from studies.runs.environment import git_revision, hardware
 from studies.settings.command_line import ROOT
@@ -45,16 +46,17 @@ def design() -> list[dict[str, bool]]:
     return [dict(zip(GROUPS, (row > 0).tolist(), strict=True)) for row in matrix]
 
 
-def left_out(run: dict[str, bool]) -> list[str]:
-    """Return the pieces that a run leaves out."""
-    return [piece for group, taken in run.items() if not taken for piece in GROUPS[group]]
+def taken_in(run: dict[str, bool]) -> list[str]:
+    """Return the pieces that a run takes in."""
+    return [piece for group, taken in run.items() if taken for piece in GROUPS[group]]
 
 
 def measure(number: int, seed: int, folder: Path, real: Path) -> dict[str, float]:
     """Generate, train and test one run; return mean Dice by region and kind of patient."""
     cohort, held_out = folder / f"phantoms-{number}", folder / "held-out"
-    generate_cohort(cohort, PATIENTS, seed=0, spacing=SPACING, without=left_out(design()[number]))
-    generate_cohort(held_out, HELD_OUT, seed=HELD_OUT_SEED, spacing=SPACING)
+    generate_cohort(cohort, PATIENTS, seed=0, spacing=SPACING, taken=taken_in(design()[number]))
+    # Names of another year: a checkpoint takes equal names for its own training patients.
+    generate_cohort(held_out, HELD_OUT, HELD_OUT_SEED, "brats2018", SPACING, taken=tuple(PIECES))
     overlays = ("experiments/dynunet.yaml", "experiments/scale/recipe_short.yaml")
     words = [word for path in overlays for word in ("--config", str(ROOT / path))]
     place = folder / f"run-{number}-{seed}"
