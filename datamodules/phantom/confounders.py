@@ -9,14 +9,21 @@ import numpy as np
 
 from datamodules.phantom.anatomy import Anatomy, orbits
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid, smooth_noise
+from datamodules.phantom.variety import Pieces
+
+WIDE_VESSELS = 0.4  # share of patients whose vessels and choroid plexus are up to 2.2 times wider
 
 
-def draw_confounders(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> dict[str, Field]:
+def draw_confounders(
+    rng: np.random.Generator, brain: Anatomy, grid: Grid, pieces: Pieces
+) -> dict[str, Field]:
     """Fractions of a voxel taken by each confounder, by tissue name of `phantom_signal`."""
+    wide = pieces.happens("vessels", WIDE_VESSELS)
+    width = wide.uniform(1.2, 2.2) if wide else 1.0
     found = {
         "gliosis": _gliosis(rng, brain, grid),
-        "blood": _vessels(rng, brain, grid),
-        "choroid": _choroid(rng, brain, grid),
+        "blood": _vessels(rng, brain, grid, width),
+        "choroid": _choroid(rng, brain, grid, width),
         "dura": _dura(rng, brain, grid),
         "fat": _fat(rng, brain, grid),
     }
@@ -40,12 +47,13 @@ def _gliosis(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
     return np.minimum(level, 1) * (brain.white + 0.3 * brain.grey) * (brain.ventricle > 0)
 
 
-def _vessels(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
+def _vessels(rng: np.random.Generator, brain: Anatomy, grid: Grid, wider: float) -> Field:
     """Tubes where two smooth fields vanish together, thick in sulci, plus the sagittal sinus."""
     first, second = (smooth_noise(rng, grid, k) for k in (15.0, 17.0))
     # The gradient of such a field is about 1.3 / knot, so a level of 0.08 is a radius near 1 mm.
     axis = np.sqrt(first**2 + second**2)
-    width = np.float32(rng.uniform(0.06, 0.14)) * (0.5 + brain.fluid + 0.5 * (brain.depth < 4))
+    base = np.float32(wider * rng.uniform(0.06, 0.14))
+    width = base * (0.5 + brain.fluid + 0.5 * (brain.depth < 4))
     tubes = sigmoid((width - axis) / np.float32(0.02))
     tubes *= np.clip(brain.fluid * 1.5 + 0.12 * brain.grey + 0.04, 0, 1)
     x, y, z = brain.mni
@@ -54,9 +62,9 @@ def _vessels(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
     return np.minimum(tubes * np.float32(rng.uniform(0.4, 1.0)) + sinus, 1)
 
 
-def _choroid(rng: np.random.Generator, brain: Anatomy, grid: Grid) -> Field:
+def _choroid(rng: np.random.Generator, brain: Anatomy, grid: Grid, more: float) -> Field:
     """Tufts in the ventricles' posterior parts."""
-    tuft = sigmoid((layered_noise(rng, grid, (9.0, 5.0)) - rng.uniform(0.7, 1.6)) * 4)
+    tuft = sigmoid((layered_noise(rng, grid, (9.0, 5.0)) - rng.uniform(0.7, 1.6) / more) * 4)
     return tuft * (brain.ventricle < 0.5) * sigmoid((-brain.mni[1] - 5) / 4) * brain.fluid
 
 

@@ -84,6 +84,7 @@ def write_exam(
     grid: Grid,
     streams: Mapping[str, np.random.Generator],
     note: str,
+    noise: Mapping[str, float],
 ) -> None:
     """Write one examination into `folder`, which must exist: images, label on T2, true motion."""
     truth: dict[str, object] = {"SYNTHETIC": note, "reference": "t2"}
@@ -97,7 +98,7 @@ def write_exam(
         shaded = shade(rng, signal, brain, grid)
         samples = max(1, round(protocol.slices / grid.spacing))
         image = _resample(shaded, grid, shape, affine, motion, samples)
-        array = digitise(rng, image, inside, grid.spacing, resampled=False)
+        array = digitise(rng, image, inside, grid.spacing, resampled=False, noise=noise[modality])
         save_nifti(folder / f"{case_id}_{modality}.nii.gz", array, affine, note)
         if modality == "t2":
             on_t2 = _resample(label, grid, shape, affine, motion, 1, order=0)

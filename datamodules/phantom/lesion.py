@@ -6,19 +6,27 @@ fast in white matter, slow in grey matter and stopped by fluid, which gives the 
 between the gyri (front propagation as in Konukoglu et al., 2010, doi:10.1109/TMI.2009.2026413).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.ndimage as ndi
 
 from datamodules.phantom.anatomy import Anatomy, Pose, load_template
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid, smooth_noise
+from datamodules.phantom.variety import Pieces
 
 # Whole tumour of the nine measured patients: 30 to 217 ml, median 121; core 3 to 107 ml. The
 # median here is lower and the spread wider, for the smaller lesions of the public cohorts.
 MEDIAN_ML, SPREAD, SMALLEST_ML, LARGEST_ML = 95.0, 0.7, 8.0, 230.0
 CORE_SHARE = (2.0, 2.6)  # Beta distribution of core volume / whole tumour volume
 WITHOUT_ENHANCEMENT = 0.15  # one of the three measured patients; low-grade share of BraTS 2018 26 %
+MORE_WITHOUT_ENHANCEMENT = 0.30  # the same with the piece `non_enhancing`
+PARTIAL_RIM, RIM_SHARE = 0.3, (0.03, 0.40)  # share of patients; of the rim, that enhances
+SMALL_CORE, SMALL_CORE_SHARE = 0.2, (0.01, 0.10)  # share of patients; of the whole tumour
+PALE_CORE, PALE = 0.3, (0.3, 0.8)  # share of patients; how far the core is like the oedema
+FAINT, FAINTNESS = 0.15, (0.35, 0.8)  # share of patients; share of a voxel that the tumour replaces
+INFRATENTORIAL = 0.08  # share of patients; gliomas of adults, 5 to 10 %
+FAR_FOCI = 0.15  # share of patients with more foci, far from the first
 MULTIFOCAL = 0.20  # published shares of multifocal glioblastoma: 10 to 30 %
 FLUID_CORE = 0.30  # necrosis dark on FLAIR, as in the measured range down to -1.0
 
@@ -45,6 +53,9 @@ class LesionPlan:
     rim_mm: float
     pressure: float  # mass effect: displacement at the core's edge in core radii
     fluid_core: bool
+    rim_share: float  # of the rim, that enhances
+    pale: float  # 0: the core is as bright as drawn; 1: as its oedema
+    faintness: float  # share of a voxel that the tumour replaces
 
     @property
     def radius(self) -> float:
@@ -64,7 +75,9 @@ class Lesion:
     label: np.ndarray  # uint8: 0, NECROSIS, OEDEMA, ENHANCING
 
 
-def plan_lesion(rng: np.random.Generator, pose: Pose, enhancing: bool) -> LesionPlan:
+def plan_lesion(
+    rng: np.random.Generator, pose: Pose, enhancing: bool, pieces: Pieces
+) -> LesionPlan:
     """Draw size, place, shape and kind of one patient's lesion."""
     whole = float(np.clip(MEDIAN_ML * np.exp(SPREAD * rng.normal()), SMALLEST_ML, LARGEST_ML))
     share = float(np.clip(rng.beta(*CORE_SHARE), 0.03, 0.95))
@@ -74,7 +87,7 @@ def plan_lesion(rng: np.random.Generator, pose: Pose, enhancing: bool) -> Lesion
             direction = rng.normal(size=3)
             step = rng.uniform(18, 50) * direction / np.linalg.norm(direction)
             foci.append(_draw_focus(rng, foci[0].centre + step, rng.uniform(0.35, 0.8)))
-    return LesionPlan(
+    plan = LesionPlan(
         whole_ml=whole,
         core_ml=whole * share,
         foci=tuple(foci),
@@ -82,7 +95,50 @@ def plan_lesion(rng: np.random.Generator, pose: Pose, enhancing: bool) -> Lesion
         rim_mm=float(np.exp(rng.uniform(np.log(1.6), np.log(6.0)))),
         pressure=float(rng.uniform(0.05, 0.55)),
         fluid_core=bool(rng.random() < FLUID_CORE),
+        rim_share=1.0,
+        pale=0.0,
+        faintness=1.0,
     )
+    return _vary(plan, pose, pieces)
+
+
+def _vary(plan: LesionPlan, pose: Pose, pieces: Pieces) -> LesionPlan:
+    """Make some plans those of the lesions that networks trained on typical ones lose."""
+    if draw := pieces.happens("small_core", SMALL_CORE):
+        plan = replace(plan, core_ml=plan.whole_ml * draw.uniform(*SMALL_CORE_SHARE))
+    if draw := pieces.happens("partial_rim", PARTIAL_RIM):
+        thinner = draw.uniform(0.4, 1.0) * plan.rim_mm
+        plan = replace(plan, rim_share=float(draw.uniform(*RIM_SHARE)), rim_mm=float(thinner))
+    if draw := pieces.happens("pale_core", PALE_CORE):
+        plan = replace(plan, pale=float(draw.uniform(*PALE)))
+    if draw := pieces.happens("faint", FAINT):
+        plan = replace(plan, faintness=float(draw.uniform(*FAINTNESS)))
+    draw = pieces.stream("sites")
+    if draw is None:
+        return plan
+    if draw.random() < INFRATENTORIAL:
+        focus = _draw_focus(draw, _below_the_tentorium(draw, pose), 1.0)
+        smaller = draw.uniform(0.15, 0.5)  # there is less room
+        whole = max(plan.whole_ml * smaller, SMALLEST_ML)
+        core = plan.core_ml * whole / plan.whole_ml
+        return replace(plan, foci=(focus,), whole_ml=whole, core_ml=core)
+    if draw.random() < FAR_FOCI:
+        more = [
+            _draw_focus(draw, _draw_centre(draw, pose), draw.uniform(0.25, 0.6))
+            for _ in range(draw.integers(1, 4))
+        ]
+        return replace(plan, foci=(*plan.foci, *more))
+    return plan
+
+
+def _below_the_tentorium(rng: np.random.Generator, pose: Pose) -> np.ndarray:
+    """A point (grid mm) in a cerebellar hemisphere or in the brain stem."""
+    if rng.random() < 0.3:
+        mni = rng.normal([0, -28, -32], [4, 4, 7])
+    else:
+        side = rng.choice([-1, 1])
+        mni = rng.normal([24 * side, -62, -38], [7, 7, 5])
+    return pose.to_grid(mni[None])[0]
 
 
 def _draw_centre(rng: np.random.Generator, pose: Pose) -> np.ndarray:
@@ -175,12 +231,14 @@ def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid
     if plan.fluid_core:
         pool = depth - rng.uniform(1.0, 5.0) + 2.0 * layered_noise(rng, grid, (18.0, 8.0))
         liquid = sigmoid(pool / np.float32(0.8)) * np.float32(rng.uniform(0.6, 1.0))
-    rest = np.clip(inside - ring, 0, 1)
+    rest = np.clip(inside - ring, 0, 1) * np.float32(plan.faintness)
+    pale = np.float32(plan.pale)
+    around = oedema * np.clip(1 - inside - ring, 0, 1) * np.float32(plan.faintness)
     return Lesion(
-        oedema=oedema * np.clip(1 - inside - ring, 0, 1),
-        solid=rest * (1 - liquid),
+        oedema=around + pale * rest * (1 - liquid),
+        solid=(1 - pale) * rest * (1 - liquid),
         fluid=rest * liquid,
-        enhancing=ring,
+        enhancing=ring * np.float32(0.5 + 0.5 * plan.faintness),
         label=label,
     )
 
@@ -212,7 +270,10 @@ def _rim(
     outer = np.clip(rng.uniform(-2.5, 1.5) + 1.5 * layered_noise(rng, grid, (22.0,)), 0, None)
     rim = core & (depth > outer) & (depth <= outer + thickness + 0.4 * grid.spacing)
     rim &= thickness > rng.uniform(0.0, 0.45) * plan.rim_mm
-    if rng.random() < 0.35:  # septa and solid nodules inside the core
+    if plan.rim_share < 1 and rim.any():
+        side = smooth_noise(rng, grid, max(plan.radius, 12.0))
+        rim &= side >= np.quantile(side[rim], 1 - plan.rim_share)
+    if plan.rim_share == 1 and rng.random() < 0.35:  # septa and solid nodules inside the core
         inner = smooth_noise(rng, grid, 14.0)
         rim |= core & (np.abs(inner) < rng.uniform(0.05, 0.25)) & (texture > 0)
         rim |= core & (texture > rng.uniform(0.9, 2.0))

@@ -7,7 +7,9 @@ from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.fields import Field, Grid, blur, smooth_noise, thick_slices
 
 
-def acquire(rng: np.random.Generator, signal: Field, brain: Anatomy, grid: Grid) -> np.ndarray:
+def acquire(
+    rng: np.random.Generator, signal: Field, brain: Anatomy, grid: Grid, noise: float = 1.0
+) -> np.ndarray:
     """One modality as it is delivered: int16, background exactly 0, brain at least 1.
 
     Args:
@@ -15,10 +17,11 @@ def acquire(rng: np.random.Generator, signal: Field, brain: Anatomy, grid: Grid)
         signal: noise-free signal, white matter about 1.
         brain: the patient's anatomy.
         grid: its grid.
+        noise: factor on the noise.
     """
     image, slice_axis = _low_resolution(rng, shade(rng, signal, brain, grid), grid)
     covered = _field_of_view(rng, brain.mask, slice_axis)
-    return digitise(rng, image, covered, grid.spacing, resampled=True)
+    return digitise(rng, image, covered, grid.spacing, resampled=True, noise=noise)
 
 
 def shade(rng: np.random.Generator, signal: Field, brain: Anatomy, grid: Grid) -> Field:
@@ -68,13 +71,19 @@ def _field_of_view(
 
 
 def digitise(
-    rng: np.random.Generator, image: Field, mask: np.ndarray, spacing: float, *, resampled: bool
+    rng: np.random.Generator,
+    image: Field,
+    mask: np.ndarray,
+    spacing: float,
+    *,
+    resampled: bool,
+    noise: float = 1.0,
 ) -> np.ndarray:
     """Rician noise, gain, outliers, int16."""
     level = np.exp(rng.uniform(np.log(0.006), np.log(0.035)))
     if rng.random() < 0.2:
         level = rng.uniform(0.03, 0.06)
-    level *= float(np.mean(image[mask])) if mask.any() else 1.0
+    level *= noise * (float(np.mean(image[mask])) if mask.any() else 1.0)
     if resampled:  # interpolation correlates the noise over about a millimetre
         width = 0.5 / spacing + 0.1
         real, imaginary = (

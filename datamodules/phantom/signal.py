@@ -13,8 +13,13 @@ from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.confounders import draw_confounders
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid
 from datamodules.phantom.lesion import Lesion
-
-MODALITIES = ("t1", "t1ce", "t2", "flair")
+from datamodules.phantom.variety import (
+    MODALITIES,
+    Pieces,
+    edge_factor,
+    log_contrast,
+    log_shading,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ TISSUES = {
 
 
 def mix_tissues(
-    rng: np.random.Generator, brain: Anatomy, lesion: Lesion, grid: Grid
+    rng: np.random.Generator, brain: Anatomy, lesion: Lesion, grid: Grid, pieces: Pieces
 ) -> dict[str, Field]:
     """Fractions of every tissue in every voxel; they sum to 1."""
     tumour = {
@@ -70,7 +75,8 @@ def mix_tissues(
         for name in ("solid", "fluid"):
             tumour["haemorrhage"] += clot * tumour[name]
             tumour[name] = tumour[name] * (1 - clot)
-    others = {name: part * free for name, part in draw_confounders(rng, brain, grid).items()}
+    found = draw_confounders(rng, brain, grid, pieces)
+    others = {name: part * free for name, part in found.items()}
     left = free - sum(others.values(), np.zeros(grid.shape, np.float32))
     healthy = {"white": brain.white * left, "grey": brain.grey * left, "csf": brain.fluid * left}
     return healthy | tumour | others
@@ -110,10 +116,12 @@ def _signal(modality: str, times: dict[str, float], t1: float, t2: float, densit
 
 
 def simulate_signals(
-    rng: np.random.Generator, brain: Anatomy, lesion: Lesion, grid: Grid
+    rng: np.random.Generator, brain: Anatomy, lesion: Lesion, grid: Grid, pieces: Pieces
 ) -> dict[str, Field]:
     """Noise-free signals of the four modalities (white matter about 1), background 0."""
-    fractions = mix_tissues(rng, brain, lesion, grid)
+    fractions = mix_tissues(rng, brain, lesion, grid, pieces)
+    healthy = fractions["white"] + fractions["grey"] + fractions["csf"]
+    contrast, shading = log_contrast(pieces, brain, grid), log_shading(pieces, grid)
     t1 = {name: t.t1 * np.exp(t.t1_spread * rng.normal()) for name, t in TISSUES.items()}
     t2 = {name: t.t2 * np.exp(t.t2_spread * rng.normal()) for name, t in TISSUES.items()}
     uptake = {name: rng.uniform(*t.uptake) for name, t in TISSUES.items()}
@@ -121,9 +129,10 @@ def simulate_signals(
     # Texture: water content varies inside a lesion and, less, between regions of healthy brain;
     # more water is brighter on T2 and FLAIR and darker on T1.
     rough = np.float32(rng.uniform(0.05, 0.16)) * layered_noise(rng, grid, (11.0, 5.0))
-    rough *= 1 - fractions["white"] - fractions["grey"] - fractions["csf"]
+    rough *= 1 - healthy
     calm = np.float32(rng.uniform(0.01, 0.04)) * layered_noise(rng, grid, (30.0, 8.0))
     water = rough + calm * (fractions["white"] + fractions["grey"])
+    edge = edge_factor(pieces, brain) * brain.mask
     images = {}
     for modality in MODALITIES:
         image = np.zeros(grid.shape, np.float32)
@@ -139,9 +148,10 @@ def simulate_signals(
             image += np.float32(rng.uniform(0.02, 0.12)) * flow * fractions["csf"]
             cortex = np.float32(rng.uniform(0, 0.12)) * layered_noise(rng, grid, (30.0, 12.0))
             image *= 1 + cortex * fractions["grey"]  # limbic and primary cortex differ
-        image *= np.exp(water if modality in ("t2", "flair") else -0.5 * water)
+        change = water if modality in ("t2", "flair") else -0.5 * water
+        image *= np.exp(change + healthy * contrast[modality] + shading[modality])
         white = _signal(
             modality, sequences[modality], t1["white"], t2["white"], TISSUES["white"].density
         )
-        images[modality] = image / np.float32(white) * brain.mask
+        images[modality] = image / np.float32(white) * edge
     return images

@@ -7,7 +7,7 @@ Patient i of a seed depends on nothing but the seed, i and the spacing.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,9 +20,22 @@ from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_
 from datamodules.phantom.exam import write_exam
 from datamodules.phantom.fields import Field, Grid
 from datamodules.phantom.files import LAYOUTS, write_brats_case, write_cohort_note
-from datamodules.phantom.lesion import WITHOUT_ENHANCEMENT, grow_lesion, mass_effect, plan_lesion
+from datamodules.phantom.lesion import (
+    MORE_WITHOUT_ENHANCEMENT,
+    WITHOUT_ENHANCEMENT,
+    grow_lesion,
+    mass_effect,
+    plan_lesion,
+)
 from datamodules.phantom.scanner import acquire
-from datamodules.phantom.signal import MODALITIES, simulate_signals
+from datamodules.phantom.signal import simulate_signals
+from datamodules.phantom.variety import (
+    MODALITIES,
+    Pieces,
+    check_pieces,
+    mature,
+    noise_factors,
+)
 from errors import InputError
 from files import cores, whole_folder
 from progress import Bar
@@ -53,6 +66,7 @@ class _Job:
     seed: int
     layout: str
     spacing: float
+    taken: tuple[str, ...]
 
 
 def random_stream(seed: int, index: int, name: str) -> np.random.Generator:
@@ -60,61 +74,72 @@ def random_stream(seed: int, index: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, index, _STREAMS.index(name)])
 
 
-def enhances(seed: int, index: int) -> bool:
+def enhances(seed: int, index: int, taken: Collection[str] = ()) -> bool:
     """Whether a patient's tumour takes up contrast agent; known before anything is simulated."""
-    return bool(random_stream(seed, index, "kind").random() >= WITHOUT_ENHANCEMENT)
+    share = MORE_WITHOUT_ENHANCEMENT if "non_enhancing" in taken else WITHOUT_ENHANCEMENT
+    return bool(random_stream(seed, index, "kind").random() >= share)
 
 
 def _simulate(
-    seed: int, index: int, spacing: float
+    seed: int, index: int, spacing: float, taken: Collection[str]
 ) -> tuple[Grid, Anatomy, np.ndarray, dict[str, Field]]:
     """Grid, brain, label and noise-free signals of one patient."""
-    grid = brain_grid(spacing)
+    grid, pieces = brain_grid(spacing), Pieces(seed, index, taken)
     pose = draw_pose(random_stream(seed, index, "pose"))
-    plan = plan_lesion(random_stream(seed, index, "plan"), pose, enhances(seed, index))
+    plan = plan_lesion(
+        random_stream(seed, index, "plan"), pose, enhances(seed, index, taken), pieces
+    )
     push = mass_effect(plan, grid)
     brain = draw_anatomy(random_stream(seed, index, "anatomy"), grid, pose, push)
+    brain = mature(pieces, brain)
     lesion = grow_lesion(random_stream(seed, index, "lesion"), plan, brain, grid)
-    signals = simulate_signals(random_stream(seed, index, "signal"), brain, lesion, grid)
+    signals = simulate_signals(random_stream(seed, index, "signal"), brain, lesion, grid, pieces)
     return grid, brain, lesion.label, signals
 
 
-def generate_patient(seed: int, index: int, spacing: float) -> PhantomPatient:
+def generate_patient(
+    seed: int, index: int, spacing: float, taken: Collection[str] = ()
+) -> PhantomPatient:
     """Simulate one co-registered, skull-stripped patient.
 
     Args:
         seed: the cohort's seed.
         index: the patient's number, from 0.
         spacing: voxel size, mm.
+        taken: pieces of `variety` to take in.
     """
-    grid, brain, label, signals = _simulate(seed, index, spacing)
+    grid, brain, label, signals = _simulate(seed, index, spacing, taken)
+    noise = noise_factors(Pieces(seed, index, taken))
     images = {
-        modality: acquire(random_stream(seed, index, modality), signals[modality], brain, grid)
+        modality: acquire(
+            random_stream(seed, index, modality), signals[modality], brain, grid, noise[modality]
+        )
         for modality in MODALITIES
     }
-    return PhantomPatient(grid, images, label, enhances(seed, index))
+    return PhantomPatient(grid, images, label, enhances(seed, index, taken))
 
 
-def _folder(layout: str, seed: int, index: int) -> Path:
+def _folder(layout: str, seed: int, index: int, taken: Collection[str]) -> Path:
     """A patient's folder below the cohort's root."""
     if layout == EXAM:
         return Path(f"SYN-EXAM-{index + 1:03d}")
-    return LAYOUTS[layout].folder(index, enhances(seed, index))
+    return LAYOUTS[layout].folder(index, enhances(seed, index, taken))
 
 
 def _write_patient(job: _Job) -> None:
     """Make one patient and put its folder into place in one step; runs in a worker process."""
-    final = Path(job.out) / _folder(job.layout, job.seed, job.index)
+    final = Path(job.out) / _folder(job.layout, job.seed, job.index, job.taken)
     if final.is_dir():
         return
     note = f"SYNTHETIC gliofuse phantom v{PHANTOM_VERSION} seed {job.seed} patient {job.index}"
     with whole_folder(final) as temporary:
         if job.layout == EXAM:
-            grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing)
+            grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing, job.taken)
+            noise = noise_factors(Pieces(job.seed, job.index, job.taken))
             streams = {m: random_stream(job.seed, job.index, m) for m in MODALITIES}
-            write_exam(temporary, final.name, signals, brain, label, grid, streams, note)
+            write_exam(temporary, final.name, signals, brain, label, grid, streams, note, noise)
         else:
-            patient = generate_patient(job.seed, job.index, job.spacing)
+            patient = generate_patient(job.seed, job.index, job.spacing, job.taken)
             layout = LAYOUTS[job.layout]
             write_brats_case(
                 temporary, final.name, layout, patient.images, patient.label, patient.grid, note
@@ -122,7 +147,13 @@ def _write_patient(job: _Job) -> None:
 
 
 def _check(
-    out: Path, patients: int, seed: int, layout: str, spacing: float, workers: int | None
+    out: Path,
+    patients: int,
+    seed: int,
+    layout: str,
+    spacing: float,
+    workers: int | None,
+    taken: Collection[str],
 ) -> None:
     """Refuse settings out of range, and a folder with other content."""
     if layout not in (*LAYOUTS, EXAM):
@@ -144,7 +175,7 @@ def _check(
         raise InputError(f"The phantom output {out} is a file; name a folder that is new or empty.")
     if not out.is_dir():
         return
-    expected = {_folder(layout, seed, index) for index in range(patients)}
+    expected = {_folder(layout, seed, index, taken) for index in range(patients)}
     tops = {"SYNTHETIC.txt", "phantom.json", *(folder.parts[0] for folder in expected)}
     found = {p.relative_to(out) for p in out.iterdir() if not p.name.startswith(".")}
     strange = sorted(str(p) for p in found if str(p) not in tops)
@@ -187,6 +218,7 @@ def generate_cohort(
     *,
     progress: bool = True,
     workers: int | None = None,
+    taken: Collection[str] = (),
 ) -> None:
     """Write a cohort; patients that are complete already are kept, so it can be interrupted.
 
@@ -198,22 +230,26 @@ def generate_cohort(
         spacing: voxel size, mm.
         progress: show a bar.
         workers: processes; by default one a usable processor core.
+        taken: pieces of `variety` to take in.
 
     Raises:
         InputError: a setting out of range, or a folder that holds something else.
     """
-    _check(out, patients, seed, layout, spacing, workers)
+    pieces = tuple(check_pieces(taken))
+    _check(out, patients, seed, layout, spacing, workers, pieces)
     settings: dict[str, object] = {
         "version": PHANTOM_VERSION,
         "seed": seed,
         "layout": layout,
         "spacing": float(spacing),
+        **({"pieces": list(pieces)} if pieces else {}),
     }
     _check_settings(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     write_cohort_note(out, settings)
-    jobs = [_Job(str(out), index, seed, layout, float(spacing)) for index in range(patients)]
-    missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
+    jobs = [_Job(str(out), i, seed, layout, float(spacing), pieces) for i in range(patients)]
+    folders = [out / _folder(layout, seed, index, pieces) for index in range(patients)]
+    missing = [job for job, folder in zip(jobs, folders, strict=True) if not folder.is_dir()]
     workers = min(workers or cores(), len(missing))
     with Bar(
         total=len(jobs),

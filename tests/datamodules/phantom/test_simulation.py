@@ -18,6 +18,7 @@ from datamodules.phantom.simulation import (
     generate_patient,
     main,
 )
+from datamodules.phantom.variety import Pieces
 from errors import InputError
 
 COARSE = 4.0  # mm
@@ -147,7 +148,10 @@ def test_one_millimetre_grid_is_that_of_brats():
 
 def test_lesions_are_spread_as_in_the_public_cohorts():
     poses = [draw_pose(np.random.default_rng([5, i])) for i in range(600)]
-    plans = [plan_lesion(np.random.default_rng([6, i]), p, True) for i, p in enumerate(poses)]
+    plans = [
+        plan_lesion(np.random.default_rng([6, i]), p, True, Pieces(6, i))
+        for i, p in enumerate(poses)
+    ]
     whole = np.array([p.whole_ml for p in plans])
     assert 85 < np.median(whole) < 110
     assert 8 <= whole.min() < 15
@@ -163,7 +167,7 @@ def test_volumes_are_the_planned_ones_and_only_enhancing_patients_enhance(index)
 
     patient = generate_patient(2, index, 3.0)
     pose = draw_pose(random_stream(2, index, "pose"))
-    plan = plan_lesion(random_stream(2, index, "plan"), pose, enhances(2, index))
+    plan = plan_lesion(random_stream(2, index, "plan"), pose, enhances(2, index), Pieces(2, index))
     whole = (patient.label > 0).sum() * patient.grid.voxel_ml
     core = np.isin(patient.label, (1, 3)).sum() * patient.grid.voxel_ml
     assert whole == pytest.approx(plan.whole_ml, rel=0.15)
