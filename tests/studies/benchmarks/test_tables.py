@@ -262,8 +262,8 @@ def test_every_table_is_written_three_times_with_a_picture(folder):
         assert len(list(csv.DictReader(handle))) == 2
 
 
-def test_systems_with_different_numbers_of_patients_get_a_curve(benchmark):
-    plan = json.loads((benchmark / "plan.json").read_text())
+def test_systems_with_different_numbers_of_patients_get_a_curve(folder):
+    plan = json.loads((folder / "plan.json").read_text())
 
     def described(*numbers):
         names = ("fusion", "dynunet", "segresnet")
@@ -272,8 +272,8 @@ def test_systems_with_different_numbers_of_patients_get_a_curve(benchmark):
             for name, number in zip(names, numbers, strict=False)
         ]
         plan["systems"][0]["line"] = "ours"
-        (benchmark / "plan.json").write_text(json.dumps(plan))
-        return patient_curves(read_benchmark_scores(benchmark))
+        (folder / "plan.json").write_text(json.dumps(plan))
+        return patient_curves(read_benchmark_scores(folder))
 
     assert described(2, 2) == {}  # one number is no curve
     curve = described(2, 4, 6)["table-1-patients"]
@@ -281,7 +281,7 @@ def test_systems_with_different_numbers_of_patients_get_a_curve(benchmark):
     # a system that is not tested yet has no point
     assert [(point.line, point.patients) for point in points] == [("ours", 2), ("dynunet", 4)]
     assert [column.key for column in columns] == ["dice/WT", "dice/ET"]
-    scores = read_benchmark_scores(benchmark)
-    names = [file.name for file in write_tables(benchmark, scores, make_tables(scores))]
+    scores = read_benchmark_scores(folder)
+    names = [file.name for file in write_tables(folder, scores, make_tables(scores))]
     assert "table-1-patients.png" in names
-    assert (benchmark / "tables" / "table-1-patients.png").stat().st_size > 5000
+    assert (folder / "tables" / "table-1-patients.png").stat().st_size > 5000
