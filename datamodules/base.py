@@ -21,9 +21,9 @@ from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
 from datamodules.phantom_cohort import phantom_cohort
-from datamodules.randomisation import Kind
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
-from datamodules.training_part import keep_first
+from datamodules.training.mixture import keep_first
+from datamodules.training.randomisation import Kind
 from errors import InputError
 from files import cores
 

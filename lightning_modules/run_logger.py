@@ -45,6 +45,8 @@ class RunLogger(WandbLogger):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._wandb_init.pop("anonymous", None)  # wandb only warns about it since 0.31
+        if folder := self._wandb_init["dir"]:  # W&B's service has a working directory of its own
+            self._wandb_init["dir"] = os.path.abspath(folder)
         self.waiting: dict[int | None, dict[str, float]] = {}  # by step
         self.settled = -1  # step of the last checkpoint
 

@@ -67,4 +67,12 @@ def test_a_stored_configuration_resolves_to_itself(part, tmp_path):
     asked = tmp_path / "akbar2022.yaml"
     kept = {name: stored[name] for name in ("model", "data", "trainer", "seed_everything")}
     asked.write_text(yaml.safe_dump(kept))
-    assert FitParser().resolve(CommandLine([str(asked)]))[part] == stored[part]
+    found = FitParser().resolve(CommandLine([str(asked)]))[part]
+    assert options_of_then(found, stored[part]) == stored[part]
+
+
+def options_of_then(found, stored):
+    """Leave out options that came later: a stored configuration cannot name them."""
+    if not isinstance(stored, dict) or not isinstance(found, dict):
+        return found
+    return {name: options_of_then(found[name], stored[name]) for name in stored}

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812, the name its own documentation uses
 
 from datamodules.cases.intensity import BACKGROUND
-from datamodules.randomisation import Randomisation, draw_randomisation, randomise
+from datamodules.training.randomisation import Randomisation, draw_randomisation, randomise
 from datamodules.volumes.augmentation import (
     FLIP_PROBABILITY,
     INTENSITY,

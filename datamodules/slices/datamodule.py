@@ -12,9 +12,7 @@ from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
-from datamodules.modality_dropout import check_probability, recorded
 from datamodules.patients.left_out import left_out
-from datamodules.randomisation import Kind, check_kind
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.dataset import SliceDataset, SlicePatientDataset
 from datamodules.slices.random_split import (
@@ -28,6 +26,8 @@ from datamodules.slices.selection import Rule, check_selection, draw_empty, sele
 from datamodules.slices.slice_case import SliceCase
 from datamodules.slices.sources import SliceSources, Source
 from datamodules.splits import Split
+from datamodules.training.modality_dropout import check_probability, recorded
+from datamodules.training.randomisation import Kind, check_kind
 from errors import InputError
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.modality_dropout import blank_some
-from datamodules.randomisation import Kind
 from datamodules.slices.augmentation import augment_slice, draw_slice
 from datamodules.slices.slice_case import SliceCase
+from datamodules.training.modality_dropout import blank_some
+from datamodules.training.randomisation import Kind
 
 
 class SliceDataset(Dataset[dict[str, Any]]):

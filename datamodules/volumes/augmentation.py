@@ -19,7 +19,7 @@ from scipy import sparse
 
 from datamodules import huge_pages
 from datamodules.cases.intensity import BACKGROUND
-from datamodules.randomisation import Randomisation, draw_randomisation, randomise
+from datamodules.training.randomisation import Randomisation, draw_randomisation, randomise
 
 Array = npt.NDArray[Any]
 ROTATION_PROBABILITY = 0.5

@@ -13,12 +13,12 @@ from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
-from datamodules.modality_dropout import check_probability, recorded
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
-from datamodules.randomisation import Kind, check_kind
 from datamodules.splits import Split
-from datamodules.training_part import add_phantoms
+from datamodules.training.mixture import add_phantoms
+from datamodules.training.modality_dropout import check_probability, recorded
+from datamodules.training.randomisation import Kind, check_kind
 from datamodules.volumes.dataset import PatchDataset, VolumeDataset
 from errors import InputError
 

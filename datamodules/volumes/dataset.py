@@ -17,8 +17,8 @@ from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.patch_centres import draw_centre, patch_start
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import CANONICAL
-from datamodules.modality_dropout import blank_some
-from datamodules.randomisation import Kind
+from datamodules.training.modality_dropout import blank_some
+from datamodules.training.randomisation import Kind
 from datamodules.volumes.augmentation import augmented_patch, draw, plain_patch
 
 

@@ -33,7 +33,7 @@ from monai.transforms import (
 
 from datamodules.layouts.case_files import MODALITIES, CaseFiles
 from datamodules.patients.find import find_cases
-from datamodules.randomisation import Kind
+from datamodules.training.randomisation import Kind
 from datamodules.volumes.datamodule import BraTSPatchDataModule
 from datamodules.volumes.dataset import PatchDataset
 from speed.timing import report, take_turns

@@ -44,14 +44,13 @@ from studies.training.summary import prediction_summary, test_summary, validatio
 # Entries of a data identity that change no test, and those that follow from another cohort.
 OF_TRAINING = (
     *("batch_size", "patches_per_epoch", "augmentation", "modality_dropout", "healthy_share"),
-    *("empty_fraction", "seed", "phantoms"),
+    *("empty_fraction", "seed", "phantoms", "train_patients"),
 )
 OF_A_COHORT = ("protocol", "filled", "registration")
 # Data settings that change no mask, or name the folder of the patients.
 NO_MASK = (
     *OF_TRAINING,
     *("num_workers", "cache_dir", "allow_seen_patients", "patient", "root", "images"),
-    "train_patients",
 )
 PREDICTIONS = "prediction.json"  # input record of a folder of predictions
 TEST, TABLE = "test.json", "per_case.csv"  # input record and result of a test

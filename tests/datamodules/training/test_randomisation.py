@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule, randomisation
-from datamodules.randomisation import VARIATION, draw_randomisation, randomise
+from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
+from datamodules.training import randomisation
+from datamodules.training.randomisation import VARIATION, draw_randomisation, randomise
 from errors import InputError
 
 ONE, ZERO = np.ones(4, np.float32), np.zeros(4, np.float32)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
-from datamodules.modality_dropout import draw_dropped
+from datamodules.training.modality_dropout import draw_dropped
 from errors import InputError
 
 KINDS = [BraTSPatchDataModule, RegisteredSliceDataModule]

@@ -1,0 +1,1 @@
+"""What only training patches see: fewer patients, phantoms beside them, changed images."""
