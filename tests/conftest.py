@@ -30,7 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run folders of tests in as many processes as there are cores, at most four.
+    """Run folders of tests in one process more than there are cores, at most four.
+
+    Some tests wait for processes of their own, and leave a core to the others meanwhile.
 
     `-n` overrides it, `-n 0` for a debugger; files and single tests run in this process.
     """
@@ -39,7 +41,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return  # this is one of them, or -n was given, or xdist is not there
     if option.usepdb or option.collectonly or not any(Path(word).is_dir() for word in config.args):
         return
-    option.numprocesses = min(cores(), MOST_PROCESSES)
+    option.numprocesses = min(cores() + 1, MOST_PROCESSES)
     option.loadscopereorder = False
     if option.dist == "no":
         option.dist = "loadfile"  # the fixtures of a file are made in one process

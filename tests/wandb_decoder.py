@@ -54,12 +54,12 @@ class Stored:
 
 
 def stored(run_folder: Path, patience: float = 20.0) -> list[Stored]:
-    """Return every offline folder of a run, in the order in which they were begun.
+    """Return every offline folder of a run that has W&B's file, in the order of their beginnings.
 
     W&B's service goes on writing for a moment after a run has finished: what has no end yet is read
     again, for so many seconds. A run that was killed never has one.
     """
-    folders = sorted((run_folder / "wandb").glob("offline-run-*"))
+    folders = sorted({file.parent for file in (run_folder / "wandb").glob("offline-run-*/*.wandb")})
     deadline = time.monotonic() + patience
     while True:
         found = [decode(folder) for folder in folders]

@@ -236,13 +236,21 @@ def folders(run: Run) -> list[str]:
 
 
 def offline_folders(run: Run) -> list[str]:
-    """Return the offline folders of a run, after those of the runs it was built from."""
+    """Return the offline folders of a run, after those of the runs it was built from.
+
+    A training that was killed as it began left a folder without W&B's file: nothing to sync.
+    """
     found = []
     for folder in map(Path, run.manifest().get("stages", {}).values()):
         experiment, run_id = folder.parts[-2:]  # beside this run, wherever the runs lie now
         beside = run.folder.parents[1] / experiment / run_id
         found += offline_folders(Run(experiment, run_id, beside))
-    found += [folder for folder in folders(run) if Path(folder).name.startswith("offline")]
+    own = [Path(folder) for folder in folders(run)]
+    found += [
+        str(folder)
+        for folder in own
+        if folder.name.startswith("offline") and any(folder.glob("*.wandb"))
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -132,6 +132,7 @@ def test_a_node_dies_and_its_job_is_done_on_the_other(in_workplace, monkeypatch)
     from studies.settings.command_line import CommandLine
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 would wait for all other tests
     line = CommandLine(["experiments/dynunet.yaml", str(SHRUNKEN)])
     line.options = CommandLine.parse(
         ["--trainer.max_epochs=3", "--data.patches_per_epoch=24"]

@@ -282,6 +282,8 @@ def test_the_hint_names_every_folder_of_the_run_and_of_its_stages(tmp_path, monk
         run.folder / "wandb" / "run-4-abc",  # was online
     ):
         folder.mkdir(parents=True)
+        (folder / "run-abc.wandb").touch()
+    (run.folder / "wandb" / "offline-run-5-abc").mkdir()  # was killed before it wrote anything
     run.update_manifest(stages={"experiments/net.yaml": str(stage.folder)})
     command = training_summary(run).partition("wandb sync")[2].split("\n\n")[0]
     assert [word for word in command.split() if word != "\\"][:3] == [
@@ -290,3 +292,4 @@ def test_the_hint_names_every_folder_of_the_run_and_of_its_stages(tmp_path, monk
         "runs/mine/abc/wandb/offline-run-3-abc",
     ]
     assert "run-4" not in command
+    assert "run-5" not in command
