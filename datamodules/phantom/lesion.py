@@ -20,11 +20,6 @@ from datamodules.phantom.variety import Pieces
 MEDIAN_ML, SPREAD, SMALLEST_ML, LARGEST_ML = 95.0, 0.7, 8.0, 230.0
 CORE_SHARE = (2.0, 2.6)  # Beta distribution of core volume / whole tumour volume
 WITHOUT_ENHANCEMENT = 0.15  # one of the three measured patients; low-grade share of BraTS 2018 26 %
-MORE_WITHOUT_ENHANCEMENT = 0.30  # the same with the piece `non_enhancing`
-PARTIAL_RIM, RIM_SHARE = 0.3, (0.03, 0.40)  # share of patients; of the rim, that enhances
-SMALL_CORE, SMALL_CORE_SHARE = 0.2, (0.01, 0.10)  # share of patients; of the whole tumour
-PALE_CORE, PALE = 0.3, (0.3, 0.8)  # share of patients; how far the core is like the oedema
-FAINT, FAINTNESS = 0.15, (0.35, 0.8)  # share of patients; share of a voxel that the tumour replaces
 INFRATENTORIAL = 0.08  # share of patients; gliomas of adults, 5 to 10 %
 FAR_FOCI = 0.15  # share of patients with more foci, far from the first
 MULTIFOCAL = 0.20  # published shares of multifocal glioblastoma: 10 to 30 %
@@ -53,9 +48,6 @@ class LesionPlan:
     rim_mm: float
     pressure: float  # mass effect: displacement at the core's edge in core radii
     fluid_core: bool
-    rim_share: float  # of the rim, that enhances
-    pale: float  # 0: the core is as bright as drawn; 1: as its oedema
-    faintness: float  # share of a voxel that the tumour replaces
 
     @property
     def radius(self) -> float:
@@ -95,24 +87,12 @@ def plan_lesion(
         rim_mm=float(np.exp(rng.uniform(np.log(1.6), np.log(6.0)))),
         pressure=float(rng.uniform(0.05, 0.55)),
         fluid_core=bool(rng.random() < FLUID_CORE),
-        rim_share=1.0,
-        pale=0.0,
-        faintness=1.0,
     )
-    return _vary(plan, pose, pieces)
+    return _move(plan, pose, pieces)
 
 
-def _vary(plan: LesionPlan, pose: Pose, pieces: Pieces) -> LesionPlan:
-    """Make some plans those of the lesions that networks trained on typical ones lose."""
-    if draw := pieces.happens("small_core", SMALL_CORE):
-        plan = replace(plan, core_ml=plan.whole_ml * draw.uniform(*SMALL_CORE_SHARE))
-    if draw := pieces.happens("partial_rim", PARTIAL_RIM):
-        thinner = draw.uniform(0.4, 1.0) * plan.rim_mm
-        plan = replace(plan, rim_share=float(draw.uniform(*RIM_SHARE)), rim_mm=float(thinner))
-    if draw := pieces.happens("pale_core", PALE_CORE):
-        plan = replace(plan, pale=float(draw.uniform(*PALE)))
-    if draw := pieces.happens("faint", FAINT):
-        plan = replace(plan, faintness=float(draw.uniform(*FAINTNESS)))
+def _move(plan: LesionPlan, pose: Pose, pieces: Pieces) -> LesionPlan:
+    """Put some lesions below the tentorium, and give some more foci far from the first."""
     draw = pieces.stream("sites")
     if draw is None:
         return plan
@@ -231,14 +211,12 @@ def grow_lesion(rng: np.random.Generator, plan: LesionPlan, brain: Anatomy, grid
     if plan.fluid_core:
         pool = depth - rng.uniform(1.0, 5.0) + 2.0 * layered_noise(rng, grid, (18.0, 8.0))
         liquid = sigmoid(pool / np.float32(0.8)) * np.float32(rng.uniform(0.6, 1.0))
-    rest = np.clip(inside - ring, 0, 1) * np.float32(plan.faintness)
-    pale = np.float32(plan.pale)
-    around = oedema * np.clip(1 - inside - ring, 0, 1) * np.float32(plan.faintness)
+    rest = np.clip(inside - ring, 0, 1)
     return Lesion(
-        oedema=around + pale * rest * (1 - liquid),
-        solid=(1 - pale) * rest * (1 - liquid),
+        oedema=oedema * np.clip(1 - inside - ring, 0, 1),
+        solid=rest * (1 - liquid),
         fluid=rest * liquid,
-        enhancing=ring * np.float32(0.5 + 0.5 * plan.faintness),
+        enhancing=ring,
         label=label,
     )
 
@@ -270,10 +248,7 @@ def _rim(
     outer = np.clip(rng.uniform(-2.5, 1.5) + 1.5 * layered_noise(rng, grid, (22.0,)), 0, None)
     rim = core & (depth > outer) & (depth <= outer + thickness + 0.4 * grid.spacing)
     rim &= thickness > rng.uniform(0.0, 0.45) * plan.rim_mm
-    if plan.rim_share < 1 and rim.any():
-        side = smooth_noise(rng, grid, max(plan.radius, 12.0))
-        rim &= side >= np.quantile(side[rim], 1 - plan.rim_share)
-    if plan.rim_share == 1 and rng.random() < 0.35:  # septa and solid nodules inside the core
+    if rng.random() < 0.35:  # septa and solid nodules inside the core
         inner = smooth_noise(rng, grid, 14.0)
         rim |= core & (np.abs(inner) < rng.uniform(0.05, 0.25)) & (texture > 0)
         rim |= core & (texture > rng.uniform(0.9, 2.0))

@@ -13,13 +13,7 @@ from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.confounders import draw_confounders
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid
 from datamodules.phantom.lesion import Lesion
-from datamodules.phantom.variety import (
-    MODALITIES,
-    Pieces,
-    edge_factor,
-    log_contrast,
-    log_shading,
-)
+from datamodules.phantom.variety import MODALITIES, Pieces, log_bright_white, log_shading
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ def simulate_signals(
     """Noise-free signals of the four modalities (white matter about 1), background 0."""
     fractions = mix_tissues(rng, brain, lesion, grid, pieces)
     healthy = fractions["white"] + fractions["grey"] + fractions["csf"]
-    contrast, shading = log_contrast(pieces, brain, grid), log_shading(pieces, grid)
+    contrast, shading = log_bright_white(pieces, brain, grid), log_shading(pieces, grid)
     t1 = {name: t.t1 * np.exp(t.t1_spread * rng.normal()) for name, t in TISSUES.items()}
     t2 = {name: t.t2 * np.exp(t.t2_spread * rng.normal()) for name, t in TISSUES.items()}
     uptake = {name: rng.uniform(*t.uptake) for name, t in TISSUES.items()}
@@ -132,7 +126,6 @@ def simulate_signals(
     rough *= 1 - healthy
     calm = np.float32(rng.uniform(0.01, 0.04)) * layered_noise(rng, grid, (30.0, 8.0))
     water = rough + calm * (fractions["white"] + fractions["grey"])
-    edge = edge_factor(pieces, brain) * brain.mask
     images = {}
     for modality in MODALITIES:
         image = np.zeros(grid.shape, np.float32)
@@ -153,5 +146,5 @@ def simulate_signals(
         white = _signal(
             modality, sequences[modality], t1["white"], t2["white"], TISSUES["white"].density
         )
-        images[modality] = image / np.float32(white) * edge
+        images[modality] = image / np.float32(white) * brain.mask
     return images

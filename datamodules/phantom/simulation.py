@@ -20,27 +20,15 @@ from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_
 from datamodules.phantom.exam import write_exam
 from datamodules.phantom.fields import Field, Grid
 from datamodules.phantom.files import LAYOUTS, write_brats_case, write_cohort_note
-from datamodules.phantom.lesion import (
-    MORE_WITHOUT_ENHANCEMENT,
-    WITHOUT_ENHANCEMENT,
-    grow_lesion,
-    mass_effect,
-    plan_lesion,
-)
+from datamodules.phantom.lesion import WITHOUT_ENHANCEMENT, grow_lesion, mass_effect, plan_lesion
 from datamodules.phantom.scanner import acquire
 from datamodules.phantom.signal import simulate_signals
-from datamodules.phantom.variety import (
-    MODALITIES,
-    Pieces,
-    check_pieces,
-    mature,
-    noise_factors,
-)
+from datamodules.phantom.variety import MODALITIES, PIECES, Pieces, check_pieces, noise_factors
 from errors import InputError
 from files import cores, whole_folder
 from progress import Bar
 
-PHANTOM_VERSION = 7  # part of every cache key: raise it whenever one byte of a phantom changes
+PHANTOM_VERSION = 8  # part of every cache key: raise it whenever one byte of a phantom changes
 EXAM = "exam"
 FINEST_MM, COARSEST_MM = 0.8, 5.0
 MOST_PATIENTS = 9999  # the case ids have four digits
@@ -74,10 +62,9 @@ def random_stream(seed: int, index: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, index, _STREAMS.index(name)])
 
 
-def enhances(seed: int, index: int, taken: Collection[str] = ()) -> bool:
+def enhances(seed: int, index: int) -> bool:
     """Whether a patient's tumour takes up contrast agent; known before anything is simulated."""
-    share = MORE_WITHOUT_ENHANCEMENT if "non_enhancing" in taken else WITHOUT_ENHANCEMENT
-    return bool(random_stream(seed, index, "kind").random() >= share)
+    return bool(random_stream(seed, index, "kind").random() >= WITHOUT_ENHANCEMENT)
 
 
 def _simulate(
@@ -86,19 +73,16 @@ def _simulate(
     """Grid, brain, label and noise-free signals of one patient."""
     grid, pieces = brain_grid(spacing), Pieces(seed, index, taken)
     pose = draw_pose(random_stream(seed, index, "pose"))
-    plan = plan_lesion(
-        random_stream(seed, index, "plan"), pose, enhances(seed, index, taken), pieces
-    )
+    plan = plan_lesion(random_stream(seed, index, "plan"), pose, enhances(seed, index), pieces)
     push = mass_effect(plan, grid)
     brain = draw_anatomy(random_stream(seed, index, "anatomy"), grid, pose, push)
-    brain = mature(pieces, brain)
     lesion = grow_lesion(random_stream(seed, index, "lesion"), plan, brain, grid)
     signals = simulate_signals(random_stream(seed, index, "signal"), brain, lesion, grid, pieces)
     return grid, brain, lesion.label, signals
 
 
 def generate_patient(
-    seed: int, index: int, spacing: float, taken: Collection[str] = ()
+    seed: int, index: int, spacing: float, taken: Collection[str] = PIECES
 ) -> PhantomPatient:
     """Simulate one co-registered, skull-stripped patient.
 
@@ -106,7 +90,7 @@ def generate_patient(
         seed: the cohort's seed.
         index: the patient's number, from 0.
         spacing: voxel size, mm.
-        taken: pieces of `variety` to take in.
+        taken: pieces of `variety` that the phantoms have.
     """
     grid, brain, label, signals = _simulate(seed, index, spacing, taken)
     noise = noise_factors(Pieces(seed, index, taken))
@@ -116,19 +100,19 @@ def generate_patient(
         )
         for modality in MODALITIES
     }
-    return PhantomPatient(grid, images, label, enhances(seed, index, taken))
+    return PhantomPatient(grid, images, label, enhances(seed, index))
 
 
-def _folder(layout: str, seed: int, index: int, taken: Collection[str]) -> Path:
+def _folder(layout: str, seed: int, index: int) -> Path:
     """A patient's folder below the cohort's root."""
     if layout == EXAM:
         return Path(f"SYN-EXAM-{index + 1:03d}")
-    return LAYOUTS[layout].folder(index, enhances(seed, index, taken))
+    return LAYOUTS[layout].folder(index, enhances(seed, index))
 
 
 def _write_patient(job: _Job) -> None:
     """Make one patient and put its folder into place in one step; runs in a worker process."""
-    final = Path(job.out) / _folder(job.layout, job.seed, job.index, job.taken)
+    final = Path(job.out) / _folder(job.layout, job.seed, job.index)
     if final.is_dir():
         return
     note = f"SYNTHETIC gliofuse phantom v{PHANTOM_VERSION} seed {job.seed} patient {job.index}"
@@ -153,7 +137,6 @@ def _check(
     layout: str,
     spacing: float,
     workers: int | None,
-    taken: Collection[str],
 ) -> None:
     """Refuse settings out of range, and a folder with other content."""
     if layout not in (*LAYOUTS, EXAM):
@@ -175,7 +158,7 @@ def _check(
         raise InputError(f"The phantom output {out} is a file; name a folder that is new or empty.")
     if not out.is_dir():
         return
-    expected = {_folder(layout, seed, index, taken) for index in range(patients)}
+    expected = {_folder(layout, seed, index) for index in range(patients)}
     tops = {"SYNTHETIC.txt", "phantom.json", *(folder.parts[0] for folder in expected)}
     found = {p.relative_to(out) for p in out.iterdir() if not p.name.startswith(".")}
     strange = sorted(str(p) for p in found if str(p) not in tops)
@@ -218,7 +201,7 @@ def generate_cohort(
     *,
     progress: bool = True,
     workers: int | None = None,
-    taken: Collection[str] = (),
+    taken: Collection[str] = PIECES,
 ) -> None:
     """Write a cohort; patients that are complete already are kept, so it can be interrupted.
 
@@ -230,25 +213,25 @@ def generate_cohort(
         spacing: voxel size, mm.
         progress: show a bar.
         workers: processes; by default one a usable processor core.
-        taken: pieces of `variety` to take in.
+        taken: pieces of `variety` that the phantoms have.
 
     Raises:
         InputError: a setting out of range, or a folder that holds something else.
     """
-    pieces = tuple(check_pieces(taken))
-    _check(out, patients, seed, layout, spacing, workers, pieces)
+    pieces = check_pieces(taken)
+    _check(out, patients, seed, layout, spacing, workers)
     settings: dict[str, object] = {
         "version": PHANTOM_VERSION,
         "seed": seed,
         "layout": layout,
         "spacing": float(spacing),
-        **({"pieces": list(pieces)} if pieces else {}),
+        "pieces": pieces,
     }
     _check_settings(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     write_cohort_note(out, settings)
-    jobs = [_Job(str(out), i, seed, layout, float(spacing), pieces) for i in range(patients)]
-    folders = [out / _folder(layout, seed, index, pieces) for index in range(patients)]
+    jobs = [_Job(str(out), i, seed, layout, float(spacing), tuple(pieces)) for i in range(patients)]
+    folders = [out / _folder(layout, seed, index) for index in range(patients)]
     missing = [job for job, folder in zip(jobs, folders, strict=True) if not folder.is_dir()]
     workers = min(workers or cores(), len(missing))
     with Bar(

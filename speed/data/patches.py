@@ -59,10 +59,8 @@ def monai_patches(cases: list[CaseFiles], folder: Path, augmented: bool) -> Pers
     changes = [
         OneOf(
             [
-                RandRotated(
-                    keys, **{f"range_{axis}": angle}, prob=0.5, mode=["bilinear", "nearest"]
-                )
-                for axis in "xyz"
+                RandRotated(keys, x, y, z, prob=0.5, mode=["bilinear", "nearest"])
+                for x, y, z in ((angle, 0.0, 0.0), (0.0, angle, 0.0), (0.0, 0.0, angle))
             ]
         ),
         *[RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)],

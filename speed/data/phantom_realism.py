@@ -1,6 +1,6 @@
 """Phantoms beside real patients, region by region: a table and a figure.
 
-    python -m speed.data.phantom_realism --real DIR [--real DIR ...] [--patients 40] [--pieces ...]
+    python -m speed.data.phantom_realism --real DIR [--real DIR ...] [--patients 40]
 
 Every image is resampled to 2 mm. Values are z-scores against the patient's own upper brain outside
 the tumour: without the lesion, the surface and the skull base, which differ most. A statistic of
@@ -23,7 +23,6 @@ from datamodules.cases.case import PreparedCase
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.patients.find import find_cases
 from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
-from datamodules.phantom.variety import check_pieces
 from studies.runs.environment import git_revision, hardware
 from studies.settings.command_line import ROOT
 
@@ -135,14 +134,12 @@ def main(measure: Callable[[Path], dict[str, dict[str, float]]] = collect) -> No
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", type=Path, action="append", required=True)
     parser.add_argument("--patients", type=int, default=40, help="phantoms")
-    parser.add_argument("--pieces", nargs="*", default=[], help="of the phantom, to take in")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/phantom_realism.json")
     given = parser.parse_args()
-    pieces = check_pieces(given.pieces)
     real = {name: found for root in given.real for name, found in measure(root).items()}
     with tempfile.TemporaryDirectory() as folder:
         cohort = Path(folder) / "phantoms"
-        generate_cohort(cohort, given.patients, seed=SEED, spacing=SPACING, taken=pieces)
+        generate_cohort(cohort, given.patients, seed=SEED, spacing=SPACING)
         phantoms = measure(cohort)
     table: dict[str, Any] = {}
     for name in next(iter(phantoms.values())):
@@ -159,7 +156,6 @@ def main(measure: Callable[[Path], dict[str, dict[str, float]]] = collect) -> No
         "phantom_version": PHANTOM_VERSION,
         "phantoms": len(phantoms),
         "real_patients": sorted(real),
-        **({"pieces": pieces} if pieces else {}),
         "statistics": table,
         "hardware": hardware(),
         "git": git_revision(),

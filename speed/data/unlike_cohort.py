@@ -57,7 +57,7 @@ def only(index: int, change: Callable[[np.ndarray, np.random.Generator], np.ndar
 def body(image: Image, rng: np.random.Generator) -> Image:
     """Return an ellipsoid of smooth texture, another one in every modality."""
     axes = [np.linspace(-1, 1, size) for size in image.shape[1:]]
-    radius = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
+    radius = np.sum([axis**2 for axis in np.meshgrid(*axes, indexing="ij")], axis=0)
     texture = [ndimage.gaussian_filter(rng.normal(size=image.shape[1:]), 3) for _ in image]
     return scored(np.stack(texture), radius < 1)
 

@@ -18,7 +18,7 @@ from datamodules.phantom.simulation import (
     generate_patient,
     main,
 )
-from datamodules.phantom.variety import Pieces
+from datamodules.phantom.variety import PIECES, Pieces
 from errors import InputError
 
 COARSE = 4.0  # mm
@@ -127,6 +127,7 @@ def test_layout_has_its_names_labels_and_grid(layout, tmp_path):
         "seed": 1,
         "layout": layout,
         "spacing": COARSE,
+        "pieces": list(PIECES),
     }
 
 
@@ -149,7 +150,7 @@ def test_one_millimetre_grid_is_that_of_brats():
 def test_lesions_are_spread_as_in_the_public_cohorts():
     poses = [draw_pose(np.random.default_rng([5, i])) for i in range(600)]
     plans = [
-        plan_lesion(np.random.default_rng([6, i]), p, True, Pieces(6, i))
+        plan_lesion(np.random.default_rng([6, i]), p, True, Pieces(6, i, ()))
         for i, p in enumerate(poses)
     ]
     whole = np.array([p.whole_ml for p in plans])
