@@ -38,7 +38,7 @@ class FeatureTransitionModule(TrainingModule):
         cycle_weight: weight of the cycle-consistency loss.
         pool_size: translations that a discriminator's pool keeps.
         overlap: share of a sliding window that its neighbour covers again, in validation.
-        loss: unused; accepted so that a study's overlays fit every stage.
+        loss, output_rate, output_bias: unused; accepted so that a study's overlays fit every stage.
         **training: optimizer (built twice: generators, discriminators), scheduler, precision.
 
     Raises:
@@ -57,6 +57,8 @@ class FeatureTransitionModule(TrainingModule):
         pool_size: int = 10,
         overlap: float = 0.5,
         loss: nn.Module | None = None,
+        output_rate: float = 1.0,
+        output_bias: float | None = None,
         **training: Any,
     ) -> None:
         super().__init__(loss=nn.MSELoss(), **training)
