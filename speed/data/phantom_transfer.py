@@ -1,10 +1,12 @@
 """Transfer from phantoms: Dice on real patients, and on held-out phantoms by volume.
 
-    python -m speed.data.phantom_transfer --real DIR --run NAME=CHECKPOINT [--run ...]
+    python -m speed.data.phantom_transfer --real GROUP=DIR [--real ...] --run NAME=CHECKPOINT [...]
 
 Every checkpoint is tested with ``lightning test`` on the real patients (none of which it has seen)
-and on the test patients of its own phantom split. An easy phantom would show as a high Dice on
-phantoms of every size beside a low one on patients.
+and on the test patients of its own phantom split. Folders of one group, such as those of several
+BraTS years, are scored together. Runs whose names end in ``seed N`` are repetitions: their mean and
+spread stand in the table too. An easy phantom would show as a high Dice on phantoms of every size
+beside a low one on patients.
 """
 
 import argparse
@@ -46,47 +48,88 @@ def by_volume(rows: list[dict[str, str]]) -> dict[str, Any]:
     return table
 
 
+def means(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Return mean Dice by region."""
+    return {
+        region: round(float(np.mean([float(row[f"dice/{region}"]) for row in rows])), 4)
+        for region in REGIONS
+    }
+
+
+def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]:
+    """Score one checkpoint on every group of real patients and on its held-out phantoms."""
+    real: dict[str, list[dict[str, str]]] = {}
+    for group, folder in folders:
+        real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder)))
+    phantoms = score(checkpoint)
+    manifest = checkpoint.resolve().parent.parent / "manifest.json"
+    wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
+    return {
+        "run": read_card(checkpoint)["run"],
+        "training_minutes_of_last_stage": round(wall / 60, 1) if wall else None,
+        "patients": {
+            group: {
+                row["case_id"]: {key: round(float(row[f"dice/{key}"]), 4) for key in REGIONS}
+                for row in rows
+            }
+            for group, rows in real.items()
+        },
+        "mean": {
+            **{group: means(rows) for group, rows in real.items()},
+            "held-out phantoms": means(phantoms),
+        },
+        "phantom_dice_WT_by_volume": by_volume(phantoms),
+    }
+
+
+def over_seeds(runs: dict[str, Any]) -> dict[str, Any]:
+    """Return mean, lowest and highest of the means of runs that differ by their seed alone."""
+    repeated: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for name, run in runs.items():
+        system, seed, _ = name.partition(" seed ")
+        if seed and "mean" in run:
+            repeated.setdefault(system, []).append(run["mean"])
+    return {
+        system: {
+            group: {
+                region: {
+                    "mean": round(float(np.mean(values)), 4),
+                    "range": [min(values), max(values)],
+                }
+                for region in REGIONS
+                if (values := [one[group][region] for one in found])
+            }
+            for group in found[0]
+        }
+        | {"seeds": len(found)}
+        for system, found in repeated.items()
+    }
+
+
 def main() -> None:
     """Score every checkpoint and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--real", action="append", required=True, metavar="GROUP=DIR")
     parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/phantom_transfer.json")
     arguments = parser.parse_args()
-    earlier = json.loads(arguments.out.read_text())["runs"] if arguments.out.is_file() else {}
-    results: dict[str, Any] = {}
+    folders = [
+        (group, Path(folder).resolve())
+        for group, _, folder in (word.partition("=") for word in arguments.real)
+    ]
+    runs = json.loads(arguments.out.read_text())["runs"] if arguments.out.is_file() else {}
     for entry in arguments.run:
         name, _, path = entry.partition("=")
-        checkpoint = Path(path)
-        real = score(checkpoint, "--data.root", str(arguments.real.resolve()))
-        phantoms = score(checkpoint)
-        manifest = checkpoint.resolve().parent.parent / "manifest.json"
-        wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
-        results[name] = {
-            "run": read_card(checkpoint)["run"],
-            "training_minutes_of_last_stage": round(wall / 60, 1) if wall else None,
-            "real_patients": {
-                row["case_id"]: {key: round(float(row[f"dice/{key}"]), 4) for key in REGIONS}
-                for row in real
-            },
-            "real_mean": {
-                key: round(float(np.mean([float(row[f"dice/{key}"]) for row in real])), 4)
-                for key in REGIONS
-            },
-            "phantom_mean": {
-                key: round(float(np.mean([float(row[f"dice/{key}"]) for row in phantoms])), 4)
-                for key in REGIONS
-            },
-            "phantom_dice_WT_by_volume": by_volume(phantoms),
+        runs[name] = measure(Path(path), folders)
+        print(name, json.dumps(runs[name]["mean"]), flush=True)
+        content = {
+            "runs": runs,
+            "over_seeds": over_seeds(runs),
+            "hardware": hardware(),
+            "versions": versions(),
+            "git": git_revision(),
         }
-    content = {
-        "runs": {**earlier, **results},
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
-    }
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
