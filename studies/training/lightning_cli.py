@@ -5,7 +5,7 @@ import os
 import warnings
 from argparse import SUPPRESS
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import yaml
@@ -104,17 +104,15 @@ class ExperimentCLI(LightningCLI):
             )
             add(
                 "--rule",
-                type=str,
+                type=Literal["brats", "nan", "monai", "nnunet"],
                 default="brats",
-                choices=["brats", "nan", "monai", "nnunet"],
                 help="Rule that scores empty regions; one other than brats has its own folder.",
             )
         if subcommand in ("test", "predict"):
             add(
                 "--postprocessing",
-                type=str,
+                type=Literal["as_trained", "on", "off"],
                 default="as_trained",
-                choices=["as_trained", "on", "off"],
                 help="Post-processing: as in the experiment; on (the experiment's or the default "
                 "rules); or off.",
             )
@@ -152,9 +150,8 @@ class ExperimentCLI(LightningCLI):
             )
             add(
                 "--tta",
-                type=str,
+                type=Literal["none", "flips"],
                 default="none",
-                choices=["none", "flips"],
                 help="Average over the flips of the three axes.",
             )
         return parser
