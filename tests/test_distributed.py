@@ -40,8 +40,8 @@ def fit(name, runs_dir, *words, folds=2):
     return ["fit", *config, *exact, *words]
 
 
-# Batch norm would see half a batch on each device; nothing else does.
-WITHOUT_BATCH_NORM = ["--model.network.init_args.norm", "instance"]
+# Batch norm and Dice over the batch would see half a batch on each device; nothing else does.
+OF_SAMPLES = ["--model.network.init_args.norm", "instance", "--model.loss.batch", "false"]
 
 
 def only(folder):
@@ -57,8 +57,8 @@ def metrics_of(folder):
 
 
 def test_two_processes_train_as_one(workplace):
-    alone = fit("dynunet", "runs-one", *WITHOUT_BATCH_NORM)
-    together = fit("dynunet", "runs-two", *WITHOUT_BATCH_NORM, *TWO)
+    alone = fit("dynunet", "runs-one", *OF_SAMPLES)
+    together = fit("dynunet", "runs-two", *OF_SAMPLES, *TWO)
     lightning(together, alone)
     one, two = only(workplace / "runs-one" / "dynunet"), only(workplace / "runs-two" / "dynunet")
     assert one.name == two.name  # devices are no part of a run's identity
