@@ -38,7 +38,9 @@ class FeatureTransitionModule(TrainingModule):
         cycle_weight: weight of the cycle-consistency loss.
         pool_size: translations that a discriminator's pool keeps.
         overlap: share of a sliding window that its neighbour covers again, in validation.
-        loss, output_rate, output_bias: unused; accepted so that a study's overlays fit every stage.
+        loss: unused, as the next two; accepted so that a study's overlays fit every stage.
+        output_rate: unused.
+        output_bias: unused.
         **training: optimizer (built twice: generators, discriminators), scheduler, precision.
 
     Raises:

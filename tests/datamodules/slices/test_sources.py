@@ -98,12 +98,14 @@ def test_a_registered_folder_is_recognised_and_gives_the_same(data, cache):
     assert again.case_hashes() == data.case_hashes()
 
 
-def test_one_raw_exam_without_a_modality_is_registered_to_be_predicted(exams, cache):
+def test_one_raw_exam_without_a_modality_is_registered_to_be_predicted(exams, tmp_path):
     present = [m for m in MODALITIES if m != "flair"]
     images = {m: str(exams / "SYN-EXAM-002" / f"SYN-EXAM-002_{m}.nii.gz") for m in present}
     with pytest.raises(InputError, match="flair is missing"):
-        RegisteredSliceDataModule(images=images, cache_dir=cache, **OPTIONS).prepare_data()
-    module = RegisteredSliceDataModule(images=images, missing="zero", cache_dir=cache, **OPTIONS)
+        RegisteredSliceDataModule(images=images, cache_dir=str(tmp_path), **OPTIONS).prepare_data()
+    module = RegisteredSliceDataModule(
+        images=images, missing="zero", cache_dir=str(tmp_path), **OPTIONS
+    )
     module.prepare_data()
     module.setup("predict")
     (batch,) = module.predict_dataloader()
