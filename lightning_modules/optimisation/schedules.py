@@ -38,7 +38,7 @@ class WarmupCosine(WarmupCosineSchedule):
             )
         self.asked = warmup_steps
         self.is_given = total_steps is not None
-        steps = total_steps or int(warmup_steps) + 1  # until `last_until`
+        steps = int(warmup_steps) + 1 if total_steps is None else total_steps  # or `last_until`
         super().__init__(optimizer, 0, steps)
         self._set_length(steps)
 

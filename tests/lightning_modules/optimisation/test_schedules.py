@@ -35,6 +35,12 @@ def test_it_rises_by_equal_steps_and_falls_as_a_cosine():
     assert 0 < found[-1] < 0.02
 
 
+@pytest.mark.parametrize("total", [0, 3])
+def test_a_given_length_is_longer_than_the_warm_up(total):
+    with pytest.raises(InputError, match=f"warmup_steps is 3 of {total} optimiser steps"):
+        rates(10, warmup_steps=3, total_steps=total)
+
+
 @pytest.mark.parametrize("wrong", [-1, 1.5])
 def test_neither_steps_nor_a_share(wrong):
     with pytest.raises(InputError, match=rf"warmup_steps is {wrong}: expected 0 or more steps"):
