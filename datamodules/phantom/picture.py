@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.phantom.signal import MODALITIES
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.simulation import PhantomPatient, generate_patient
 
 SEED, INDEX, SPACING = 0, 23, 1.0

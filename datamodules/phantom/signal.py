@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.confounders import draw_confounders
 from datamodules.phantom.fields import Field, Grid, layered_noise, sigmoid
 from datamodules.phantom.lesion import Lesion
-from datamodules.phantom.variety import MODALITIES, Pieces, log_bright_white, log_shading
+from datamodules.phantom.variety import Pieces, log_bright_white, log_shading
 
 
 @dataclass(frozen=True)

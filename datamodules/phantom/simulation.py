@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from command_parser import CommandParser
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
 from datamodules.phantom.exam import write_exam
 from datamodules.phantom.fields import Field, Grid
@@ -23,7 +24,7 @@ from datamodules.phantom.files import LAYOUTS, write_brats_case, write_cohort_no
 from datamodules.phantom.lesion import WITHOUT_ENHANCEMENT, grow_lesion, mass_effect, plan_lesion
 from datamodules.phantom.scanner import acquire
 from datamodules.phantom.signal import simulate_signals
-from datamodules.phantom.variety import MODALITIES, PIECES, Pieces, check_pieces, noise_factors
+from datamodules.phantom.variety import PIECES, Pieces, check_pieces, noise_factors
 from errors import InputError
 from files import cores, whole_folder
 from progress import Bar
@@ -69,8 +70,8 @@ def enhances(seed: int, index: int) -> bool:
 
 def _simulate(
     seed: int, index: int, spacing: float, taken: Collection[str]
-) -> tuple[Grid, Anatomy, np.ndarray, dict[str, Field]]:
-    """Grid, brain, label and noise-free signals of one patient."""
+) -> tuple[Grid, Anatomy, np.ndarray, dict[str, Field], dict[str, float]]:
+    """Grid, brain, label, noise-free signals and noise factors of one patient."""
     grid, pieces = brain_grid(spacing), Pieces(seed, index, taken)
     pose = draw_pose(random_stream(seed, index, "pose"))
     plan = plan_lesion(random_stream(seed, index, "plan"), pose, enhances(seed, index), pieces)
@@ -78,7 +79,7 @@ def _simulate(
     brain = draw_anatomy(random_stream(seed, index, "anatomy"), grid, pose, push)
     lesion = grow_lesion(random_stream(seed, index, "lesion"), plan, brain, grid)
     signals = simulate_signals(random_stream(seed, index, "signal"), brain, lesion, grid, pieces)
-    return grid, brain, lesion.label, signals
+    return grid, brain, lesion.label, signals, noise_factors(pieces)
 
 
 def generate_patient(
@@ -92,8 +93,7 @@ def generate_patient(
         spacing: voxel size, mm.
         taken: pieces of `variety` that the phantoms have.
     """
-    grid, brain, label, signals = _simulate(seed, index, spacing, taken)
-    noise = noise_factors(Pieces(seed, index, taken))
+    grid, brain, label, signals, noise = _simulate(seed, index, spacing, taken)
     images = {
         modality: acquire(
             random_stream(seed, index, modality), signals[modality], brain, grid, noise[modality]
@@ -118,8 +118,9 @@ def _write_patient(job: _Job) -> None:
     note = f"SYNTHETIC gliofuse phantom v{PHANTOM_VERSION} seed {job.seed} patient {job.index}"
     with whole_folder(final) as temporary:
         if job.layout == EXAM:
-            grid, brain, label, signals = _simulate(job.seed, job.index, job.spacing, job.taken)
-            noise = noise_factors(Pieces(job.seed, job.index, job.taken))
+            grid, brain, label, signals, noise = _simulate(
+                job.seed, job.index, job.spacing, job.taken
+            )
             streams = {m: random_stream(job.seed, job.index, m) for m in MODALITIES}
             write_exam(temporary, final.name, signals, brain, label, grid, streams, note, noise)
         else:
@@ -231,8 +232,7 @@ def generate_cohort(
     out.mkdir(parents=True, exist_ok=True)
     write_cohort_note(out, settings)
     jobs = [_Job(str(out), i, seed, layout, float(spacing), tuple(pieces)) for i in range(patients)]
-    folders = [out / _folder(layout, seed, index) for index in range(patients)]
-    missing = [job for job, folder in zip(jobs, folders, strict=True) if not folder.is_dir()]
+    missing = [job for job in jobs if not (out / _folder(layout, seed, job.index)).is_dir()]
     workers = min(workers or cores(), len(missing))
     with Bar(
         total=len(jobs),

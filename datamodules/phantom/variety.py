@@ -2,18 +2,18 @@
 
 Every piece has a name, a range and a random stream of its own, and leaving one out changes nothing
 that the others draw, so that the effect of each on training can be measured. Sixteen were tried
-(`speed/results/phantom_pieces.json`): these are the ones that stayed.
+(`speed/results/phantom_sixteen_pieces.json`): these are the ones that stayed.
 """
 
 from collections.abc import Collection
 
 import numpy as np
 
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.anatomy import Anatomy
 from datamodules.phantom.fields import Field, Grid, layered_noise
 from errors import InputError
 
-MODALITIES = ("t1", "t1ce", "t2", "flair")
 PIECES = (
     "bright_white",  # white matter that is diffusely bright on FLAIR
     "shading",  # drift of the signal along the axes

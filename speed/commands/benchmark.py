@@ -22,7 +22,7 @@ from typing import Any
 from evaluation.tables.per_case import mean_scores, read_csv
 from lightning_modules.callbacks.metrics_file import read_metrics
 from speed.memory import peak_memory_until_end
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import write_record
 from studies.settings.command_line import ROOT
 
 LIMIT_MINUTES = 40.0  # each study's benchmark, one fold and one seed, on two cores
@@ -79,12 +79,9 @@ def main() -> None:
             "load_average": round(os.getloadavg()[0], 1),
             "jobs_seconds": {name: entry.get("seconds") for name, entry in jobs.items()},
             "systems": [system_figures(folder, cell) for cell in done],
-            "hardware": hardware(),
-            "versions": versions(),
-            "git": git_revision(),
         }
         if arguments.out is not None:
-            arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+            write_record(arguments.out, result)
             for table in sorted(plan_file.parent.glob("tables/table-?.md")):
                 name = f"{arguments.out.stem}_{table.name}"
                 arguments.out.with_name(name).write_text(table.read_text())

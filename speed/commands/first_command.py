@@ -10,7 +10,6 @@ folder, so nothing made before is reused.
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -19,10 +18,9 @@ import time
 from pathlib import Path
 
 from speed.memory import peak_memory_until_end
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import CLI, write_record
 from studies.settings.command_line import ROOT
 
-CLI = [sys.executable, str(ROOT / "cli.py")]
 LIMITS = {"minutes": 8.0, "peak_memory_gb": 6.0}
 DICE = {"experiments/fusion.yaml": 0.80}  # of the whole tumour, at least
 
@@ -61,11 +59,8 @@ def main() -> None:
         "held_out_phantoms": len(rows),
         "dice": {name: round(value, 4) for name, value in means.items()},
         "limits": limits,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
     }
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_record(arguments.out, result)
     print(
         f"{minutes:.1f} min (limit {LIMITS['minutes']:.0f}), {peak:.1f} GB (limit "
         f"{LIMITS['peak_memory_gb']:.0f}), whole-tumour Dice {means['WT']:.3f}"

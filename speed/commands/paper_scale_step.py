@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.memory import peak_memory_until_end
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import write_record
 from studies.settings.command_line import ROOT
 
 EXPERIMENTS = (
@@ -33,11 +33,8 @@ def write(figures: dict[str, dict[str, Any]], path: Path) -> None:
     content = {
         "what": "start-up, preparing the patients (first experiment only), one step, one patient",
         "figures": figures,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_record(path, content)
 
 
 def main() -> None:

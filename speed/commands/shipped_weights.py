@@ -10,20 +10,16 @@ beside the shipped ones.
 """
 
 import argparse
-import json
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from evaluation.tables.per_case import mean_scores, read_csv
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import CLI, named_paths, write_record
 from studies.runs.shipped import check_shipped, find_shipped
 from studies.settings.command_line import ROOT
-
-CLI = [sys.executable, str(ROOT / "cli.py")]
 
 
 def retrained(manifest: dict[str, Any], real: dict[str, Path]) -> dict[str, dict[str, float]]:
@@ -79,22 +75,14 @@ def main(words: list[str] | None = None) -> None:
     print(f"{checkpoint}: {manifest['megabytes']} MB, the weights of {name}, as its manifest says")
     if arguments.dry_run:
         return
-    real = {one.partition("=")[0]: Path(one.partition("=")[2]) for one in arguments.real}
-    rows = compared(manifest["scores"], retrained(manifest, real))
+    rows = compared(manifest["scores"], retrained(manifest, dict(named_paths(arguments.real))))
     for row in rows:
         print(
             "{patients:<24}{score:<10}{shipped:9.4f}{retrained:9.4f}{difference:+9.4f}".format(
                 **row
             )
         )
-    content = {
-        "run": manifest["run"],
-        "rows": rows,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
-    }
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_record(arguments.out, {"run": manifest["run"], "rows": rows})
 
 
 if __name__ == "__main__":

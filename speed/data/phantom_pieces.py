@@ -23,8 +23,8 @@ import numpy as np
 
 from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
 from datamodules.phantom.variety import PIECES
-from speed.data.phantom_transfer import CLI, REGIONS, score
-from studies.runs.environment import git_revision, hardware
+from speed.data.phantom_transfer import means, score
+from speed.record import CLI, write_record
 from studies.settings.command_line import ROOT
 
 FACTORS = ("pieces", "randomised")
@@ -49,9 +49,7 @@ def measure(
     found: dict[str, float] = {}
     for kind, root in (("real", real), ("phantom", held_out)):
         rows = score(checkpoint, "--data.root", str(root.resolve()))
-        for region in REGIONS:
-            mean = np.mean([float(row[f"dice/{region}"]) for row in rows])
-            found[f"{kind} {region}"] = round(float(mean), 4)
+        found |= {f"{kind} {region}": value for region, value in means(rows).items()}
     return found
 
 
@@ -91,10 +89,8 @@ def main() -> None:
             "real_patients": sorted(path.name for path in given.real.iterdir()),
             "runs": runs,
             "effects": effects(runs),
-            "hardware": hardware(),
-            "git": git_revision(),
         }
-        given.out.write_text(json.dumps(content, indent=2) + "\n")
+        write_record(given.out, content)
         print(runs[-1], flush=True)
     print(json.dumps(effects(runs), indent=2))
 

@@ -8,7 +8,6 @@ phantoms is useful where the real patients lie inside the range of the phantoms.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from datamodules.cases.case import PreparedCase
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.patients.find import find_cases
 from datamodules.phantom.simulation import PHANTOM_VERSION, generate_cohort
-from studies.runs.environment import git_revision, hardware
+from speed.record import write_record
 from studies.settings.command_line import ROOT
 
 mpl.use("Agg")
@@ -157,10 +156,8 @@ def main(measure: Callable[[Path], dict[str, dict[str, float]]] = collect) -> No
         "phantoms": len(phantoms),
         "real_patients": sorted(real),
         "statistics": table,
-        "hardware": hardware(),
-        "git": git_revision(),
     }
-    given.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_record(given.out, content)
     names = [name for name in table if not name.endswith("ml")]
     draw(
         table,

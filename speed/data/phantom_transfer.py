@@ -10,57 +10,52 @@ beside a low one on patients.
 """
 
 import argparse
-import csv
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluation.tables.per_case import mean_scores, read_csv
 from lightning_modules.weights.checkpoints import read_card
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import CLI, named_paths, write_record
 from studies.settings.command_line import ROOT
 
-CLI = [sys.executable, str(ROOT / "cli.py")]
 REGIONS = ("WT", "TC", "ET")
 VOLUMES_ML = ((0, 40), (40, 80), (80, 120), (120, 1000))
 
 
-def score(checkpoint: Path, *options: str) -> list[dict[str, str]]:
+def score(checkpoint: Path, *options: str) -> list[dict[str, Any]]:
     """Return the rows of ``per_case.csv`` that ``lightning test`` writes for a checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*CLI, "test", "--ckpt_path", str(checkpoint), "--results_dir", folder, *options]
         subprocess.run(command, check=True)
-        with (Path(folder) / "per_case.csv").open(newline="") as handle:
-            return list(csv.DictReader(handle))
+        return read_csv(Path(folder) / "per_case.csv")
 
 
-def by_volume(rows: list[dict[str, str]]) -> dict[str, Any]:
+def by_volume(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return mean whole-tumour Dice of the phantoms in every range of reference volume."""
     table = {}
     for low, high in VOLUMES_ML:
-        dice = [float(row["dice/WT"]) for row in rows if low <= float(row["volume_ml/WT"]) < high]
+        dice = [row["dice/WT"] for row in rows if low <= row["volume_ml/WT"] < high]
         mean = round(float(np.mean(dice)), 4) if dice else None
         table[f"{low} to {high} ml"] = {"patients": len(dice), "dice_WT": mean}
     return table
 
 
-def means(rows: list[dict[str, str]]) -> dict[str, float]:
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return mean Dice by region."""
-    return {
-        region: round(float(np.mean([float(row[f"dice/{region}"]) for row in rows])), 4)
-        for region in REGIONS
-    }
+    found = mean_scores(rows)
+    return {region: round(found[f"dice/{region}"], 4) for region in REGIONS}
 
 
 def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]:
     """Score one checkpoint on every group of real patients and on its held-out phantoms."""
-    real: dict[str, list[dict[str, str]]] = {}
+    real: dict[str, list[dict[str, Any]]] = {}
     for group, folder in folders:
-        real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder)))
+        real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder.resolve())))
     phantoms = score(checkpoint)
     manifest = checkpoint.resolve().parent.parent / "manifest.json"
     wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
@@ -69,7 +64,7 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]
         "training_minutes_of_last_stage": round(wall / 60, 1) if wall else None,
         "patients": {
             group: {
-                row["case_id"]: {key: round(float(row[f"dice/{key}"]), 4) for key in REGIONS}
+                row["case_id"]: {key: round(row[f"dice/{key}"], 4) for key in REGIONS}
                 for row in rows
             }
             for group, rows in real.items()
@@ -113,23 +108,12 @@ def main() -> None:
     parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/phantom_transfer.json")
     arguments = parser.parse_args()
-    folders = [
-        (group, Path(folder).resolve())
-        for group, _, folder in (word.partition("=") for word in arguments.real)
-    ]
+    folders = named_paths(arguments.real)
     runs = json.loads(arguments.out.read_text())["runs"] if arguments.out.is_file() else {}
-    for entry in arguments.run:
-        name, _, path = entry.partition("=")
-        runs[name] = measure(Path(path), folders)
+    for name, checkpoint in named_paths(arguments.run):
+        runs[name] = measure(checkpoint, folders)
         print(name, json.dumps(runs[name]["mean"]), flush=True)
-        content = {
-            "runs": runs,
-            "over_seeds": over_seeds(runs),
-            "hardware": hardware(),
-            "versions": versions(),
-            "git": git_revision(),
-        }
-        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+        write_record(arguments.out, {"runs": runs, "over_seeds": over_seeds(runs)})
 
 
 if __name__ == "__main__":

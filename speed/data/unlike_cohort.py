@@ -10,7 +10,6 @@ altering the files, up to the resampling of noise.
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -23,7 +22,7 @@ from scipy import ndimage
 from datamodules import BraTSPatchDataModule
 from datamodules.appearance import FEW, NUMBERS, SPREADS, cohort_statistics, look, unlike
 from datamodules.layouts.case_files import MODALITIES
-from studies.runs.environment import git_revision, hardware, versions
+from speed.record import write_record
 from studies.settings.command_line import ROOT
 
 SPACING = 2.0  # mm, of the experiments' embedded scale
@@ -151,11 +150,8 @@ def main() -> None:
             **{name: number.tolerance for name, number in NUMBERS.items()},
         },
         "rates": tables,
-        "hardware": hardware(),
-        "versions": versions(),
-        "git": git_revision(),
     }
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    write_record(arguments.out, content)
     for name, table in tables.items():
         print(name)
         for alteration, one in table.items():

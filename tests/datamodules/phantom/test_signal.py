@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.fields import Grid, smooth_noise, thick_slices
-from datamodules.phantom.signal import MODALITIES, _signal
+from datamodules.phantom.signal import _signal
 from datamodules.phantom.simulation import generate_patient
 
 # Lowest and highest per-patient mean among nine real patients (BraTS 2021 and BRATS 2015), z-scored

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.anatomy import brain_grid, draw_anatomy, draw_pose
 from datamodules.phantom.lesion import FAR_FOCI, INFRATENTORIAL, plan_lesion
 from datamodules.phantom.simulation import generate_cohort, generate_patient
 from datamodules.phantom.variety import (
-    MODALITIES,
     PIECES,
     Pieces,
     check_pieces,
