@@ -45,6 +45,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option.loadscopereorder = False
     if option.dist == "no":
         option.dist = "loadfile"  # the fixtures of a file are made in one process
+    if option.maxworkerrestart is None:
+        option.maxworkerrestart = "0"  # replacing the last process waits for ever with loadfile
 
 
 @pytest.hookimpl(tryfirst=True)
