@@ -108,6 +108,7 @@ def test_ruff_is_clean(tool):
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 def test_mypy_is_clean():
     result = subprocess.run(
         [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
