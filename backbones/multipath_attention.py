@@ -114,8 +114,8 @@ class MultipathAttentionUNet(nn.Module):
     convolution; one projection for both maps at the skip; biases everywhere, and with all of it
     396,409 parameters for one output, which tests hold. That code gives its last convolution a
     dilation of 3, which reads like a kernel size in the wrong place: decided here to be 1, of the
-    same size. Decided here too: the regions as sigmoid outputs, and where `features` end, before
-    the last normalisation, activation and convolution, which are `head`.
+    same size. Decided here too: the regions as sigmoid outputs, and where `features` end, after
+    the last normalisation and activation.
 
     Args:
         in_channels: modalities.
@@ -164,7 +164,10 @@ class MultipathAttentionUNet(nn.Module):
         return self.out[-1]
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W): attended skip, decoder."""
+        """Return the last feature map (B, feature_channels, D, H, W), input of the last layer.
+
+        The attended skip beside the decoder's output, normalised, after the ReLU.
+        """
         check_image(
             f"MultipathAttentionUNet of size {self.size}",
             image,
@@ -174,11 +177,13 @@ class MultipathAttentionUNet(nn.Module):
         )
         skip = self.outer(self.enter(image))
         upsampled = self.up(self.inner(self.down(skip)))
-        return torch.cat([self.skip(skip, upsampled), upsampled], dim=1)
+        joined = torch.cat([self.skip(skip, upsampled), upsampled], dim=1)
+        normalise, activate, _ = self.out
+        return activate(normalise(joined))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
-        return self.out(features)
+        return self.out[-1](features)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of an image."""

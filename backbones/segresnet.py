@@ -70,9 +70,10 @@ class SegResNet(nets.SegResNet):
         return self.conv_final[-1].conv
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W), the decoder's output.
+        """Return the last feature map (B, feature_channels, D, H, W), input of the last layer.
 
-        The final normalisation and activation belong to `head`.
+        The decoder's sum after its normalisation and ReLU: before them its scale grows in training,
+        and less of the logits can be read from it.
         """
         check_image(
             f"SegResNet of size {self.size}",
@@ -88,11 +89,11 @@ class SegResNet(nets.SegResNet):
             self.up_samples, self.up_layers, skips[1:], strict=True
         ):
             features = up_layer(up_sample(features) + skip)
-        return features
+        return self.conv_final[:-1](features)
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
-        return self.conv_final(features)
+        return self.conv_final[-1](features)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of an image."""

@@ -11,8 +11,11 @@ from backbones.sizes import Size, preset_of
 from errors import InputError
 from fusion.global_attention import AttentionMode, GlobalFusionAttention
 from fusion.inputs import check_features
+from fusion.late import FromLateFusion, Start
 
 Variant = Literal["paper", "released"]
+Part = Literal["early", "global", "local"]
+PARTS: tuple[Part, ...] = ("early", "global", "local")
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,22 @@ class DualFusionAttention(nn.Module):
         out_channels: regions.
         size: `base` is the paper's (48 channels, keys pooled to 16^3 cells); `tiny` has 16
             channels and 8^3 cells, for a processor.
-        attention: `pooled`, `exact` or `channel`; see `GlobalFusionAttention`. `plane` belongs to
-            the released variant.
+        attention: `pooled`, `exact`, `channel` or `none`; see `GlobalFusionAttention`. `plane`
+            belongs to the released variant.
         kv_grid: cells a side of the pooled keys and values; unset: the size's.
         exact_below: largest number of voxels that `pooled` treats exactly.
         channels: C; unset: the size's.
         variant: `paper`, or `released`: attention as the released code computes it (`plane`,
             cubic patches only), without that code's wrong features and doubled skip.
+        start: `late` or `zero`; see `FromLateFusion`.
+        parts: those of the paper's three attentions that are used, for ablations: without `early`
+            the values are the mean of both maps, without `global` the values go on as they are
+            (as with the attention `none`), without `local` nothing refines them.
+        bounded: whether the gain of the global attention is; see `GlobalFusionAttention`.
 
     Raises:
-        InputError: other than two networks, unknown size, attention or variant, or a variant
-            that contradicts the attention.
+        InputError: other than two networks; unknown size, attention, variant, start or part; no
+            part at all; a variant that contradicts the attention.
     """
 
     def __init__(
@@ -111,6 +119,9 @@ class DualFusionAttention(nn.Module):
         exact_below: int = 32768,
         channels: int | None = None,
         variant: Variant = "paper",
+        start: Start = "late",
+        parts: Sequence[Part] = PARTS,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         preset = preset_of("DualFusionAttention", PRESETS, size)
@@ -119,23 +130,26 @@ class DualFusionAttention(nn.Module):
                 f"DualFusionAttention fuses exactly two networks and got {len(in_channels)}: list "
                 "two under `backbones`, or use EarlyFusion or LateFusion, which take any number."
             )
+        mode = _attention_of(variant, attention)
+        used = _parts_of(parts, mode)
         width = channels or preset.channels
         self.in_channels = tuple(in_channels)
         self.normalise = nn.ModuleList(nn.Conv3d(one, width, kernel_size=1) for one in in_channels)
-        self.early = EarlyFusionAttention(width)
+        self.early = EarlyFusionAttention(width) if "early" in used else None
         self.attend = GlobalFusionAttention(
-            _attention_of(variant, attention), kv_grid or preset.kv_grid, exact_below
+            mode if "global" in used else "none",
+            kv_grid or preset.kv_grid,
+            exact_below,
+            bounded=bounded,
         )
-        self.local = LocalAttention(width)
-        self.out = nn.Sequential(
-            nn.Conv3d(width, width, kernel_size=1),
-            nn.GELU(),
-            nn.Conv3d(width, out_channels, kernel_size=1),
-        )
+        self.local = LocalAttention(width) if "local" in used else nn.Identity()
+        last = nn.Conv3d(width, out_channels, kernel_size=1)
+        self.out = nn.Sequential(nn.Conv3d(width, width, kernel_size=1), nn.GELU(), last)
+        self.begin = FromLateFusion("DualFusionAttention", start, last)
 
     @property
     def output_layer(self) -> nn.Module:
-        """The last convolution, whose output are the logits."""
+        """The last convolution, whose output are the logits or what corrects late fusion's."""
         return self.out[-1]
 
     def forward(self, features: list[torch.Tensor], logits: list[torch.Tensor]) -> torch.Tensor:
@@ -147,8 +161,9 @@ class DualFusionAttention(nn.Module):
             project(one.contiguous(memory_format=torch.channels_last_3d))
             for project, one in zip(self.normalise, features, strict=True)
         )  # (B, C, D, H, W)
-        value = self.early(query, key)
-        return self.out(self.local(self.attend(query, key, value)))
+        value = (query + key) / 2 if self.early is None else self.early(query, key)
+        fused = self.out(self.local(self.attend(query, key, value)))
+        return self.begin(fused, logits)
 
 
 def _attention_of(variant: Variant, attention: AttentionMode) -> AttentionMode:
@@ -159,7 +174,7 @@ def _attention_of(variant: Variant, attention: AttentionMode) -> AttentionMode:
     if variant == "paper" and attention == "plane":
         raise InputError(
             "The attention 'plane' is that of the released code, not of the paper: set `variant` "
-            "to released, or `attention` to pooled, exact or channel."
+            "to released, or `attention` to pooled, exact, channel or none."
         )
     if variant == "released" and attention not in ("pooled", "plane"):
         raise InputError(
@@ -167,3 +182,19 @@ def _attention_of(variant: Variant, attention: AttentionMode) -> AttentionMode:
             f"{attention!r}: leave `attention` out, or set `variant` to paper."
         )
     return "plane" if variant == "released" else attention
+
+
+def _parts_of(parts: Sequence[Part], attention: AttentionMode) -> set[Part]:
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise InputError(
+            f"DualFusionAttention has no part {unknown[0]!r}: `parts` lists some of "
+            f"{', '.join(PARTS)}."
+        )
+    used = set(parts) - ({"global"} if attention == "none" else set())
+    if not used:
+        raise InputError(
+            "DualFusionAttention is left without any part: list at least one of "
+            f"{', '.join(PARTS)} under `parts`, or use EarlyFusion, which has none of them."
+        )
+    return used

@@ -7,6 +7,7 @@ from torch import nn
 
 from backbones.sizes import Size, preset_of
 from fusion.inputs import check_features
+from fusion.late import FromLateFusion, Start
 
 WIDTHS = {"tiny": 16, "base": 48}
 
@@ -22,13 +23,18 @@ class EarlyFusion(nn.Module):
         in_channels: feature channels of each network.
         out_channels: regions.
         size: `base` has 48 channels between the convolutions, `tiny` 16.
+        start: `late` or `zero`; see `FromLateFusion`.
 
     Raises:
-        InputError: unknown size; feature maps other than those it was built for.
+        InputError: unknown size or start; feature maps other than those it was built for.
     """
 
     def __init__(
-        self, in_channels: Sequence[int], out_channels: int = 3, size: Size = "base"
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 3,
+        size: Size = "base",
+        start: Start = "late",
     ) -> None:
         super().__init__()
         width = preset_of("EarlyFusion", WIDTHS, size)
@@ -36,13 +42,15 @@ class EarlyFusion(nn.Module):
         self.mix = nn.Conv3d(sum(in_channels), width, kernel_size=1)
         self.activation = nn.GELU()
         self.out = nn.Conv3d(width, out_channels, kernel_size=1)
+        self.begin = FromLateFusion("EarlyFusion", start, self.out)
 
     @property
     def output_layer(self) -> nn.Module:
-        """The last convolution, whose output are the logits."""
+        """The last convolution, whose output are the logits or what corrects late fusion's."""
         return self.out
 
     def forward(self, features: list[torch.Tensor], logits: list[torch.Tensor]) -> torch.Tensor:
         """Return logits (B, out_channels, D, H, W) of feature maps (B, C_i, D, H, W)."""
         check_features("EarlyFusion", features, self.in_channels)
-        return self.out(self.activation(self.mix(torch.cat(features, dim=1))))
+        fused = self.out(self.activation(self.mix(torch.cat(features, dim=1))))
+        return self.begin(fused, logits)

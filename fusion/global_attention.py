@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from errors import InputError
 
-AttentionMode = Literal["exact", "pooled", "channel", "plane"]
-MODES: tuple[AttentionMode, ...] = ("exact", "pooled", "channel", "plane")
+AttentionMode = Literal["exact", "pooled", "channel", "plane", "none"]
+MODES: tuple[AttentionMode, ...] = ("exact", "pooled", "channel", "plane", "none")
 
 # Queries are dealt to this many heads on a processor: the fused kernel's backward pass runs one
 # head a thread, so with one head and one patch all cores but one would wait (up to 1.8x slower on
@@ -22,24 +22,34 @@ class GlobalFusionAttention(nn.Module):
     """(softmax(Q K^T / sqrt(d)) V) * V over all voxels of a patch, one token a voxel.
 
     Section "global-fusion attention" of Vo-Thanh et al., "3D Dual-Fusion Attention Network for
-    Brain Tumor Segmentation"; the last product is element by element.
+    Brain Tumor Segmentation"; the last product is element by element. As written it is quadratic
+    in V, and nothing in the paper holds its scale: trained so, the logits of a head reached a
+    median of 100 and stopped learning. So the attended values A = softmax(Q K^T / sqrt(d)) V enter
+    the product as A / sqrt(1 + mean of A^2 over the channels of a voxel): as A where they are
+    small, and never with a root mean square above 1.
 
     Args:
         mode: `exact` lets every voxel attend to every voxel, in memory linear in the voxels;
             `pooled` is exact up to `exact_below` voxels and above it averages keys and values
             over a coarse grid, while every voxel keeps its own query; `channel` attends between
             channels; `plane` is what the paper's released code computes: a matrix product of the
-            last two axes for each channel and slice, keys not transposed, softmax over channels.
+            last two axes for each channel and slice, keys not transposed, softmax over channels;
+            `none` returns V.
         kv_grid: cells a side of the coarse grid of `pooled`; an axis shorter than that is not
             pooled.
         exact_below: largest number of voxels that `pooled` treats exactly.
+        bounded: false computes the paper's product as written; so does the mode `plane`.
 
     Raises:
         InputError: unknown mode; a patch that is not cubic in mode `plane`; maps that differ.
     """
 
     def __init__(
-        self, mode: AttentionMode = "pooled", kv_grid: int = 16, exact_below: int = 32768
+        self,
+        mode: AttentionMode = "pooled",
+        kv_grid: int = 16,
+        exact_below: int = 32768,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -55,6 +65,7 @@ class GlobalFusionAttention(nn.Module):
         self.mode = mode
         self.kv_grid = kv_grid
         self.exact_below = exact_below
+        self.bounded = bounded
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return the attended values times the values.
@@ -73,10 +84,18 @@ class GlobalFusionAttention(nn.Module):
                 f"and {tuple(value.shape)} where equal ones were expected: give every network "
                 "the same patch."
             )
-        if self.mode == "channel":
-            return channel_attention(query, key, value) * value
+        if self.mode == "none":
+            return value
         if self.mode == "plane":
             return plane_attention(query, key, value) * value
+        attended = self._attended(query, key, value)
+        return (bounded(attended) if self.bounded else attended) * value
+
+    def _attended(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        if self.mode == "channel":
+            return channel_attention(query, key, value)
         if self.mode == "pooled" and query[0, 0].numel() > self.exact_below:
             depth, height, width = query.shape[2:]
             grid = (
@@ -86,12 +105,22 @@ class GlobalFusionAttention(nn.Module):
             )
             coarse_key = functional.adaptive_avg_pool3d(key, grid)
             coarse_value = functional.adaptive_avg_pool3d(value, grid)
-            return voxel_attention(query, coarse_key, coarse_value) * value
-        return voxel_attention(query, key, value) * value
+            return voxel_attention(query, coarse_key, coarse_value)
+        return voxel_attention(query, key, value)
 
     def extra_repr(self) -> str:
         """Return what distinguishes this layer, for `print(model)`."""
-        return f"mode={self.mode}, kv_grid={self.kv_grid}, exact_below={self.exact_below}"
+        numbers = f"kv_grid={self.kv_grid}, exact_below={self.exact_below}"
+        return f"mode={self.mode}, {numbers}, bounded={self.bounded}"
+
+
+def bounded(gain: torch.Tensor) -> torch.Tensor:
+    """Return a gain (B, C, D, H, W) whose root mean square over channels is below 1.
+
+    It equals the given one where that is small.
+    """
+    power = gain.float().square().mean(dim=1, keepdim=True)  # squares of half precision overflow
+    return gain * torch.rsqrt(1 + power).to(gain.dtype)
 
 
 def voxel_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

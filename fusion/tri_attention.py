@@ -183,7 +183,7 @@ class TriAttentionFusion(nn.Module):
     none after the sum, and 3x3x3 convolutions without bias; fused maps keep all four modalities'
     channels; the decoder brings the coarser map to the finer one's channels by a 3x3x3
     convolution, repeats voxels to double the grid, and uses the encoders' block on it and the
-    fused skip; the last map is normalised and activated in `head`; the coefficients of the
+    fused skip; the last map is normalised and activated; the coefficients of the
     correlation come from the map it predicts from; distributions run over the channels of a
     voxel, because over the voxels of a channel gamma would cancel; the divergence is a mean over
     pairs. The correlation acts on training alone: it changes no logit.
@@ -266,12 +266,12 @@ class TriAttentionFusion(nn.Module):
         return {"modality_attention": tuple(MODALITIES), "spatial_attention": levels}
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W), the decoder's output."""
+        """Return the last feature map (B, feature_channels, D, H, W), input of the last layer."""
         return self._decode(self.encode(image))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
-        return self.out(features)
+        return self.out[-1](features)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of an image."""
@@ -329,7 +329,7 @@ class TriAttentionFusion(nn.Module):
         return list(zip(*pyramids, strict=True))
 
     def _decode(self, levels: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W)."""
+        """Return the decoder's map (B, feature_channels, D, H, W), normalised and activated."""
         *skips, bottom = (
             fuse(torch.cat(level, dim=1)) for fuse, level in zip(self.fuse, levels, strict=True)
         )
@@ -338,4 +338,4 @@ class TriAttentionFusion(nn.Module):
             reversed(self.ups), reversed(self.decoder), reversed(skips), strict=True
         ):
             features = block(torch.cat([skip, up(features)], dim=1))
-        return features
+        return self.out[:-1](features)

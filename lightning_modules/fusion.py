@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from datamodules.layouts.conventions import REGIONS
 from errors import InputError
+from fusion.late import FromLateFusion
 from lightning_modules.backbone import BackboneModule
 from lightning_modules.optimisation.output_layer import InitialBias, OutputLayer
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.weights.checkpoints import KEY, build, load_module, set_arguments
 
 HeadFactory = Callable[[Sequence[int], int, str], nn.Module]
+# What the head's features are: after the last activation. Checkpoints from before held others.
+FEATURES = "activated"
 
 
 class FusionModule(SegmentationModule):
@@ -36,7 +39,9 @@ class FusionModule(SegmentationModule):
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
-        InputError: when a backbone is no stage-1 checkpoint or has another size.
+        InputError: when a backbone is no stage-1 checkpoint or has another size, or a bias is set
+            of a layer that corrects late fusion; on loading, when the checkpoint's head was trained
+            on features that this version does not have.
     """
 
     job_type = "fusion"
@@ -65,7 +70,18 @@ class FusionModule(SegmentationModule):
         self.backbones.requires_grad_(requires_grad=False).eval()
         channels = [network.feature_channels for network in self.networks]
         self.head = head(channels, len(REGIONS), size)
+        if output_bias is not None and self.starts_as_late_fusion:
+            raise InputError(
+                "model.output_bias is given, but the head starts as late fusion, which has the "
+                "backbones' own prevalence: leave it out, or set model.head.start to zero."
+            )
         self.output = OutputLayer(self.head, output_rate, output_bias)
+
+    @property
+    def starts_as_late_fusion(self) -> bool:
+        """Whether the head begins as late fusion and is trained to correct it."""
+        begin = getattr(self.head, "begin", None)
+        return isinstance(begin, FromLateFusion) and begin.late is not None
 
     def train(self, mode: bool = True) -> "FusionModule":
         """Set the head's mode; frozen backbones never leave eval mode."""
@@ -84,9 +100,38 @@ class FusionModule(SegmentationModule):
         fused: Tensor = self.head(features, logits)
         return fused
 
+    def watch(self, probabilities: Tensor, batch: dict[str, Any]) -> None:
+        """Log the median distance of a patient's logits from 0 inside the brain, 16 at most.
+
+        Above 9 or so the head has saturated: it is certain everywhere and hardly learns any more.
+        """
+        image = batch["image"]  # 0 in every modality outside the brain
+        brain = image.ne(0).any(dim=1, keepdim=True).expand_as(probabilities)
+        distance = torch.logit(probabilities.float()[brain], eps=1e-7).abs().median()
+        self.log("val/median_logit", distance, sync_dist=True, batch_size=1)
+
+    def remarks(self) -> list[str]:
+        """Say where the head started, which readers of its scores need beside late fusion's."""
+        remarks = super().remarks()
+        if self.starts_as_late_fusion:
+            remarks.append("The head started as late fusion of its backbones.")
+        return remarks
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the card; refuse a head that was trained on other features."""
+        super().on_load_checkpoint(checkpoint)
+        trained = any(name.startswith("head.") for name in checkpoint["state_dict"])
+        if trained and self.card.get("features") != FEATURES:
+            raise InputError(
+                "This fusion was trained by an earlier version, on feature maps from before the "
+                "backbones' last activation: train it again with `lightning fit`; its backbones "
+                "can stay."
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the backbones by architecture: their weights are in the checkpoint already."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["features"] = FEATURES
         specs = [json.dumps(spec) for spec in self.backbone_specs]
         set_arguments(checkpoint[KEY], backbones=specs)
 

@@ -126,6 +126,7 @@ class SegmentationModule(TrainingModule):
             ``case``, ``predicted`` and ``reference`` (R, *spatial), bool arrays.
         """
         probabilities = self.probabilities(batch["image"])
+        self.watch(probabilities, batch)
         regions, reference = nest(probabilities > 0.5), batch["mask"] > 0.5
         self.dice.update(regions, reference, batch["case_id"])
         return {
@@ -133,6 +134,9 @@ class SegmentationModule(TrainingModule):
             "predicted": regions[0].cpu().numpy(),
             "reference": reference[0].cpu().numpy(),
         }
+
+    def watch(self, probabilities: Tensor, batch: dict[str, Any]) -> None:
+        """Log more on the probabilities (B, R, *spatial) of a validation patient than Dice."""
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice of every region over the patients, each counted once."""

@@ -158,6 +158,7 @@ def test_head_gradient_reaches_every_weight(head):
     if not list(head.parameters()):
         assert isinstance(head, LateFusion)
         return
+    nn.init.normal_(head.output_layer.weight)  # zero where a head starts as late fusion
     assert_every_weight_learns(head, head(*head_inputs(8, 8, 8)))
 
 

@@ -16,6 +16,11 @@ from fusion.global_attention import voxel_attention
 REPOSITORY = Path(__file__).parents[2]
 
 
+def as_written(mode, **settings):
+    """The attention whose product with V is the paper's, without the bound."""
+    return GlobalFusionAttention(mode, bounded=False, **settings)
+
+
 def maps(*grid, channels=16, batch=2):
     torch.manual_seed(0)
     return [torch.randn(batch, channels, *grid, requires_grad=True) for _ in range(3)]
@@ -47,13 +52,13 @@ def assert_agrees(found, expected, inputs):
 @pytest.mark.parametrize("mode", ["exact", "pooled"])
 def test_exact_and_pooled_below_its_threshold_are_the_formula(mode, grid):
     inputs = maps(*grid)
-    assert_agrees(GlobalFusionAttention(mode)(*inputs), explicit(*inputs), inputs)
+    assert_agrees(as_written(mode)(*inputs), explicit(*inputs), inputs)
 
 
 def test_channels_last_maps_give_the_same():
     inputs = maps(8, 8, 8)
     layout = [one.contiguous(memory_format=torch.channels_last_3d) for one in inputs]
-    assert_agrees(GlobalFusionAttention("exact")(*layout), explicit(*inputs), inputs)
+    assert_agrees(as_written("exact")(*layout), explicit(*inputs), inputs)
 
 
 def test_pooled_averages_cells_of_keys_and_values():
@@ -61,7 +66,7 @@ def test_pooled_averages_cells_of_keys_and_values():
     cells = [  # (2, 16, 2, 2, 2)
         one.reshape(2, 16, 2, 4, 2, 4, 2, 4).mean(dim=(3, 5, 7)) for one in (key, value)
     ]
-    found = GlobalFusionAttention("pooled", kv_grid=2, exact_below=511)(*inputs)
+    found = as_written("pooled", kv_grid=2, exact_below=511)(*inputs)
     assert_agrees(found, explicit(query, key, value, *cells), inputs)
 
 
@@ -76,14 +81,14 @@ def test_pooled_cells_of_odd_sides_cover_every_voxel():
             one = torch.cat(parts, dim=axis)
         return one
 
-    found = GlobalFusionAttention("pooled", kv_grid=3, exact_below=10)(*inputs)
+    found = as_written("pooled", kv_grid=3, exact_below=10)(*inputs)
     assert_agrees(found, explicit(query, key, value, pool(key), pool(value)), inputs)
 
 
 def test_the_threshold_is_inclusive():
     inputs = maps(4, 4, 4)
-    at = GlobalFusionAttention("pooled", kv_grid=2, exact_below=64)(*inputs)
-    below = GlobalFusionAttention("pooled", kv_grid=2, exact_below=63)(*inputs)
+    at = as_written("pooled", kv_grid=2, exact_below=64)(*inputs)
+    below = as_written("pooled", kv_grid=2, exact_below=63)(*inputs)
     torch.testing.assert_close(at, explicit(*inputs), atol=1e-5, rtol=0)
     assert (below - at).abs().max() > 1e-2
 
@@ -99,7 +104,30 @@ def test_channel_mode_attends_between_channels():
         ]
         mixed = torch.stack([sum(row[e] * v[e] for e in range(6)) for row in rows])
         expected[b] = mixed.reshape(6, 4, 5, 3) * value[b]
-    assert_agrees(GlobalFusionAttention("channel")(*inputs), expected, inputs)
+    assert_agrees(as_written("channel")(*inputs), expected, inputs)
+
+
+@pytest.mark.parametrize("mode", ["exact", "pooled", "channel"])
+def test_the_gain_is_the_papers_where_small_and_never_above_one(mode):
+    query, key, value = maps(6, 5, 4)
+    literal = as_written(mode)
+    attention = GlobalFusionAttention(mode)
+    for scale in (1e-3, 1.0, 1e3):
+        scaled = value.detach() * scale
+        written = literal(query, key, scaled) / scaled
+        gain = attention(query, key, scaled) / scaled
+        power = written.square().mean(dim=1, keepdim=True)
+        torch.testing.assert_close(gain, written / (1 + power).sqrt(), atol=1e-5, rtol=1e-4)
+        assert gain.square().mean(dim=1).max() < 1.0001
+        if scale < 1:
+            torch.testing.assert_close(gain, written, atol=0, rtol=1e-5)
+    huge = value.detach().half() * 1e3  # whose square has no half-precision number
+    assert torch.isfinite(attention(query.half(), key.half(), huge)).all()
+
+
+def test_without_attention_the_values_go_on():
+    query, key, value = maps(4, 4, 4)
+    assert GlobalFusionAttention("none")(query, key, value) is value
 
 
 def test_plane_mode_multiplies_slices_and_competes_over_channels():

@@ -47,7 +47,7 @@ def test_late_fusion_keeps_more_than_the_precision_of_the_networks():
 
 
 def test_early_fusion_is_a_network_of_each_voxel_alone():
-    head = EarlyFusion([3, 5], out_channels=2, size="tiny")
+    head = EarlyFusion([3, 5], out_channels=2, size="tiny", start="zero")
     features = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 5, 4, 4, 4)]
     voxel = torch.cat([one[0, :, 1, 2, 3] for one in features])
     hidden = functional.gelu(head.mix.weight.flatten(1) @ voxel + head.mix.bias)
@@ -58,7 +58,8 @@ def test_early_fusion_is_a_network_of_each_voxel_alone():
 
 def test_early_fusion_takes_three_networks():
     features = [torch.randn(1, channels, 4, 4, 4) for channels in (2, 3, 4)]
-    assert EarlyFusion([2, 3, 4])(features, []).shape == (1, 3, 4, 4, 4)
+    logits = [torch.randn(1, 3, 4, 4, 4)] * 3
+    assert EarlyFusion([2, 3, 4])(features, logits).shape == (1, 3, 4, 4, 4)
 
 
 def test_early_fusion_attention_is_a_third_of_the_sum():
@@ -86,7 +87,7 @@ def test_local_attention_skips_once():
 
 
 def test_dual_fusion_follows_the_five_steps():
-    head = DualFusionAttention([3, 5], size="tiny")
+    head = DualFusionAttention([3, 5], size="tiny", start="zero", bounded=False)
     features = [torch.randn(1, 3, 6, 5, 4), torch.randn(1, 5, 6, 5, 4)]
     first, second = (
         torch.einsum("oc,bcdhw->bodhw", conv.weight[..., 0, 0, 0], one)
@@ -100,6 +101,57 @@ def test_dual_fusion_follows_the_five_steps():
     torch.testing.assert_close(head(features, []), head.out(fused), atol=1e-5, rtol=1e-4)
 
 
+def pair(*grid):
+    """Features of 3 and 5 channels, and logits of three regions, of two networks."""
+    features = [torch.randn(2, channels, *grid) for channels in (3, 5)]
+    return features, [3 * torch.randn(2, 3, *grid) for _ in features]
+
+
+@pytest.mark.parametrize("build", [EarlyFusion, DualFusionAttention])
+def test_a_head_starts_as_late_fusion_and_moves_on_from_it(build):
+    inputs = pair(6, 5, 4)
+    head, late = build([3, 5], size="tiny"), LateFusion()(*inputs)
+    assert torch.equal(head(*inputs), late)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    for _ in range(2):  # the first step moves the last layer alone
+        optimizer.zero_grad()
+        head(*inputs).square().mean().backward()
+        optimizer.step()
+    assert all(weight.grad.abs().sum() > 0 for weight in head.parameters())
+    assert head(*inputs).square().mean() < late.square().mean()
+    literal = build([3, 5], size="tiny", start="zero")
+    assert head.state_dict().keys() == literal.state_dict().keys()
+    assert literal.output_layer.weight.abs().sum() > 0
+    assert torch.equal(
+        literal(*inputs), literal(inputs[0], [])
+    )  # the networks' logits play no part
+
+
+def test_parts_can_be_left_out():
+    features, logits = pair(4, 4, 4)
+    torch.manual_seed(0)
+    whole = DualFusionAttention([3, 5], size="tiny")
+    counts = {}
+    for part, module in (("early", whole.early), ("local", whole.local)):
+        rest = [one for one in ("early", "global", "local") if one != part]
+        head = DualFusionAttention([3, 5], size="tiny", parts=rest)
+        assert head(features, logits).shape == (2, 3, 4, 4, 4)
+        left_out = sum(weight.numel() for weight in module.parameters())
+        counts[part] = sum(weight.numel() for weight in head.parameters())
+        assert counts[part] + left_out == sum(weight.numel() for weight in whole.parameters())
+    for same in ({"parts": ["early", "local"]}, {"attention": "none"}):
+        head = DualFusionAttention([3, 5], size="tiny", start="zero", **same)
+        assert head.attend.mode == "none"
+        first, second = (conv(one) for conv, one in zip(head.normalise, features, strict=True))
+        expected = head.out(head.local(head.early(first, second)))
+        torch.testing.assert_close(head(features, logits), expected)
+    head = DualFusionAttention([3, 5], size="tiny", start="zero", parts=["global"], bounded=False)
+    first, second = (conv(one) for conv, one in zip(head.normalise, features, strict=True))
+    attend = GlobalFusionAttention("exact", bounded=False)
+    expected = head.out(attend(first, second, (first + second) / 2))
+    torch.testing.assert_close(head(features, logits), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_named_sizes_are_those_of_the_paper_and_of_a_processor():
     base, tiny = DualFusionAttention([32, 16]), DualFusionAttention([8, 8], size="tiny")
     assert (base.normalise[0].out_channels, base.attend.kv_grid) == (48, 16)
@@ -111,7 +163,7 @@ def test_named_sizes_are_those_of_the_paper_and_of_a_processor():
 
 
 def test_released_variant_attends_by_plane():
-    head = DualFusionAttention([3, 5], size="tiny", variant="released")
+    head = DualFusionAttention([3, 5], size="tiny", variant="released", start="zero")
     plane = GlobalFusionAttention("plane")
     features = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 5, 4, 4, 4)]
     first, second = (conv(one) for conv, one in zip(head.normalise, features, strict=True))
@@ -129,6 +181,10 @@ def test_released_variant_attends_by_plane():
         ({"attention": "plane"}, "set `variant` to released"),
         ({"attention": "exact", "variant": "released"}, "leave `attention` out"),
         ({"attention": "linear"}, "'linear' does not exist"),
+        ({"start": "early"}, "no start 'early': set `start` to late or zero"),
+        ({"parts": []}, "left without any part"),
+        ({"parts": ["global"], "attention": "none"}, "left without any part"),
+        ({"parts": ["early", "dual"]}, "no part 'dual': `parts` lists some of early, global"),
     ],
 )
 def test_dual_fusion_refuses_contradictions(arguments, sentence):
