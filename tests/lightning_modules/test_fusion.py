@@ -1,5 +1,7 @@
 import copy
 import json
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from monai.losses import DiceLoss
 from errors import InputError
 from fusion import DualFusionAttention
 from lightning_modules import FusionModule
+from lightning_modules.weights.checkpoints import KEY
 
 
 def test_backbones_stay_frozen_and_bit_identical_while_the_head_trains(fusion_module, batch):
@@ -84,6 +87,47 @@ def test_its_checkpoint_rebuilds_it_without_the_backbone_files(
     with torch.no_grad():
         assert torch.equal(again(batch["image"]), fusion_module(batch["image"]))
     assert again.patch_size == (16, 16, 16)
+
+
+def saved(module):
+    """What a checkpoint of a module carries."""
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def test_a_head_of_an_earlier_version_is_refused_and_late_fusion_is_not(fusion_module, late_module):
+    fusion_module.patch_size = late_module.patch_size = (16, 16, 16)
+    checkpoint = saved(fusion_module)
+    fusion_module.on_load_checkpoint(checkpoint)
+    del checkpoint[KEY]["features"]
+    with pytest.raises(InputError, match=r"earlier version.*train it again.*backbones\s+can stay"):
+        fusion_module.on_load_checkpoint(checkpoint)
+    earlier = saved(late_module)
+    del earlier[KEY]["features"]
+    late_module.on_load_checkpoint(earlier)  # it has no weight that could be another's
+
+
+def test_saturation_is_logged_and_the_start_is_said(fusion_module, late_module, monkeypatch):
+    logged = {}
+    monkeypatch.setattr(fusion_module, "log", lambda name, value, **_: logged.update({name: value}))
+    image = torch.ones(1, 4, 2, 2, 2)
+    image[..., 0] = 0  # outside the brain, where certainty costs nothing
+    probabilities = torch.full((1, 3, 2, 2, 2), 0.9)
+    probabilities[..., 0] = 1.0
+    fusion_module.watch(probabilities, {"image": image})
+    assert logged["val/median_logit"].item() == pytest.approx(math.log(9), rel=1e-5)
+    fusion_module.watch(torch.ones(1, 3, 2, 2, 2), {"image": image})
+    assert 9.2 < logged["val/median_logit"] < 17
+    assert fusion_module.remarks() == ["The head started as late fusion of its backbones."]
+    assert late_module.remarks() == []
+
+
+def test_a_bias_of_a_layer_that_corrects_late_fusion_is_refused(backbone_files):
+    arguments = {"backbones": backbone_files, "loss": DiceLoss(), "output_bias": -2.0}
+    with pytest.raises(InputError, match=r"leave it out, or set model.head.start to zero"):
+        FusionModule(head=DualFusionAttention, **arguments)
+    FusionModule(head=partial(DualFusionAttention, start="zero"), **arguments)
 
 
 def test_late_fusion_has_nothing_to_train(late_module, fusion_module):
