@@ -46,7 +46,7 @@ class EarlyFusion(nn.Module):
 
     @property
     def output_layer(self) -> nn.Module:
-        """The last convolution, whose output are the logits or what corrects late fusion's."""
+        """The last convolution: it gives the logits, or their difference from late fusion's."""
         return self.out
 
     def forward(self, features: list[torch.Tensor], logits: list[torch.Tensor]) -> torch.Tensor:

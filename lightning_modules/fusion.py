@@ -114,7 +114,7 @@ class FusionModule(SegmentationModule):
         """Say where the head started, which readers of its scores need beside late fusion's."""
         remarks = super().remarks()
         if self.starts_as_late_fusion:
-            remarks.append("The head started as late fusion of its backbones.")
+            remarks.append("the head started as late fusion of its backbones")
         return remarks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ def test_saturation_is_logged_and_the_start_is_said(fusion_module, late_module, 
     assert logged["val/median_logit"].item() == pytest.approx(math.log(9), rel=1e-5)
     fusion_module.watch(torch.ones(1, 3, 2, 2, 2), {"image": image})
     assert 9.2 < logged["val/median_logit"] < 17
-    assert fusion_module.remarks() == ["The head started as late fusion of its backbones."]
+    assert fusion_module.remarks() == ["the head started as late fusion of its backbones"]
     assert late_module.remarks() == []
 
 
