@@ -59,7 +59,8 @@ class FusionStage(nn.Module):
         """Return the fused logits (B, 3, D, H, W) of an image (B, 4, D, H, W)."""
         with torch.no_grad():
             features = [self.dynunet.features(image), self.segresnet.features(image)]
-        return self.head(features, [])
+            logits = [self.dynunet.head(features[0]), self.segresnet.head(features[1])]
+        return self.head(features, logits)
 
 
 STAGES: dict[str, Callable[[], nn.Module]] = {
