@@ -1,7 +1,9 @@
 """Segmentation networks, one a file, and the parts of SAM that adapters build on."""
 
 from backbones.dynunet import DynUNet
+from backbones.mednext import MedNeXt
 from backbones.multipath_attention import MultipathAttentionUNet
+from backbones.residual_encoder_unet import ResidualEncoderUNet
 from backbones.sam.decoder import SamMaskDecoder, SamPrompt
 from backbones.sam.encoder import SamImageEncoder
 from backbones.segresnet import SegResNet
@@ -10,7 +12,9 @@ from backbones.transunet import TransUNet
 
 __all__ = [
     "DynUNet",
+    "MedNeXt",
     "MultipathAttentionUNet",
+    "ResidualEncoderUNet",
     "SamImageEncoder",
     "SamMaskDecoder",
     "SamPrompt",

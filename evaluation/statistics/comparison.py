@@ -368,8 +368,6 @@ def compare_pair(
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Correct comparisons after Holm, those of one measure together."""
-    from statsmodels.stats.multitest import multipletests
-
     corrected = list(comparisons)
     for family in dict.fromkeys(item.column.family for item in comparisons):
         members = [
@@ -378,10 +376,24 @@ def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
             if item.column.family == family and not math.isnan(item.p)
         ]
         if members:
-            adjusted = multipletests([comparisons[index].p for index in members], method="holm")[1]
+            adjusted = holm([comparisons[index].p for index in members])
             for index, p in zip(members, adjusted, strict=True):
                 corrected[index] = replace(comparisons[index], p_holm=float(p))
     return corrected
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number, step by step from the smallest.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6 (1979). That of statsmodels collects garbage at every call, which took three
+    quarters of the time of a comparison.
+    """
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()
 
 
 def _patient(row: Row) -> str:

@@ -13,6 +13,7 @@ from evaluation.statistics.columns import ScoreColumn, score_columns
 from evaluation.statistics.comparison import (
     common_patients,
     compare,
+    holm,
     patient_scores,
     power_note,
     signed_rank,
@@ -226,3 +227,14 @@ def test_columns_are_ordered_and_unknown_metrics_refused():
     assert [c.key for c in score_columns(names, ["dice/TC"])] == ["dice/TC"]
     with pytest.raises(InputError, match=r"'nsd'.*slices/dice"):
         score_columns(names, ["nsd"])
+
+
+def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 30):
+        p = rng.uniform(0, 0.2, size).round(2).tolist()  # some of them equal
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist(), rel=1e-12)
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []

@@ -1,6 +1,7 @@
 """Rate and initial bias of the output layer."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_given_weights_keep_their_bias_and_the_run_says_so(backbone_files):
 
 def test_a_fusion_head_has_them_too_and_late_fusion_has_no_use_for_them(backbone_files):
     given = {"backbones": backbone_files, "loss": DiceLoss(sigmoid=True), "output_bias": -2.0}
-    module = FusionModule(head=DualFusionAttention, output_rate=2.0, **given)
+    head = partial(DualFusionAttention, start="zero")
+    module = FusionModule(head=head, output_rate=2.0, **given)
     module.configure_for_fit(FitSettings((16, 16, 16)))
     assert module.head.output_layer.bias.tolist() == [-2, -2, -2]
     assert [group["lr"] for group in module.configure_optimizers().param_groups] == [3e-4, 6e-4]
