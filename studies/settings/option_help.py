@@ -49,6 +49,8 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (
             "backbones.DynUNet",
             "backbones.SegResNet",
+            "backbones.ResidualEncoderUNet",
+            "backbones.MedNeXt",
             "backbones.MultipathAttentionUNet",
             "fusion.FeatureTransitionFusion",
             "fusion.TriAttentionFusion",
