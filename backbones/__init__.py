@@ -7,8 +7,8 @@ from backbones.residual_encoder_unet import ResidualEncoderUNet
 from backbones.sam.decoder import SamMaskDecoder, SamPrompt
 from backbones.sam.encoder import SamImageEncoder
 from backbones.segresnet import SegResNet
-from backbones.swin_unet import SwinUnet
-from backbones.transunet import TransUNet
+from backbones.slices.swin_unet import SwinUnet
+from backbones.slices.transunet import TransUNet
 
 __all__ = [
     "DynUNet",

@@ -10,10 +10,10 @@ from monai.networks.nets.swin_unetr import PatchMerging
 from torch import nn
 from torch.nn import functional
 
-from backbones.official import Source, load_official
 from backbones.sizes import Size, preset_of
-from backbones.stem import PHOTOGRAPH_CHANNELS, ModalityStem
-from backbones.swin_stage import PatchExpanding, SwinStage
+from backbones.slices.official import Source, load_official
+from backbones.slices.stem import PHOTOGRAPH_CHANNELS, ModalityStem
+from backbones.slices.swin_stage import PatchExpanding, SwinStage
 from errors import InputError
 
 

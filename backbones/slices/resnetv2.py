@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from backbones.official import Source
-from backbones.stem import PHOTOGRAPH_CHANNELS
+from backbones.slices.official import Source
+from backbones.slices.stem import PHOTOGRAPH_CHANNELS
 
 SMALLEST_IMAGE = 32  # pixels; below, the coarsest grid has one pixel and no variance
 

@@ -9,10 +9,10 @@ from monai.networks.blocks import MLPBlock
 from torch import nn
 from torch.nn import functional
 
-from backbones.official import Source, load_official
-from backbones.resnetv2 import SMALLEST_IMAGE, ResNetV2, convolution_kernel
 from backbones.sizes import Size, preset_of
-from backbones.stem import ModalityStem
+from backbones.slices.official import Source, load_official
+from backbones.slices.resnetv2 import SMALLEST_IMAGE, ResNetV2, convolution_kernel
+from backbones.slices.stem import ModalityStem
 from errors import InputError
 
 STRIDE = 16

@@ -8,8 +8,8 @@ from monai.networks.layers import DropPath
 from torch.nn import functional
 
 from backbones import SwinUnet
-from backbones.swin_stage import PatchExpanding, SwinStage
-from backbones.swin_unet import window_for
+from backbones.slices.swin_stage import PatchExpanding, SwinStage
+from backbones.slices.swin_unet import window_for
 from errors import InputError
 
 SWIN_T = {"dim": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24)}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from backbones import TransUNet
-from backbones.resnetv2 import StandardisedConv2d
+from backbones.slices.resnetv2 import StandardisedConv2d
 from errors import InputError
 
 BASE = {"width": 64, "units": (3, 4, 9), "hidden": 768, "heads": 12, "layers": 12}
