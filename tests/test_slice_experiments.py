@@ -160,11 +160,8 @@ def test_a_raw_exam_is_predicted_on_its_own_t2(trainings, home):
         assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1}
 
 
-def test_unaugmented_single_modality_trains_on_stored_embeddings(
-    trainings, home, session_folder, capsys
-):
-    trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
-    words = ["--data.augmentation", "false"]
+def test_unaugmented_single_modality_trains_on_stored_embeddings(home, session_folder, capsys):
+    words = ["--data.augmentation", "false", "--model.weights", "random"]
     assert run("fit", *config_of("sam_flair"), *words) == 0
     assert "is computed once a slice" in capsys.readouterr().out
     stored = list((session_folder / "cache" / "embeddings").rglob("*.npy"))
