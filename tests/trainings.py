@@ -15,7 +15,8 @@ import cli
 from files import shared_lock
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 
-LOGGED_SLICES = ("sam_t1", "sam_tiny_pretrain")  # W&B takes seconds a run, and two of them show it
+# With W&B, which takes seconds a run: one experiment of each kind of training and the stages of it.
+LOGGED = ("dynunet", "segresnet", "fusion", "zhang2021_transition", "sam_tiny_pretrain", "sam_t1")
 
 
 class Trainings:
@@ -90,7 +91,7 @@ class Trainings:
             config = ["--config", f"experiments/{name}.yaml"]
             with pytest.MonkeyPatch.context() as patched:
                 patched.chdir(self.folder)
-                patched.setenv("WANDB_MODE", "offline" if _is_logged(name) else "disabled")
+                patched.setenv("WANDB_MODE", "offline" if name in LOGGED else "disabled")
                 status, text = lightning(command, *config, *words)
             assert status == 0, text
             printed.write_text(text)
@@ -104,10 +105,6 @@ def content(name: str) -> dict[str, Any]:
 def has_slices(name: str) -> bool:
     """Whether an experiment is of the 2D study."""
     return content(name)["data"]["class_path"].endswith("RegisteredSliceDataModule")
-
-
-def _is_logged(name: str) -> bool:
-    return name in LOGGED_SLICES or not has_slices(name)
 
 
 def lightning(*words: str) -> tuple[int, str]:
