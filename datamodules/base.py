@@ -23,7 +23,6 @@ from datamodules.patients.grouping import check_pattern, one_person, regroup
 from datamodules.phantom_cohort import phantom_cohort
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from datamodules.training.mixture import keep_first
-from datamodules.training.randomisation import Kind
 from errors import InputError
 from files import cores
 
@@ -59,14 +58,14 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
             so that its exams stay together; unset: by the names of folders and files.
 
     Attributes:
-        augmentation: Whether training images change from epoch to epoch, or `randomised`.
+        augmentation: Whether training images change from epoch to epoch, or the name of a way.
         modality_dropout: Probability of each modality to be blanked in a training image.
         stored_split: Split of the checkpoint that is validated or tested; None: without one.
         failures: Error of every case that cannot be used, by its id.
         notices: Remarks about the data for the user.
     """
 
-    augmentation: Kind
+    augmentation: Any  # of each study its own kinds
     modality_dropout: float
     fewest_patients = 1  # to train on
 

@@ -3,7 +3,7 @@
 from lightning_modules.backbone import BackboneModule, SliceBackboneModule
 from lightning_modules.feature_transition import FeatureTransitionModule
 from lightning_modules.fusion import FusionModule
-from lightning_modules.optimisation.schedules import WarmupCosine
+from lightning_modules.optimisation.schedules import Polynomial, WarmupCosine
 from lightning_modules.sam.adapter import SamAdapterModule
 from lightning_modules.sam.pretraining import SamPretrainModule
 from lightning_modules.segmentation import SegmentationModule
@@ -13,6 +13,7 @@ __all__ = [
     "BackboneModule",
     "FeatureTransitionModule",
     "FusionModule",
+    "Polynomial",
     "SamAdapterModule",
     "SamPretrainModule",
     "SegmentationModule",

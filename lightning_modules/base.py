@@ -19,7 +19,7 @@ from errors import InputError
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import Execution, choose_execution
 from lightning_modules.optimisation.output_layer import OutputLayer
-from lightning_modules.optimisation.schedules import WarmupCosine
+from lightning_modules.optimisation.schedules import WholeTraining
 from lightning_modules.weights.checkpoints import KEY
 
 TRAINED_WEIGHTS = "current_model_state"  # key, beside averaged weights in `state_dict`
@@ -35,8 +35,8 @@ class TrainingModule(L.LightningModule):
         optimizer: builds the optimiser from the trainable parameters; null is Adam 3e-4 with
             weight decay 1e-4, the dual-fusion paper's (its "3e-1" is a misprint).
         scheduler: builds a learning-rate scheduler from the optimiser, stepped once an epoch, but
-            WarmupCosine of this project after every optimiser step; ReduceLROnPlateau follows
-            ``monitor`` of the epochs that are validated.
+            WarmupCosine and Polynomial of this project after every optimiser step;
+            ReduceLROnPlateau follows ``monitor`` of the epochs that are validated.
         precision: arithmetic of inference; auto takes bf16 where the processor supports it.
     """
 
@@ -176,7 +176,7 @@ class TrainingModule(L.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer)
-        interval = "step" if isinstance(scheduler, WarmupCosine) else "epoch"
+        interval = "step" if isinstance(scheduler, WholeTraining) else "epoch"
         settings = {"scheduler": scheduler, "interval": interval, "monitor": self.monitor}
         settings["strict"] = False  # an epoch may have no validation
         return {"optimizer": optimizer, "lr_scheduler": settings}
@@ -191,14 +191,14 @@ class TrainingModule(L.LightningModule):
         if self.max_steps is not None:
             steps = min(steps, self.max_steps // self.steps_per_batch)
         for scheduler in self._schedulers():
-            if isinstance(scheduler, WarmupCosine):
+            if isinstance(scheduler, WholeTraining):
                 scheduler.last_until(steps)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Step the schedules over steps of a module that steps its own optimisers."""
         if not self.automatic_optimization:
             for scheduler in self._schedulers():
-                if isinstance(scheduler, WarmupCosine):
+                if isinstance(scheduler, WholeTraining):
                     scheduler.step()
 
     def _schedulers(self) -> list[Any]:
@@ -213,7 +213,7 @@ class TrainingModule(L.LightningModule):
         """
         for scheduler in self._schedulers():
             if not isinstance(scheduler, ReduceLROnPlateau):
-                if not self.automatic_optimization and not isinstance(scheduler, WarmupCosine):
+                if not self.automatic_optimization and not isinstance(scheduler, WholeTraining):
                     scheduler.step()
             elif self.validated and self.monitor in self.trainer.callback_metrics:
                 scheduler.step(self.trainer.callback_metrics[self.monitor])

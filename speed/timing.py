@@ -69,20 +69,22 @@ def report(
     goals: Mapping[str, float],
     out: Path | None,
     costs: Mapping[str, Mapping[str, float]] | None = None,
+    peer: str = "MONAI",
 ) -> None:
     """Print one line a figure; write them all as JSON where `out` is given.
 
     Args:
         title: First line.
-        figures: Measurements of `take_turns` against MONAI, by name.
+        figures: Measurements of `take_turns` against the peer, by name.
         goals: The ratio that is aimed at, for each of them.
         out: JSON file.
         costs: Measurements of `take_turns` against another way of this repository, by name.
+        peer: Name of the peer.
     """
     print(f"{title} ({hardware()})")
     for name, figure in figures.items():
         print(
-            f"  {name}: {figure['own']:.4f} against MONAI {figure['peer']:.4f}, "
+            f"  {name}: {figure['own']:.4f} against {peer} {figure['peer']:.4f}, "
             f"{figure['ratio']:.1f} times as fast (goal {goals[name]:g}; of the means "
             f"{figure['ratio_of_means']:.1f})"
         )

@@ -60,7 +60,7 @@ def test_the_list_of_experiments_is_complete():
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
     # each has its test below or in test_slice_experiments.py
     assert overlays == {
-        *("brats3d", "dice_ce", "phantom_long", "phantom_study"),
+        *("brats3d", "dice_ce", "nnunet_recipe", "phantom_long", "phantom_study"),
         *("slices2d", "same_recipe", "phantom_study_slices"),
         *("recipe_zhang2021", "recipe_zhou2022", "recipe_akbar2022"),
     }
@@ -212,7 +212,7 @@ def test_ensemble_with_flips_and_probabilities(trainings, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce"])
+@pytest.mark.parametrize("overlay", ["phantom_long", "phantom_study", "dice_ce", "nnunet_recipe"])
 def test_overlays_lie_over_an_experiment(overlay, home):
     words = [
         "--config",
@@ -227,6 +227,13 @@ def test_overlays_lie_over_an_experiment(overlay, home):
         assert config["loss"]["class_path"] == "lightning_modules.losses.DiceBCELoss"
     elif overlay == "phantom_long":
         assert config["scheduler"]["class_path"] == "lightning_modules.WarmupCosine"
+    elif overlay == "nnunet_recipe":
+        assert config["output_bias"] is None
+        assert config["optimizer"]["init_args"]["nesterov"] is True
+        rates = [float(row["lr"]) for row in rows_of(folder / "metrics.csv")]
+        assert rates == [0.0]  # after the last step of the only epoch
+        data = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
+        assert data["augmentation"] == "nnunet"
     else:
         assert "phantom_study" in json.loads((folder / "manifest.json").read_text())["overlays"]
 

@@ -17,6 +17,7 @@ applies them to patches and slices.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Literal
@@ -93,15 +94,19 @@ class Randomisation:
     noise_seed: int
 
 
-def check_kind(augmentation: Kind) -> None:
-    """Refuse another value of `data.augmentation` than true, false and randomised.
+def check_kind(augmentation: bool | str, others: Sequence[str] = ("randomised",)) -> None:
+    """Refuse another value of `data.augmentation` than true, false and some names.
+
+    Args:
+        augmentation: The value.
+        others: The names.
 
     Raises:
         InputError: It is another one.
     """
-    if not isinstance(augmentation, bool) and augmentation != "randomised":
+    if not isinstance(augmentation, bool) and augmentation not in others:
         raise InputError(
-            f"data.augmentation is {augmentation!r}: expected true, false or randomised."
+            f"data.augmentation is {augmentation!r}: expected true, false or {' or '.join(others)}."
         )
 
 
@@ -180,7 +185,7 @@ def randomise(
             _filtered(image[modality], slab, modality, numbers, changed[modality])
         _multiply(changed, fields, weights[slab], numbers)
         for values, deviation in zip(changed, noise, strict=True):
-            _add_noise(values, deviation, rng)
+            add_noise(values, deviation, rng)
         bits = changed.add_(offset).view(torch.int32)
         if shown:  # a lowest bit tells a brain's voxel of 0 from the background
             bits[shown[0]].bitwise_or_(inside)
@@ -363,8 +368,14 @@ def _kernel(sigma: float, sharpening: float) -> tuple[float, ...]:
     return tuple(weights.tolist())
 
 
-def _add_noise(values: torch.Tensor, deviation: float, rng: np.random.Generator) -> None:
-    """Add noise in place: pieces of a table of normal numbers, as drawing them anew is slow."""
+def add_noise(values: torch.Tensor, deviation: float, rng: np.random.Generator) -> None:
+    """Add normal noise in place, pieces of a table: drawing numbers anew is slow.
+
+    Args:
+        values: Contiguous, float32.
+        deviation: Of the noise.
+        rng: Chooses the pieces.
+    """
     table, flat = _normal_numbers(), values.view(-1)
     for first in range(0, len(flat), _TABLE // 2):
         piece = flat[first : first + _TABLE // 2]

@@ -10,7 +10,7 @@ map, so that the corners of the turned patch hold image wherever there is any.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,15 @@ from scipy import sparse
 
 from datamodules import huge_pages
 from datamodules.cases.intensity import BACKGROUND
-from datamodules.training.randomisation import Randomisation, draw_randomisation, randomise
+from datamodules.training.randomisation import (
+    Kind,
+    Randomisation,
+    draw_randomisation,
+    randomise,
+)
 
 Array = npt.NDArray[Any]
+VolumeKind = Kind | Literal["nnunet"]  # of augmentation
 ROTATION_PROBABILITY = 0.5
 ROTATION_LIMIT = 15.0  # degrees: how far heads are tilted after registration to an atlas, and more
 FLIP_PROBABILITY = 0.5
@@ -82,11 +88,11 @@ def plain_patch(
     """
     # torch converts float16 an order of magnitude faster than numpy, and in the same pass.
     patch = torch.from_numpy(huge_pages.empty((len(image), *size), np.float32))
-    source, target, whole = _overlap(start, size, image.shape)
+    source, target, whole = overlap(start, size, image.shape)
     if not whole:
         patch.fill_(BACKGROUND)
     patch[target].copy_(torch.from_numpy(image[source]))
-    return patch, torch.from_numpy(_read(label, start, size, 0))
+    return patch, torch.from_numpy(read_region(label, start, size, 0))
 
 
 def augmented_patch(
@@ -99,24 +105,31 @@ def augmented_patch(
     """The patch of `plain_patch`, turned about its centre, mirrored, its intensities changed."""
     if augmentation.axis is not None:
         return _turned(image, label, start, size, augmentation)
-    mirror = _mirror(augmentation.flips)
+    mirror = mirror_of(augmentation.flips)
     # Steps that only move voxels run in float16, with half the memory.
-    patch = _contiguous(_read(image, start, size, BACKGROUND)[(slice(None), *mirror)])
-    labels = _contiguous(_read(label, start, size, 0)[mirror])
+    patch = contiguous(read_region(image, start, size, BACKGROUND)[(slice(None), *mirror)])
+    labels = contiguous(read_region(label, start, size, 0)[mirror])
     if augmentation.randomisation is not None:
         return _randomised(torch.from_numpy(patch), labels, augmentation)
-    brain = _brain(torch.from_numpy(patch))
-    return _change_intensity(_single(patch), brain, augmentation), torch.from_numpy(labels)
+    brain = brain_of(torch.from_numpy(patch))
+    return _change_intensity(to_single(patch), brain, augmentation), torch.from_numpy(labels)
 
 
-def _mirror(flips: Sequence[bool]) -> tuple[slice, ...]:
+def mirror_of(flips: Sequence[bool]) -> tuple[slice, ...]:
+    """The index that mirrors the axes of an array where told."""
     return tuple(slice(None, None, -1 if flip else 1) for flip in flips)
 
 
-def _overlap(
+def overlap(
     start: Sequence[int], size: Sequence[int], shape: Sequence[int]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], bool]:
-    """Return a region's overlap with a volume, in both indices, and whether it lies inside."""
+    """Return a region's overlap with a volume, in both indices, and whether it lies inside.
+
+    Args:
+        start: First voxel of the region, which may lie outside.
+        size: Its size in voxels.
+        shape: That of the volume, (..., d, h, w).
+    """
     source: list[Any] = [...]
     target: list[Any] = [...]
     for first, n, extent in zip(start, size, shape[-3:], strict=True):
@@ -127,9 +140,9 @@ def _overlap(
     return tuple(source), tuple(target), whole
 
 
-def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
+def read_region(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
     """A region of (..., d, h, w) in memory, (..., *size); beyond the volume lies `fill`."""
-    source, target, whole = _overlap(start, size, volume.shape)
+    source, target, whole = overlap(start, size, volume.shape)
     region = huge_pages.empty((*volume.shape[:-3], *size), volume.dtype)
     if not whole:
         region[...] = fill
@@ -137,21 +150,21 @@ def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float)
     return region
 
 
-def _contiguous(view: Array) -> Array:
+def contiguous(view: Array) -> Array:
     """A copy of a mirrored or turned view, in order."""
     copy = huge_pages.empty(view.shape, view.dtype)
     copy[...] = view
     return copy
 
 
-def _single(halves: Array) -> torch.Tensor:
+def to_single(halves: Array) -> torch.Tensor:
     """float16 to float32."""
     return torch.from_numpy(huge_pages.empty(halves.shape, np.float32)).copy_(
         torch.from_numpy(halves)
     )
 
 
-def _brain(patch: torch.Tensor) -> torch.Tensor:
+def brain_of(patch: torch.Tensor) -> torch.Tensor:
     """1 inside the brain, 0 outside: (4, *patch) to float32 (*patch)."""
     # The fill is 0.0, whose bits are all 0: a voxel of brain has a bit set in some modality.
     bits = patch.view(torch.int16 if patch.element_size() == 2 else torch.int32)
@@ -212,23 +225,23 @@ def _turned(
     x = cosine * i - sine * j + (reach[0] - 1) / 2
     y = sine * i + cosine * j + (reach[1] - 1) / 2
     # The turning plane in front, the axis behind: every weight then acts on a whole row at once.
-    order = _mirror([False, False, False, flips[axis]])
+    order = mirror_of([False, False, False, flips[axis]])
     voxels = reach[0] * reach[1]
-    halves = _contiguous(
-        np.moveaxis(_read(image, wide_start, wide, BACKGROUND), axis + 1, 3)[order]
+    halves = contiguous(
+        np.moveaxis(read_region(image, wide_start, wide, BACKGROUND), axis + 1, 3)[order]
     )
     weights = _bilinear(x.ravel(), y.ravel(), (reach[0], reach[1]))
     turned = huge_pages.empty((len(image), *plane, size[axis]), np.float32)
-    for modality, values in zip(turned, _single(halves).numpy(), strict=True):
+    for modality, values in zip(turned, to_single(halves).numpy(), strict=True):
         interpolated = weights @ values.reshape(voxels, size[axis])
         modality[...] = interpolated.reshape(modality.shape)
     if augmentation.randomisation is None:
         changed = torch.from_numpy(turned)
-        _change_intensity(changed, _brain(changed), augmentation)
-    patch = turned if axis == 2 else _contiguous(np.moveaxis(turned, 3, axis + 1))
+        _change_intensity(changed, brain_of(changed), augmentation)
+    patch = turned if axis == 2 else contiguous(np.moveaxis(turned, 3, axis + 1))
     nearest = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
-    labels = np.moveaxis(_read(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
-    labels = _contiguous(np.moveaxis(labels, 2, axis))
+    labels = np.moveaxis(read_region(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
+    labels = contiguous(np.moveaxis(labels, 2, axis))
     if augmentation.randomisation is not None:
         return _randomised(torch.from_numpy(patch), labels, augmentation)
     return torch.from_numpy(patch), torch.from_numpy(labels)

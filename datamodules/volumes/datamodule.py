@@ -18,7 +18,8 @@ from datamodules.patients.left_out import left_out
 from datamodules.splits import Split
 from datamodules.training.mixture import add_phantoms
 from datamodules.training.modality_dropout import check_probability, recorded
-from datamodules.training.randomisation import Kind, check_kind
+from datamodules.training.randomisation import check_kind
+from datamodules.volumes.augmentation import VolumeKind
 from datamodules.volumes.dataset import PatchDataset, VolumeDataset
 from errors import InputError
 
@@ -40,7 +41,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
         augmentation: Rotation, flips and intensity changes of training patches; `randomised` adds
-            bias fields, drift, gamma, blobs, blur, sharpening and noise.
+            bias fields, drift, gamma, blobs, blur, sharpening and noise; `nnunet` is that of
+            nnU-Net instead.
         modality_dropout: Probability of each modality to be blanked in a training patch, never all.
         healthy_share: Share of training patches centred on tumour-free brain, from 0 to 1; the
             others centre on WT, TC and ET, equally often. Unset: a quarter.
@@ -60,7 +62,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
-        augmentation: Kind = True,
+        augmentation: VolumeKind = True,
         modality_dropout: float = 0.0,
         healthy_share: float | None = None,
         phantom_patients: int = 40,
@@ -75,7 +77,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             **cohort,
         )
         _check_sizes(patch_size, patches_per_epoch)
-        check_kind(augmentation)
+        check_kind(augmentation, ("randomised", "nnunet"))
         check_probability(modality_dropout)
         if healthy_share is not None and not 0 <= healthy_share <= 1:
             raise InputError(

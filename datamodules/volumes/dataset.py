@@ -18,8 +18,8 @@ from datamodules.cases.patch_centres import draw_centre, patch_start
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import CANONICAL
 from datamodules.training.modality_dropout import blank_some
-from datamodules.training.randomisation import Kind
-from datamodules.volumes.augmentation import augmented_patch, draw, plain_patch
+from datamodules.volumes.augmentation import VolumeKind, augmented_patch, draw, plain_patch
+from datamodules.volumes.nnunet_augmentation import draw_nnunet, nnunet_patch
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
@@ -34,8 +34,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Voxels (d, h, w).
         patches_per_epoch: `n`.
         seed: Seed of all randomness, with the epoch and the number of the patch.
-        augmentation: Whether patches are turned, mirrored and changed in intensity, or randomised
-            on top of it.
+        augmentation: Whether patches are turned, mirrored and changed in intensity, `randomised`
+            on top of it, or `nnunet`: changed as nnU-Net does instead.
         modality_dropout: Probability of each modality to be blanked in a patch.
         healthy_share: Share of patches centred on tumour-free brain; None: a quarter.
         phantoms: Labelled phantoms to mix in.
@@ -48,7 +48,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch_size: Sequence[int],
         patches_per_epoch: int,
         seed: int,
-        augmentation: Kind,
+        augmentation: VolumeKind,
         modality_dropout: float = 0.0,
         healthy_share: float | None = None,
         phantoms: Sequence[PreparedCase] = (),
@@ -70,7 +70,11 @@ class PatchDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         """The patch: image (4, *patch), mask (3, *patch), case_id, spacing (3,)."""
         case, label, start, rng = self._drawn(item)
-        if self.augmentation:
+        if self.augmentation == "nnunet":
+            image, labels = nnunet_patch(
+                case.image, label, start, self.patch_size, draw_nnunet(rng)
+            )
+        elif self.augmentation:
             edges = [n * edge for n, edge in zip(self.patch_size, case.spacing, strict=True)]
             numbers = draw(rng, tuple(edges) if self.augmentation == "randomised" else None)
             image, labels = augmented_patch(case.image, label, start, self.patch_size, numbers)

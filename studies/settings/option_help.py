@@ -92,6 +92,7 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
             "torch.optim.lr_scheduler.ReduceLROnPlateau",
             "torch.optim.lr_scheduler.StepLR",
             "lightning_modules.WarmupCosine",
+            "lightning_modules.Polynomial",
         ),
     ),
 )

@@ -245,15 +245,19 @@ def batches(cohort, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sample_follows_from_seed_epoch_and_number(kind, batches):
+@pytest.mark.parametrize(
+    ("kind", "augmentation"),
+    [*((kind, "randomised") for kind in KINDS), (BraTSPatchDataModule, "nnunet")],
+)
+def test_a_sample_follows_from_seed_epoch_and_number(kind, augmentation, batches):
     def same(one, other):
         return all(torch.equal(a["image"], b["image"]) for a, b in zip(one, other, strict=True))
 
-    first = batches(kind)
-    assert same(first, batches(kind, num_workers=2))
-    assert not same(first, batches(kind, epoch=1))
-    assert not same(first, batches(kind, seed=1))
+    given = {"augmentation": augmentation}
+    first = batches(kind, **given)
+    assert same(first, batches(kind, num_workers=2, **given))
+    assert not same(first, batches(kind, epoch=1, **given))
+    assert not same(first, batches(kind, seed=1, **given))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -277,3 +281,8 @@ def test_dropped_modalities_stay_blank(kind, batches):
 def test_another_kind_is_refused(kind, tmp_path):
     with pytest.raises(InputError, match=r"data\.augmentation is 'foo': expected true, false"):
         kind(augmentation="foo", cache_dir=str(tmp_path))
+
+
+def test_slices_have_no_augmentation_of_nnunet(tmp_path):
+    with pytest.raises(InputError, match=r"'nnunet': expected true, false or randomised\."):
+        RegisteredSliceDataModule(augmentation="nnunet", cache_dir=str(tmp_path))

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from errors import InputError
-from lightning_modules import WarmupCosine
+from lightning_modules import Polynomial, WarmupCosine
 
 
-def rates(steps, **settings):
+def rates(steps, build=WarmupCosine, **settings):
     """The learning rate of every optimiser step of a training, as parts of the highest."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = WarmupCosine(optimizer, **settings)
+    schedule = build(optimizer, **settings)
     schedule.last_until(steps)
     found = []
     for _ in range(steps):
@@ -45,3 +45,25 @@ def test_a_given_length_is_longer_than_the_warm_up(total):
 def test_neither_steps_nor_a_share(wrong):
     with pytest.raises(InputError, match=rf"warmup_steps is {wrong}: expected 0 or more steps"):
         rates(10, warmup_steps=wrong)
+
+
+def test_polynomial_falls_to_zero_after_the_last_step_of_any_training():
+    for steps in (10, 37):
+        expected = [(1 - step / steps) ** 0.9 for step in range(steps)]
+        assert rates(steps, Polynomial) == pytest.approx(expected)
+    assert rates(6, Polynomial, power=2, total_steps=3) == pytest.approx(
+        [1, (2 / 3) ** 2, (1 / 3) ** 2, 0, 0, 0]
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"power": 0}, {"power": -1}, {"total_steps": 0}])
+def test_polynomial_refuses_what_never_falls(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=rf"model.scheduler.{name} is {value}: expected more"):
+        rates(3, Polynomial, **wrong)
+
+
+@pytest.mark.parametrize("build", [Polynomial, WarmupCosine])
+def test_a_training_without_an_end_is_refused(build):
+    with pytest.raises(InputError, match=rf"{build.__name__} ends with the training, and this one"):
+        rates(math.inf, build)

@@ -46,7 +46,7 @@ def test_an_option_and_a_setting_of_a_file_are_named(tmp_path, monkeypatch, caps
     for more, message in (
         (
             ["--data.augmentation", "foo"],
-            "--data.augmentation is foo: expected true or false or randomised.",
+            "--data.augmentation is foo: expected true or false or randomised or nnunet.",
         ),
         (["--data.protocol", "mine"], "--data.protocol is mine: expected one of default, paper."),
         (["--trainer.max_epochs=1.5"], "--trainer.max_epochs is 1.5: expected a whole number or "),
