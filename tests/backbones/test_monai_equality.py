@@ -6,6 +6,8 @@ from monai.networks import nets
 
 from backbones import DynUNet, SegResNet
 
+pytestmark = pytest.mark.slow
+
 PEERS = {
     "DynUNet": (
         DynUNet,

@@ -16,6 +16,8 @@ from datamodules.registration.scan import Scan, read_scan, to_sitk, to_world
 from errors import InputError
 from tests.datamodules.exam_phantoms import exams as exams  # the session's phantoms
 
+pytestmark = pytest.mark.slow
+
 sitk = pytest.importorskip("SimpleITK")
 
 LPS = np.diag([-1.0, -1.0, 1.0])

@@ -19,6 +19,8 @@ from datamodules.registration.patient import exam_problems
 from errors import InputError
 from tests.datamodules.exam_phantoms import exams as exams  # the session's phantoms
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 

@@ -12,6 +12,8 @@ from datamodules.slices.sources import on_one_grid, recognise
 from errors import InputError
 from tests.datamodules.tiny_patients import LPS, make_volumes, save
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("SimpleITK")
 OPTIONS = {"spacing": 3.0, "slice_size": 96, "num_workers": 0}
 
