@@ -6,6 +6,7 @@ import torch
 from monai.networks import nets
 from torch import nn
 
+from backbones.deep_supervision import DeeplySupervised
 from backbones.sizes import NormName, Size, check_image, norm_layer, preset_of
 
 
@@ -23,7 +24,7 @@ PRESETS = {
 }
 
 
-class DynUNet(nets.DynUNet):
+class DynUNet(DeeplySupervised, nets.DynUNet):
     """DynUNet (Isensee et al., https://arxiv.org/abs/1904.08128), MONAI's layers and weight names.
 
     `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits
@@ -71,8 +72,13 @@ class DynUNet(nets.DynUNet):
         """The last convolution, whose output are the logits."""
         return self.output_block.conv.conv
 
-    def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W), input of the output block."""
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's maps, coarsest first."""
+        return tuple(reversed(self.filters[:-1]))
+
+    def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the decoder's maps, coarsest first; the last is the input of the output block."""
         check_image(
             f"DynUNet of size {self.size}",
             image,
@@ -80,12 +86,14 @@ class DynUNet(nets.DynUNet):
             self.total_stride,
             smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
         )
-        return self.skip_layers(image)
+        skips = [self.input_block(image)]
+        for down in self.downsamples:
+            skips.append(down(skips[-1]))
+        maps = [self.bottleneck(skips[-1])]
+        for up, skip in zip(self.upsamples, reversed(skips), strict=True):
+            maps.append(up(maps[-1], skip))
+        return maps[1:]
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
         return self.output_block(features)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, out_channels, D, H, W) of an image."""
-        return self.head(self.features(image))

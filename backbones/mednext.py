@@ -7,6 +7,7 @@ import torch
 from monai.networks import nets
 from torch import nn
 
+from backbones.deep_supervision import DeeplySupervised
 from backbones.sizes import Size, check_image, preset_of
 from errors import InputError
 
@@ -30,10 +31,10 @@ VARIANTS = {
 }
 
 
-class MedNeXt(nets.MedNeXt):
+class MedNeXt(DeeplySupervised, nets.MedNeXt):
     """MedNeXt (Roy et al., https://arxiv.org/abs/2303.09975), MONAI's layers and weight names.
 
-    Kernels of 3, residual connections everywhere, no deep supervision. `forward(image)` is
+    Kernels of 3, residual connections everywhere. `forward(image)` is
     `head(features(image))`: (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
 
     The last feature map is a residual sum, on which the authors put neither norm nor activation,
@@ -83,6 +84,7 @@ class MedNeXt(nets.MedNeXt):
         self.size = size
         self.in_channels = in_channels
         self.feature_channels: int = preset.filters
+        self.widths = [preset.filters * 2**level for level in reversed(range(len(preset.blocks)))]
         self.total_stride: int = 2 ** len(preset.blocks)
         self.deviation: torch.Tensor
         self.register_buffer("deviation", torch.ones(()))  # of the last feature map in training
@@ -93,8 +95,13 @@ class MedNeXt(nets.MedNeXt):
         """The last convolution, whose output are the logits."""
         return self.out_0.conv_out
 
-    def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W), input of the last layer."""
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's maps, coarsest first."""
+        return tuple(self.widths)
+
+    def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the decoder's maps, coarsest first, the last one at unit scale."""
         check_image(
             f"MedNeXt of size {self.size}",
             image,
@@ -107,20 +114,16 @@ class MedNeXt(nets.MedNeXt):
         for stage, down in zip(self.enc_stages, self.down_blocks, strict=True):
             skips.append(stage(features))
             features = down(skips[-1])
-        features = self.bottleneck(features)
+        maps = [self.bottleneck(features)]
         for up, stage, skip in zip(self.up_blocks, self.dec_stages, reversed(skips), strict=True):
-            features = stage(up(features) + skip)
+            maps.append(stage(up(maps[-1]) + skip))
         if self.training:
-            self.deviation.lerp_(features.detach().float().std(), MOMENTUM)
-        return features / self._scale()
+            self.deviation.lerp_(maps[-1].detach().float().std(), MOMENTUM)
+        return [*maps[1:-1], maps[-1] / self._scale()]
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
         return self.out_0(features * self._scale())
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, out_channels, D, H, W) of an image."""
-        return self.head(self.features(image))
 
     def _scale(self) -> torch.Tensor:
         return torch.exp2(self.deviation.log2().round())

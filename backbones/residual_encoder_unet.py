@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbones.deep_supervision import DeeplySupervised
 from backbones.sizes import Size, check_image, preset_of
 
 SLOPE = 0.01
@@ -155,15 +156,15 @@ class UNetDecoder(nn.Module):
             {str(len(upper) - 1): nn.Conv3d(upper[-1], out_channels, kernel_size=1)}
         )
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the last feature map of the encoder's maps, finest first."""
-        feature_map = maps[-1]
+    def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the map of every level, coarsest first, of the encoder's maps, finest first."""
+        found = [maps[-1]]
         for up, stage, skip in zip(self.transpconvs, self.stages, reversed(maps[:-1]), strict=True):
-            feature_map = stage(torch.cat([up(feature_map), skip], dim=1))
-        return feature_map
+            found.append(stage(torch.cat([up(found[-1]), skip], dim=1)))
+        return found[1:]
 
 
-class ResidualEncoderUNet(nn.Module):
+class ResidualEncoderUNet(DeeplySupervised):
     """The ResEnc U-Net of Isensee et al., "nnU-Net revisited" (https://arxiv.org/abs/2404.09556).
 
     Of nnU-Net's three sizes M, the one that its authors ask to compare with first; layers and
@@ -189,6 +190,7 @@ class ResidualEncoderUNet(nn.Module):
         preset = preset_of("ResidualEncoderUNet", PRESETS, size)
         self.size = size
         self.in_channels = in_channels
+        self.filters = preset.filters
         self.feature_channels: int = preset.filters[0]
         self.total_stride: int = 2 ** (len(preset.filters) - 1)
         self.encoder = ResidualEncoder(in_channels, preset.filters, preset.blocks)
@@ -202,8 +204,13 @@ class ResidualEncoderUNet(nn.Module):
         (layer,) = self.decoder.seg_layers.values()
         return layer
 
-    def features(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (B, feature_channels, D, H, W), input of the last layer."""
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's maps, coarsest first."""
+        return tuple(reversed(self.filters[:-1]))
+
+    def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the decoder's maps, coarsest first; the last is the input of the last layer."""
         check_image(
             f"ResidualEncoderUNet of size {self.size}",
             image,
@@ -216,10 +223,6 @@ class ResidualEncoderUNet(nn.Module):
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
         return self.output_layer(features)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, out_channels, D, H, W) of an image."""
-        return self.head(self.features(image))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 
+from backbones.deep_supervision import DeeplySupervised
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 from lightning_modules.optimisation.output_layer import InitialBias, OutputLayer
@@ -71,6 +73,8 @@ class BackboneModule(NetworkModule):
         output_bias: bias of the last convolution at the start: prevalence, the logit of each
             region's share of the training patches (Lin et al., arXiv:1708.02002, section 4.1); a
             number for all regions; null: random. With ``weights`` it stays as they bring it.
+        deep_supervision: train the coarser levels of the decoder too, where the network offers it,
+            each level with half the weight of the finer one.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -86,10 +90,15 @@ class BackboneModule(NetworkModule):
         frozen: Frozen = "nothing",
         output_rate: float = 1.0,
         output_bias: InitialBias = None,
+        deep_supervision: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(**training)
         self.network = network(len(MODALITIES), len(self.regions), size)
+        self.deep_supervision = deep_supervision
+        self.is_deep = deep_supervision and isinstance(self.network, DeeplySupervised)
+        if self.is_deep:
+            self.network.supervise_deeply(len(self.regions))
         self.origin = "" if weights is None else take_over(self.network, weights, size)
         self.output = OutputLayer(self.network, output_rate, output_bias if not weights else None)
         if weights and output_bias is not None:
@@ -125,6 +134,27 @@ class BackboneModule(NetworkModule):
             return super().forward_with_terms(image)
         result: tuple[Tensor, dict[str, Tensor]] = self.network.forward_with_terms(image)
         return result
+
+    def remarks(self) -> list[str]:
+        """Return the origin of the initial weights, and what had no effect."""
+        remarks = super().remarks()
+        if self.deep_supervision and not self.is_deep:
+            name = type(self.network).__name__
+            remarks.append(f"deep supervision had no effect, {name} has one output layer")
+        return remarks
+
+    def compute_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch; under deep supervision the weighted mean over the levels."""
+        if not self.is_deep:
+            return super().compute_loss(batch)
+        levels = self.network.deep_logits(self.execution.arrange(batch["image"]))
+        weights = [0.5**level for level in range(len(levels))]
+        losses = []
+        for logits in levels:
+            mask = functional.interpolate(batch["mask"], size=logits.shape[2:], mode="nearest")
+            losses.append(self.loss(logits.float(), mask))
+        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
+        return total / sum(weights)
 
     def map_channels(self) -> dict[str, tuple[str, ...]]:
         """Return the maps that the network can show, each with the names of its channels."""

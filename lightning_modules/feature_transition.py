@@ -38,9 +38,10 @@ class FeatureTransitionModule(TrainingModule):
         cycle_weight: weight of the cycle-consistency loss.
         pool_size: translations that a discriminator's pool keeps.
         overlap: share of a sliding window that its neighbour covers again, in validation.
-        loss: unused, as the next two; accepted so that a study's overlays fit every stage.
+        loss: unused, as the next three; accepted so that a study's overlays fit every stage.
         output_rate: unused.
         output_bias: unused.
+        deep_supervision: unused.
         **training: optimizer (built twice: generators, discriminators), scheduler, precision.
 
     Raises:
@@ -61,6 +62,7 @@ class FeatureTransitionModule(TrainingModule):
         loss: nn.Module | None = None,
         output_rate: float = 1.0,
         output_bias: float | None = None,
+        deep_supervision: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(loss=nn.MSELoss(), **training)

@@ -36,6 +36,7 @@ class FusionModule(SegmentationModule):
         output_rate: factor on the learning rate of the head's last convolution, if it has one.
         output_bias: bias of that convolution at the start: prevalence, the logit of each region's
             share of the training patches; a number for all regions; null: random.
+        deep_supervision: unused; backbones that are trained first use it.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -53,6 +54,7 @@ class FusionModule(SegmentationModule):
         size: Literal["tiny", "base"] = "tiny",
         output_rate: float = 1.0,
         output_bias: InitialBias = None,
+        deep_supervision: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(**training)

@@ -229,6 +229,9 @@ def test_overlays_lie_over_an_experiment(overlay, home):
         assert config["scheduler"]["class_path"] == "lightning_modules.WarmupCosine"
     elif overlay == "nnunet_recipe":
         assert config["output_bias"] is None
+        weights = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
+        deep = {name for name in weights if "deep_heads" in name}
+        assert deep == {"network.deep_heads.0.weight", "network.deep_heads.0.bias"}
         assert config["optimizer"]["init_args"]["nesterov"] is True
         rates = [float(row["lr"]) for row in rows_of(folder / "metrics.csv")]
         assert rates == [0.0]  # after the last step of the only epoch

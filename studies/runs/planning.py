@@ -45,6 +45,7 @@ LATER_OPTIONS: dict[str, Any] = {
     "frozen": "nothing",
     "output_rate": 1.0,
     "output_bias": None,
+    "deep_supervision": False,
 }
 
 WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path

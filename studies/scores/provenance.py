@@ -20,7 +20,10 @@ from studies.settings.command_line import CommandLine, find_config
 
 PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
 # Settings of a model that leave it the paper's own system: its scale and its training.
-OF_SCALE = ("size", "image_size", "weights", "optimizer", "scheduler", "output_rate", "output_bias")
+OF_SCALE = (
+    *("size", "image_size", "weights", "optimizer", "scheduler"),
+    *("output_rate", "output_bias", "deep_supervision"),
+)
 
 
 @dataclass(frozen=True)
