@@ -84,7 +84,6 @@ class MedNeXt(DeeplySupervised, nets.MedNeXt):
         self.size = size
         self.in_channels = in_channels
         self.feature_channels: int = preset.filters
-        self.widths = [preset.filters * 2**level for level in reversed(range(len(preset.blocks)))]
         self.total_stride: int = 2 ** len(preset.blocks)
         self.deviation: torch.Tensor
         self.register_buffer("deviation", torch.ones(()))  # of the last feature map in training
@@ -98,7 +97,8 @@ class MedNeXt(DeeplySupervised, nets.MedNeXt):
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of the decoder's maps, coarsest first."""
-        return tuple(self.widths)
+        levels = reversed(range(len(self.up_blocks)))
+        return tuple(self.feature_channels * 2**level for level in levels)
 
     def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's maps, coarsest first, the last one at unit scale."""

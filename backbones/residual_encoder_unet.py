@@ -26,7 +26,7 @@ PRESETS = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution, instance norm with learned scale and, unless told, leaky ReLU.
+    """Convolution, instance norm with learned scale and, where it is activated, leaky ReLU.
 
     Args:
         in_channels: channels that enter.
@@ -226,7 +226,7 @@ class ResidualEncoderUNet(DeeplySupervised):
 
 
 def _initialise(module: nn.Module) -> None:
-    """He's normal initialisation; every residual block begins as its skip."""
+    """Initialise as in He et al. (normal); every residual block begins as its skip."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:

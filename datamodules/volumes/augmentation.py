@@ -92,7 +92,7 @@ def plain_patch(
     if not whole:
         patch.fill_(BACKGROUND)
     patch[target].copy_(torch.from_numpy(image[source]))
-    return patch, torch.from_numpy(read_region(label, start, size, 0))
+    return patch, torch.from_numpy(_read(label, start, size, 0))
 
 
 def augmented_patch(
@@ -105,18 +105,25 @@ def augmented_patch(
     """The patch of `plain_patch`, turned about its centre, mirrored, its intensities changed."""
     if augmentation.axis is not None:
         return _turned(image, label, start, size, augmentation)
-    mirror = mirror_of(augmentation.flips)
-    # Steps that only move voxels run in float16, with half the memory.
-    patch = contiguous(read_region(image, start, size, BACKGROUND)[(slice(None), *mirror)])
-    labels = contiguous(read_region(label, start, size, 0)[mirror])
+    patch, labels = mirrored_patch(image, label, start, size, augmentation.flips)
     if augmentation.randomisation is not None:
         return _randomised(torch.from_numpy(patch), labels, augmentation)
     brain = brain_of(torch.from_numpy(patch))
     return _change_intensity(to_single(patch), brain, augmentation), torch.from_numpy(labels)
 
 
-def mirror_of(flips: Sequence[bool]) -> tuple[slice, ...]:
-    """The index that mirrors the axes of an array where told."""
+def mirrored_patch(
+    image: Array, label: Array, start: tuple[int, ...], size: tuple[int, ...], flips: Sequence[bool]
+) -> tuple[Array, Array]:
+    """The patch of `plain_patch`, mirrored: image (4, *size) float16, label (*size) uint8."""
+    mirror = _mirror(flips)
+    # Steps that only move voxels run in float16, with half the memory.
+    patch = _contiguous(_read(image, start, size, BACKGROUND)[(slice(None), *mirror)])
+    return patch, _contiguous(_read(label, start, size, 0)[mirror])
+
+
+def _mirror(flips: Sequence[bool]) -> tuple[slice, ...]:
+    """The index that mirrors an array along the axes whose flip is true."""
     return tuple(slice(None, None, -1 if flip else 1) for flip in flips)
 
 
@@ -140,7 +147,7 @@ def overlap(
     return tuple(source), tuple(target), whole
 
 
-def read_region(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
+def _read(volume: Array, start: Sequence[int], size: Sequence[int], fill: float) -> Array:
     """A region of (..., d, h, w) in memory, (..., *size); beyond the volume lies `fill`."""
     source, target, whole = overlap(start, size, volume.shape)
     region = huge_pages.empty((*volume.shape[:-3], *size), volume.dtype)
@@ -150,7 +157,7 @@ def read_region(volume: Array, start: Sequence[int], size: Sequence[int], fill: 
     return region
 
 
-def contiguous(view: Array) -> Array:
+def _contiguous(view: Array) -> Array:
     """A copy of a mirrored or turned view, in order."""
     copy = huge_pages.empty(view.shape, view.dtype)
     copy[...] = view
@@ -225,10 +232,10 @@ def _turned(
     x = cosine * i - sine * j + (reach[0] - 1) / 2
     y = sine * i + cosine * j + (reach[1] - 1) / 2
     # The turning plane in front, the axis behind: every weight then acts on a whole row at once.
-    order = mirror_of([False, False, False, flips[axis]])
+    order = _mirror([False, False, False, flips[axis]])
     voxels = reach[0] * reach[1]
-    halves = contiguous(
-        np.moveaxis(read_region(image, wide_start, wide, BACKGROUND), axis + 1, 3)[order]
+    halves = _contiguous(
+        np.moveaxis(_read(image, wide_start, wide, BACKGROUND), axis + 1, 3)[order]
     )
     weights = _bilinear(x.ravel(), y.ravel(), (reach[0], reach[1]))
     turned = huge_pages.empty((len(image), *plane, size[axis]), np.float32)
@@ -238,10 +245,10 @@ def _turned(
     if augmentation.randomisation is None:
         changed = torch.from_numpy(turned)
         _change_intensity(changed, brain_of(changed), augmentation)
-    patch = turned if axis == 2 else contiguous(np.moveaxis(turned, 3, axis + 1))
+    patch = turned if axis == 2 else _contiguous(np.moveaxis(turned, 3, axis + 1))
     nearest = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
-    labels = np.moveaxis(read_region(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
-    labels = contiguous(np.moveaxis(labels, 2, axis))
+    labels = np.moveaxis(_read(label, wide_start, wide, 0), axis, 2)[order[1:]][nearest]
+    labels = _contiguous(np.moveaxis(labels, 2, axis))
     if augmentation.randomisation is not None:
         return _randomised(torch.from_numpy(patch), labels, augmentation)
     return torch.from_numpy(patch), torch.from_numpy(labels)

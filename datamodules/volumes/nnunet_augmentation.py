@@ -22,14 +22,7 @@ from torch.nn import functional
 from datamodules import huge_pages
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.training.randomisation import add_noise
-from datamodules.volumes.augmentation import (
-    brain_of,
-    contiguous,
-    mirror_of,
-    overlap,
-    read_region,
-    to_single,
-)
+from datamodules.volumes.augmentation import brain_of, mirrored_patch, overlap, to_single
 
 Array = npt.NDArray[Any]
 CHANNELS = 4
@@ -41,9 +34,7 @@ BRIGHTENED, CONTRASTED, FACTOR = 0.15, 0.15, (0.75, 1.25)
 COARSENED, COARSE = 0.25, (0.5, 1.0)  # share of the voxels along an axis that is left
 INVERTED, CORRECTED, GAMMA = 0.1, 0.3, (0.7, 1.5)
 MIRRORED = 0.5
-IN_A_MODALITY = (
-    0.5  # probability of blur and of low resolution in each, where they are drawn at all
-)
+IN_A_MODALITY = 0.5  # probability of a drawn blur or low resolution in each modality
 TAILS = 3.0  # of a blur's kernel, in deviations
 TINY = 1e-7
 
@@ -136,11 +127,8 @@ def nnunet_patch(
     if numbers.matrix is not None:
         patch, labels = _turned(image, label, start, size, numbers.matrix)
     else:
-        mirror = mirror_of(numbers.flips)
-        # moved in float16, with half the memory
-        halves = contiguous(read_region(image, start, size, BACKGROUND)[(slice(None), *mirror)])
-        patch = to_single(halves)
-        labels = torch.from_numpy(contiguous(read_region(label, start, size, 0)[mirror]))
+        halves, moved = mirrored_patch(image, label, start, size, numbers.flips)
+        patch, labels = to_single(halves), torch.from_numpy(moved)
     if numbers.changes_intensity:
         inside = brain_of(patch)
         if inside.any():
