@@ -79,13 +79,7 @@ class DynUNet(DeeplySupervised, nets.DynUNet):
 
     def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's maps, coarsest first; the last is the input of the output block."""
-        check_image(
-            f"DynUNet of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         skips = [self.input_block(image)]
         for down in self.downsamples:
             skips.append(down(skips[-1]))

@@ -102,13 +102,7 @@ class MedNeXt(DeeplySupervised, nets.MedNeXt):
 
     def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's maps, coarsest first, the last one at unit scale."""
-        check_image(
-            f"MedNeXt of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         features = self.stem(image)
         skips = []
         for stage, down in zip(self.enc_stages, self.down_blocks, strict=True):

@@ -168,13 +168,7 @@ class MultipathAttentionUNet(nn.Module):
 
         The attended skip beside the decoder's output, normalised, after the ReLU.
         """
-        check_image(
-            f"MultipathAttentionUNet of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the inner level has no variance
-        )
+        check_image(self, image)
         skip = self.outer(self.enter(image))
         upsampled = self.up(self.inner(self.down(skip)))
         joined = torch.cat([self.skip(skip, upsampled), upsampled], dim=1)

@@ -211,13 +211,7 @@ class ResidualEncoderUNet(DeeplySupervised):
 
     def level_maps(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return the decoder's maps, coarsest first; the last is the input of the last layer."""
-        check_image(
-            f"ResidualEncoderUNet of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         return self.decoder(self.encoder(image))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:

@@ -75,13 +75,7 @@ class SegResNet(nets.SegResNet):
         The decoder's sum after its normalisation and ReLU: before them its scale grows in training,
         and less of the logits can be read from it.
         """
-        check_image(
-            f"SegResNet of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         bottom, skips = self.encode(image)
         skips.reverse()
         features = bottom

@@ -1,7 +1,7 @@
 """Checks that all backbones share: named sizes, normalisations and patch sizes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -51,32 +51,35 @@ def norm_layer(network: str, norm: str, width: int) -> tuple[str, dict[str, Any]
     return layers[norm]
 
 
-def check_image(
-    network: str, image: torch.Tensor, in_channels: int, stride: int, smallest: int
-) -> None:
+class Sized(Protocol):
+    """A U-shaped network: its size by name, its modalities, and the stride of its coarsest grid."""
+
+    size: Size
+    in_channels: int
+    total_stride: int
+
+
+def check_image(network: Sized, image: torch.Tensor) -> None:
     """Check that an image (B, in_channels, D, H, W) passes through a U-shaped network.
 
-    Args:
-        network: name and size used in the error.
-        image: the input.
-        in_channels: modalities that the network was built for.
-        stride: factor between its finest and its coarsest grid, voxels.
-        smallest: shortest side it takes, voxels.
+    Every side has to leave two voxels on the coarsest grid, because one voxel has no variance.
 
     Raises:
         InputError: another number of axes or channels, or a side too short or not divisible.
     """
-    if image.ndim != 5 or image.shape[1] != in_channels:
+    name = f"{type(network).__name__} of size {network.size}"
+    channels, stride = network.in_channels, network.total_stride
+    if image.ndim != 5 or image.shape[1] != channels:
         raise InputError(
-            f"{network} got an image of shape {tuple(image.shape)} where (batch, {in_channels}, "
+            f"{name} got an image of shape {tuple(image.shape)} where (batch, {channels}, "
             "depth, height, width) was expected: check the modalities and `in_channels`."
         )
     sides: Sequence[int] = tuple(image.shape[2:])
-    fitting = tuple(max(smallest, -(-side // stride) * stride) for side in sides)
+    fitting = tuple(max(2 * stride, -(-side // stride) * stride) for side in sides)
     if fitting != sides:
         raise InputError(
-            f"{network} cannot take patches of {_by(sides)} voxels: every side must be a multiple "
-            f"of {stride} and at least {smallest}, so set `patch_size` to {_by(fitting)}."
+            f"{name} cannot take patches of {_by(sides)} voxels: every side must be a multiple "
+            f"of {stride} and at least {2 * stride}, so set `patch_size` to {_by(fitting)}."
         )
 
 

@@ -144,7 +144,8 @@ class FeatureTransition(nn.Module):
         super().__init__()
         preset = preset_of("FeatureTransition", PRESETS, size)
         self.size = size
-        self.stride = 2 ** (len(preset.widths) - 1)
+        self.in_channels = len(MODALITIES)
+        self.total_stride: int = 2 ** (len(preset.widths) - 1)
         self.streams = nn.ModuleList(TransitionUNet(GROUP_WIDTH, preset.widths) for _ in GROUPS)
         self.translate = nn.ModuleList(
             nn.Conv3d(preset.widths[0], GROUP_WIDTH, kernel_size=1) for _ in GROUPS
@@ -166,13 +167,7 @@ class FeatureTransition(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return every modality translated from the other group, (B, 4, D, H, W) to the same."""
-        check_image(
-            f"FeatureTransition of size {self.size}",
-            image,
-            len(MODALITIES),
-            self.stride,
-            smallest=2 * self.stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         first, second = (image[:, group] for group in GROUPS)
         return torch.cat([self.generate(1, second), self.generate(0, first)], dim=1)
 
@@ -214,6 +209,7 @@ class FeatureTransitionFusion(nn.Module):
             )
         width = preset.widths[0]
         self.size = size
+        self.in_channels = in_channels
         self.total_stride: int = 2 ** (len(preset.widths) - 1)
         self.feature_channels: int = width * len(CLASSES)
         self.streams = nn.ModuleList(TransitionUNet(GROUP_WIDTH, preset.widths) for _ in GROUPS)
@@ -226,13 +222,7 @@ class FeatureTransitionFusion(nn.Module):
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the fused map under the mask of every class, (B, 4C, D, H, W)."""
-        check_image(
-            f"FeatureTransitionFusion of size {self.size}",
-            image,
-            len(MODALITIES),
-            self.total_stride,
-            smallest=2 * self.total_stride,
-        )
+        check_image(self, image)
         pairs = [
             stream(image[:, group]) for stream, group in zip(self.streams, GROUPS, strict=True)
         ]

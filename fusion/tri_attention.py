@@ -315,13 +315,7 @@ class TriAttentionFusion(nn.Module):
 
     def encode(self, image: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         """Return each level's maps of the four modalities, from the finest to the coarsest."""
-        check_image(
-            f"TriAttentionFusion of size {self.size}",
-            image,
-            self.in_channels,
-            self.total_stride,
-            smallest=2 * self.total_stride,  # one voxel at the coarsest level has no variance
-        )
+        check_image(self, image)
         pyramids = [
             encoder(modality)
             for encoder, modality in zip(self.encoders, image.split(1, dim=1), strict=True)

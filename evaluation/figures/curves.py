@@ -115,8 +115,9 @@ def _curve(
     label: str,
     linewidth: float = 1.5,
 ) -> tuple[list[float], list[float]]:
-    """Plot one column over the epochs that have it; return both."""
-    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name) is not None]
+    """Plot one column over the epochs that have it, counted from 1; return both."""
+    found = [row for row in rows if row.get(name) is not None]
+    points = [(float(row["epoch"]) + 1, float(row[name])) for row in found]
     epochs, values = [x for x, _ in points], [y for _, y in points]
     if points:
         marker = "." if len(points) < 40 else ""
