@@ -136,3 +136,10 @@ def earlier_card(root, model="lightning_modules.FusionModule"):
 )
 def test_only_a_card_without_real_patients_is_synthetic(card, synthetic):
     assert only_synthetic(card) is synthetic
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_only_patients_may_have_been_renamed_in_another_year(synthetic):
+    card = {**card_of(DEFAULT), "synthetic": synthetic}
+    _, notices = evaluation_split(stored_split([card]), {"x": "x"}, {}, layouts=["brats2018"])
+    assert ["overlap unknown" in notice for notice in notices] == [True] * (not synthetic)

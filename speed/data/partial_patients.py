@@ -1,0 +1,113 @@
+"""Dice on real patients of whom two modalities exist, for networks with and without dropout.
+
+    python -m speed.data.partial_patients --run NAME=CHECKPOINT [...] \
+        [--flair_t1 DIR] [--flair_t1ce DIR] [--out FILE]
+
+Every checkpoint is tested with ``lightning test`` and ``--data.drop`` of the two modalities that are
+missing. The folders are those of public collections: BraTS 2018 patients with FLAIR, T1 and a mask
+of the whole tumour, and BraTS 2015 patients with z-scored FLAIR, T1ce and all labels.
+"""
+
+import argparse
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import yaml
+
+from datamodules.layouts.case_files import MODALITIES
+from speed.data.phantom_transfer import score
+from speed.record import named_paths, write_record
+from studies.settings.command_line import ROOT
+
+
+@dataclass(frozen=True)
+class Collection:
+    """File names of the two modalities and the label, the label's values, and scored regions."""
+
+    images: dict[str, str]
+    label: str
+    labels: dict[str, Any]
+    regions: tuple[str, ...]
+
+
+COLLECTIONS = {
+    "flair_t1": Collection(
+        {"flair": "FLAIR.nii.gz", "t1": "T1.nii.gz"},
+        "GT_W.nii.gz",
+        {"oedema": 1, "necrosis": 2, "enhancing": 3},  # a mask of 1 alone
+        ("WT",),
+    ),
+    "flair_t1ce": Collection(
+        {"flair": "Flair_subtrMeanDivStd.nii.gz", "t1ce": "T1c_subtrMeanDivStd.nii.gz"},
+        "OTMultiClass.nii.gz",
+        {"necrosis": [1, 3], "oedema": 2, "enhancing": 4},
+        ("WT", "TC", "ET"),
+    ),
+}
+
+
+def laid_out(folder: Path, collection: Collection, place: Path) -> tuple[str, ...]:
+    """Give every patient four modalities in `place`; return the options that read them.
+
+    FLAIR turned upside down stands for a missing modality: it passes the checks of the data, and
+    ``--data.drop`` keeps it from the network.
+    """
+    missing = [name for name in MODALITIES if name not in collection.images]
+    for patient in sorted(path for path in folder.iterdir() if path.is_dir()):
+        case = place / "patients" / patient.name
+        case.mkdir(parents=True)
+        for name, file in {**collection.images, "seg": collection.label}.items():
+            (case / f"{name}.nii.gz").symlink_to((patient / file).resolve())
+        flair = nib.load(patient / collection.images["flair"])
+        for power, name in enumerate(missing, start=1):
+            values = -(flair.get_fdata(dtype=np.float32) ** power)
+            nib.save(nib.Nifti1Image(values, flair.affine), case / f"{name}.nii.gz")
+    layout = {
+        "images": {name: "{case}/" + name + ".nii.gz" for name in MODALITIES},
+        "label": "{case}/seg.nii.gz",
+        "labels": collection.labels,
+    }
+    (place / "layout.yaml").write_text(yaml.safe_dump(layout))
+    return (
+        *("--data.root", str(place / "patients"), "--data.layout", str(place / "layout.yaml")),
+        *("--data.drop", f"[{','.join(missing)}]"),
+    )
+
+
+def main() -> None:
+    """Score every checkpoint on every collection and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
+    for name in COLLECTIONS:
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR")
+    parser.add_argument("--out", type=Path, default=ROOT / "speed/results/partial_patients.json")
+    arguments = vars(parser.parse_args())
+    table: dict[str, Any] = {}
+    for name, collection in COLLECTIONS.items():
+        if arguments[name] is None:
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            options = laid_out(arguments[name], collection, Path(place))
+            for run, checkpoint in named_paths(arguments["run"]):
+                rows = score(checkpoint, *options)
+                dice = {
+                    row["case_id"]: {
+                        region: round(row[f"dice/{region}"], 4) for region in collection.regions
+                    }
+                    for row in rows
+                }
+                mean = {
+                    region: round(float(np.mean([one[region] for one in dice.values()])), 4)
+                    for region in collection.regions
+                }
+                table.setdefault(run, {})[name] = {"mean": mean, "patients": dice}
+                print(name, run, mean, flush=True)
+    write_record(arguments["out"], {"dice": table})
+
+
+if __name__ == "__main__":
+    main()
