@@ -3,9 +3,9 @@
     python -m speed.data.partial_patients --run NAME=CHECKPOINT [...] \
         [--flair_t1 DIR] [--flair_t1ce DIR] [--out FILE]
 
-Every checkpoint is tested with ``lightning test`` and ``--data.drop`` of the two modalities that are
-missing. The folders are those of public collections: BraTS 2018 patients with FLAIR, T1 and a mask
-of the whole tumour, and BraTS 2015 patients with z-scored FLAIR, T1ce and all labels.
+Every checkpoint is tested with ``lightning test`` and ``--data.drop`` of the two modalities that
+are missing. The folders are those of public collections: BraTS 2018 patients with FLAIR, T1 and a
+mask of the whole tumour, and BraTS 2015 patients with z-scored FLAIR, T1ce and all labels.
 """
 
 import argparse

@@ -62,8 +62,8 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
 
     An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
     than its own split contains. Patients that another member selected on are not added if the first
-    one selects on them too, as selection is kept apart from training. Phantoms have no layouts: they
-    come back in no year of a challenge under another name.
+    one selects on them too, as selection is kept apart from training. Phantoms have no layouts:
+    they come back in no year of a challenge under another name.
     """
     stored = dict(cards[0]["split"])
     if all(map(only_synthetic, cards)):
