@@ -5,7 +5,8 @@
 Every checkpoint is tested with ``lightning test`` on the real patients (none of which it has seen)
 and on the test patients of its own phantom split. Folders of one group, such as those of several
 BraTS years, are scored together. Runs whose names end in ``seed N`` are repetitions: their mean and
-spread stand in the table too. An easy phantom would show as a high Dice on phantoms of every size
+spread stand in the table too. All scores are those after ``--postprocessing on``, those before it
+beside the means. An easy phantom would show as a high Dice on phantoms of every size
 beside a low one on patients.
 """
 
@@ -18,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.tables.per_case import mean_scores, read_csv
+from evaluation.metrics.means import column, nan_mean
+from evaluation.tables.per_case import read_csv
+from lightning_modules.segmentation import UNPROCESSED
 from lightning_modules.weights.checkpoints import read_card
 from speed.record import CLI, named_paths, write_record
 from studies.settings.command_line import ROOT
@@ -31,6 +34,7 @@ def score(checkpoint: Path, *options: str) -> list[dict[str, Any]]:
     """Return the rows of ``per_case.csv`` that ``lightning test`` writes for a checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*CLI, "test", "--ckpt_path", str(checkpoint), "--results_dir", folder, *options]
+        command += ["--postprocessing", "on"]
         subprocess.run(command, check=True)
         return read_csv(Path(folder) / "per_case.csv")
 
@@ -45,10 +49,11 @@ def by_volume(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return mean Dice by region."""
-    found = mean_scores(rows)
-    return {region: round(found[f"dice/{region}"], 4) for region in REGIONS}
+def means(rows: list[dict[str, Any]], before: str = "") -> dict[str, float]:
+    """Return mean Dice by region; before post-processing with the prefix of those columns."""
+    return {
+        region: round(nan_mean(column(rows, f"{before}dice/{region}")), 4) for region in REGIONS
+    }
 
 
 def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]:
@@ -58,6 +63,7 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]
         real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder.resolve())))
     phantoms = score(checkpoint)
     manifest = checkpoint.resolve().parent.parent / "manifest.json"
+    groups = {**real, "held-out phantoms": phantoms}
     wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
     return {
         "run": read_card(checkpoint)["run"],
@@ -69,9 +75,9 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]
             }
             for group, rows in real.items()
         },
-        "mean": {
-            **{group: means(rows) for group, rows in real.items()},
-            "held-out phantoms": means(phantoms),
+        "mean": {group: means(rows) for group, rows in groups.items()},
+        "mean before post-processing": {
+            group: means(rows, UNPROCESSED) for group, rows in groups.items()
         },
         "phantom_dice_WT_by_volume": by_volume(phantoms),
     }
