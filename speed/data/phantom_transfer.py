@@ -63,7 +63,8 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]
         real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder.resolve())))
     phantoms = score(checkpoint)
     manifest = checkpoint.resolve().parent.parent / "manifest.json"
-    groups = {**real, "held-out phantoms": phantoms}
+    every = [row for rows in real.values() for row in rows]
+    groups = {**real, "all patients": every, "held-out phantoms": phantoms}
     wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
     return {
         "run": read_card(checkpoint)["run"],
