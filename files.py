@@ -18,7 +18,9 @@ from errors import InputError
 Content = str | bytes | Callable[[Path], object]
 
 LONGEST = 40  # characters of a name that its temporary one keeps: file systems allow 255 bytes
-ALLOCATED = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # cores of a SLURM job
+ON_NODE = "SLURM_CPUS_ON_NODE"
+ALLOCATED = ("SLURM_CPUS_PER_TASK", ON_NODE)  # cores of a SLURM job
+TASKS = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")  # such as 4(x2)
 OWN_GROUPS = Path("/proc/self/cgroup")  # control groups of this process, where Linux has them
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -124,6 +126,22 @@ def cores() -> int:
             limits.append(int(os.environ[name]))
     limits += _quotas()
     return max(1, min(limit for limit in limits if limit > 0))
+
+
+def cores_each(processes: int) -> int:
+    """Return how many cores each process of a training on this machine may use, at least one.
+
+    They share the cores of this one, unless SLURM started each as a task with cores of its own.
+
+    Args:
+        processes: their number, on this machine alone.
+    """
+    tasks = next((os.environ[name] for name in TASKS if name in os.environ), "")
+    if tasks.partition("(")[0].partition(",")[0] != str(processes):
+        return max(1, cores() // processes)
+    with suppress(KeyError, ValueError):
+        return max(1, min(cores(), int(os.environ[ON_NODE]) // processes))
+    return cores()
 
 
 def _bound_to() -> int:

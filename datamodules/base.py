@@ -1,35 +1,30 @@
 """Base class of the data modules: a cohort prepared once, checked as a whole, split by patient."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
+from datamodules.batches import BatchDataModule
 from datamodules.cases.cache import default_cache, describe
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.reading import combine
 from datamodules.layouts.case_files import MODALITIES, check_dropped
-from datamodules.loading import GlobalOrderSampler, collate
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
 from datamodules.phantom_cohort import phantom_cohort
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from datamodules.training.mixture import keep_first
 from errors import InputError
-from files import cores
 
 Case = TypeVar("Case", bound=PreparedCase)
 
 
-class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
+class CohortDataModule(BatchDataModule, Generic[Case]):
     """A cohort that is prepared once, split by patient, and whose bad cases are refused together.
 
     A subclass finds the patients (`_prepare`) and makes the batches (its data loaders).
@@ -46,7 +41,7 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         split_file: JSON with train, val, test, nnU-Net's splits_final.json, or a MONAI data list.
         split_seed: Seed of the split.
         seed: Seed of what is drawn for training: patches or slices, their order, augmentation.
-        num_workers: Loader processes; unset: by the cores.
+        num_workers: Loader processes of each device; unset: by the cores and by shared memory.
         cache_dir: Where prepared cases are kept; unset: GLIOFUSE_CACHE or ~/.cache/gliofuse.
         phantom_seed: Seed of the phantom patients.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
@@ -91,7 +86,7 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         drop: list[str] | None = None,
         patient: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers)
         check_dropped(drop or [])
         if patient is not None:
             check_pattern(patient)
@@ -104,14 +99,12 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
                 raise InputError(f"data.{name} is {value}: expected {least} or more.")
         self.root = root
         self.images = images
-        self.batch_size = batch_size
         self.n_folds = n_folds
         self.fold = fold
         self.protocol = protocol
         self.split_file = split_file
         self.split_seed = split_seed
         self.seed = seed
-        self.num_workers = num_workers
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache()
         self.phantom_patients = phantom_patients
         self.phantom_seed = phantom_seed
@@ -122,15 +115,9 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
         self.patient = patient
         self.stored_split: dict[str, Any] | None = None
         self.failures: dict[str, str] = {}
-        self.notices: list[str] = []
         self.grouping = ""  # a sentence on how exams are grouped by patient; may be empty
         self._cases: dict[str, Case] | None = None
         self._split: Split | None = None
-
-    @property
-    @abstractmethod
-    def patch_size(self) -> Sequence[int]:
-        """Voxels, or pixels, of a training patch along every axis."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -339,60 +326,6 @@ class CohortDataModule(LightningDataModule, ABC, Generic[Case]):
             "hashes": {case.case_id: case.content_hash for case in chosen},
             "layouts": sorted({case.layout for case in chosen}),
         }
-
-    def _note(self, notice: str) -> None:
-        if notice not in self.notices:
-            self.notices.append(notice)
-
-    def ranks(self) -> tuple[int, int]:
-        """(world size, rank) of the trainer, or of one process without it."""
-        if self.trainer is None:
-            return 1, 0
-        return int(self.trainer.world_size), int(self.trainer.global_rank)
-
-    def _share(self) -> int:
-        """Items of the global batch that fall on each device."""
-        world, _ = self.ranks()
-        share, left = divmod(self.batch_size, world)
-        if left:
-            raise InputError(
-                f"data.batch_size is {self.batch_size} and cannot be shared by {world} devices: "
-                f"set it to a multiple of {world}."
-            )
-        return share
-
-    def _one_by_one(self, dataset: Any) -> DataLoader[dict[str, Any]]:
-        """Every item of a data set in its order, a batch each, shared by the devices."""
-        world, rank = self.ranks()
-        # Pads so that all ranks take part equally often; metrics aggregate by case id.
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, world, rank, shuffle=False)
-        return self._loader(dataset, sampler, 1)
-
-    def _global_order(self, dataset: Any) -> GlobalOrderSampler:
-        """Sampler of training items in one order over all devices, from the next epoch on."""
-        sampler = GlobalOrderSampler(dataset, *self.ranks())
-        if self.trainer is not None:
-            # In a resumed training, workers fetch their first items before Lightning sets the
-            # epoch.
-            done: Any = self.trainer.fit_loop.epoch_progress.current
-            sampler.set_epoch(done.processed)
-        return sampler
-
-    def _loader(
-        self, dataset: Any, sampler: "DistributedSampler[Any]", batch_size: int
-    ) -> DataLoader[dict[str, Any]]:
-        workers = self.num_workers
-        if workers is None:
-            workers = min(8, max(0, cores() - 2) // max(1, self.ranks()[0]))
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-        )
 
 
 CohortData = CohortDataModule[PreparedCase]  # any data module of this project

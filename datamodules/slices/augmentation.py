@@ -61,26 +61,26 @@ def draw_slice(
 
 
 def augment_slice(
-    image: torch.Tensor, mask: torch.Tensor, augmentation: SliceAugmentation
+    image: torch.Tensor, label: torch.Tensor, augmentation: SliceAugmentation
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn a slice about its centre, mirror it, change its intensities inside the brain.
 
-    The image is interpolated linearly, the mask takes its nearest pixel; the background stays.
+    The image is interpolated linearly, the label takes its nearest pixel; the background stays.
 
     Args:
-        image: (4, H, W) z-scores.
-        mask: (1, H, W), 0 or 1.
+        image: (4, H, W) z-scores, float16.
+        label: (H, W) uint8.
         augmentation: What to do.
     """
     flipped = [axis for axis, flip in zip((-2, -1), augmentation.flips, strict=True) if flip]
     if flipped:
-        image, mask = image.flip(flipped), mask.flip(flipped)
+        image, label = image.flip(flipped), label.flip(flipped)
     if augmentation.angle:
-        image, mask = _turn(image, mask, augmentation.angle)
+        image, label = _turn(image, label, augmentation.angle)
     if augmentation.randomisation is not None:
-        numbers, tumour = augmentation.randomisation, (mask[0] != 0).numpy()
-        image = image.contiguous()
-        return randomise(image, tumour, numbers, augmentation.scale, augmentation.shift), mask
+        numbers, image = augmentation.randomisation, image.half().contiguous()
+        scale, shift = augmentation.scale, augmentation.shift
+        return randomise(image, label.numpy(), numbers, scale, shift), label
     shown = (image != BACKGROUND).flatten(1).any(1)[:, None, None]  # a missing modality stays so
     brain = (image != BACKGROUND).any(0) & shown
     scale, shift = (
@@ -88,16 +88,17 @@ def augment_slice(
         for values in (augmentation.scale, augmentation.shift)
     )
     changed = image * scale + shift
-    return torch.where(brain, changed, BACKGROUND), mask
+    return torch.where(brain, changed, BACKGROUND).half(), label
 
 
 def _turn(
-    image: torch.Tensor, mask: torch.Tensor, angle: float
+    image: torch.Tensor, label: torch.Tensor, angle: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn image and label, float16 and uint8; the image becomes float32."""
     cosine, sine = float(np.cos(angle)), float(np.sin(angle))
     turn = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]])
     grid = F.affine_grid(turn, [1, 1, *image.shape[1:]], align_corners=False)
     # `grid_sample` fills with 0 beyond the slice, so the background is made 0 for it.
-    turned = F.grid_sample(image[None] - BACKGROUND, grid, align_corners=False)[0] + BACKGROUND
-    nearest = F.grid_sample(mask[None], grid, mode="nearest", align_corners=False)[0]
-    return turned, nearest
+    turned = F.grid_sample(image[None].float() - BACKGROUND, grid, align_corners=False)
+    nearest = F.grid_sample(label[None, None].float(), grid, mode="nearest", align_corners=False)
+    return turned[0] + BACKGROUND, nearest[0, 0].to(torch.uint8)

@@ -11,6 +11,7 @@ from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
+from datamodules.layouts.conventions import REGIONS
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.patients.left_out import left_out
 from datamodules.registration.folder import REGISTERED
@@ -59,6 +60,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         phantom_patients: Number of phantom exams.
         cohort: Arguments of `CohortDataModule`.
     """
+
+    regions = REGIONS[:1]
 
     def __init__(
         self,
@@ -118,6 +121,10 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def patch_size(self) -> list[int]:
         """Pixels of a slice, rows and columns: the input size of a network."""
         return [self.slice_size, self.slice_size]
+
+    def largest_volume(self) -> int:
+        """Pixels of all padded slices of the patient with the most."""
+        return max(case.slices for case in self.cases.values()) * self.slice_size**2
 
     def case_hashes(self) -> dict[str, str]:
         """Content hash of every case and, in a split by slice, of every slice in it."""

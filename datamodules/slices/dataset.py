@@ -46,22 +46,22 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return self.slices_per_epoch
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """The slice: image (4, H, W), mask (1, H, W), case_id, slice_index (), slice_key."""
+        """The slice: image (4, H, W) float16, label (H, W) uint8, case_id, slice_index, slice_key."""
         epoch, number = divmod(item, self.slices_per_epoch)
         turn, place = divmod(number, len(self.slices))
         case, index = self.slices[_order(self.seed, epoch, turn, len(self.slices))[place]]
         image = case.padded_images(index, index + 1)[0]
-        mask = case.padded_masks(index, index + 1)[0]
+        label = case.padded_labels(index, index + 1)[0]
         if self.augmentation:
             rng = np.random.default_rng((self.seed, epoch, 0, number))
             across, along, _ = case.spacing
             edges = (case.slice_size * along, case.slice_size * across)
             numbers = draw_slice(rng, edges if self.augmentation == "randomised" else None)
-            image, mask = augment_slice(image, mask, numbers)
+            image, label = augment_slice(image, label, numbers)
         blank_some(image, case, self.modality_dropout, (self.seed, epoch, number))
         return {
             "image": image,
-            "mask": mask,
+            "label": label,
             "case_id": case.case_id,
             "slice_index": torch.tensor(index),
             "slice_key": case.slice_key(index),
@@ -93,9 +93,9 @@ class SlicePatientDataset(Dataset[dict[str, Any]]):
         return len(self.cases)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """The patient: image (S, 4, H, W), case_id, slice_key (S), case, spacing, whole.
+        """The patient: image (S, 4, H, W) float16, case_id, slice_key (S), case, spacing, whole.
 
-        When labelled also mask (S, 1, H, W) and selected (S,), bool.
+        When labelled also label (S, H, W) uint8 and selected (S,), bool.
         """
         case = self.cases[item]
         batch: dict[str, Any] = {
@@ -107,7 +107,7 @@ class SlicePatientDataset(Dataset[dict[str, Any]]):
             "whole": self.whole,
         }
         if case.labelled:
-            batch["mask"] = case.padded_masks()
+            batch["label"] = case.padded_labels()
             batch["selected"] = torch.zeros(case.slices, dtype=torch.bool)
             batch["selected"][self.selected[item]] = True
         return batch

@@ -101,18 +101,18 @@ class SliceCase(PreparedCase):
         return super().mask()[:1]
 
     def padded_images(self, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """Slices `first` to `last` (excluded) as (S, 4, H, W) float32."""
+        """Slices `first` to `last` (excluded) as (S, 4, H, W) float16."""
         return self._padded(self._opened("image")[first:last], BACKGROUND)
 
-    def padded_masks(self, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """Whole tumour in slices `first` to `last` (excluded) as (S, 1, H, W) float32, 0 or 1."""
+    def padded_labels(self, first: int = 0, last: int | None = None) -> torch.Tensor:
+        """Canonical labels of slices `first` to `last` (excluded) as (S, H, W) uint8."""
         if not self.labelled:
             raise unlabelled(self.case_id)
-        return self._padded(self._opened("label")[first:last, None] != 0, 0.0)
+        return self._padded(self._opened("label")[first:last], 0)
 
     def _padded(self, stored: torch.Tensor, fill: float) -> torch.Tensor:
-        size = (*stored.shape[:2], self.slice_size, self.slice_size)
-        padded = torch.full(size, fill) if fill else torch.zeros(size)
+        size = (*stored.shape[:-2], self.slice_size, self.slice_size)
+        padded = torch.full(size, fill, dtype=stored.dtype)
         padded[self._inside()].copy_(stored)
         return padded
 

@@ -50,7 +50,7 @@ BLURRED, SHARPENED = 0.2, 0.1  # probabilities for each modality
 SIGMA = (0.3, 1.2)  # voxels
 SHARPENING = 0.6  # largest share of the difference to the blurred image that is added
 NOISE = 0.15  # largest deviation, of the brain's mean
-_SLAB = 1 << 20  # values that are worked on together, so that they stay in the processor's cache
+CACHED = 1 << 20  # values that are worked on together, so that they stay in the processor's cache
 _TABLE = 1 << 19  # stored random numbers
 _MEAN = 1 / torch.tensor(VARIATION)[:, None, None]  # distance from no signal, in deviations
 _DARKEST = DARKEST * _MEAN
@@ -150,19 +150,19 @@ def randomise(
     scale: npt.NDArray[np.float32],
     shift: npt.NDArray[np.float32],
 ) -> torch.Tensor:
-    """Return the changed image, float32; the background stays 0, and no voxel of brain becomes it.
+    """Return the changed image, float16; the background stays 0, and no voxel of brain becomes it.
 
     A modality that shows nothing, or one value only, stays as it is.
 
     Args:
-        image: (4, *size) z-scores, float16 or float32, contiguous.
+        image: (4, *size) z-scores, float16, contiguous.
         tumour: (*size) bool or uint8, not 0 where no blob may reach.
         numbers: What to do.
         scale: Factor a modality (4,), applied last.
         shift: Summand a modality (4,), in z-scores, applied last.
     """
     size = image.shape[1:]
-    result = torch.from_numpy(huge_pages.empty(tuple(image.shape), np.float32))
+    result = torch.from_numpy(huge_pages.empty(tuple(image.shape), np.float16))
     old, new = (values.view(len(image), size[0], -1) for values in (image, result))
     steps = [max(1, round(NODE * n / edge)) for n, edge in zip(size, numbers.extent, strict=True)]
     logs = _log_fields(tumour, steps, numbers)
@@ -175,31 +175,31 @@ def randomise(
     noise = (numbers.noise * factors).tolist()
     offset = torch.from_numpy(summands)[:, None, None]
     rng = np.random.default_rng(numbers.noise_seed)
-    rows = max(1, _SLAB // old[:, 0].numel())
+    rows = max(1, CACHED // old[:, 0].numel())
     changed = torch.empty((len(image), min(rows, size[0]), old.shape[2]))
     for first in range(0, size[0], rows):
         slab = slice(first, min(first + rows, size[0]))
-        inside = _inside(old[:, slab])
+        inside = inside_brain(old[:, slab]).to(torch.int16)
         changed = changed[:, : len(inside)]
         for modality in range(len(image)):
             _filtered(image[modality], slab, modality, numbers, changed[modality])
         _multiply(changed, fields, weights[slab], numbers)
         for values, deviation in zip(changed, noise, strict=True):
             add_noise(values, deviation, rng)
-        bits = changed.add_(offset).view(torch.int32)
+        bits = new[:, slab].copy_(changed.add_(offset)).view(torch.int16)
         if shown:  # a lowest bit tells a brain's voxel of 0 from the background
             bits[shown[0]].bitwise_or_(inside)
-        torch.bitwise_and(bits, inside.neg_(), out=new.view(torch.int32)[:, slab])
+        bits.bitwise_and_(inside.neg_())
     for modality in set(range(len(image))) - set(shown):
         result[modality] = image[modality]
     return result
 
 
-def _inside(values: torch.Tensor) -> torch.Tensor:
-    """1 inside the brain, 0 outside: (4, rows, rest) to int32 (rows, rest)."""
+def inside_brain(values: torch.Tensor) -> torch.Tensor:
+    """Whether a voxel lies inside the brain: z-scores (4, *S) to bool (*S)."""
     # The background is 0.0, whose bits are all 0: a voxel of brain has a bit set in some modality.
     bits = values.view(torch.int16 if values.element_size() == 2 else torch.int32)
-    return reduce(torch.bitwise_or, bits).ne_(0).int()
+    return reduce(torch.bitwise_or, bits) != 0
 
 
 def _multiply(

@@ -1,5 +1,6 @@
 """Patients of a BraTS-like cohort as batches of 3-D patches and volumes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,6 +103,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     def patch_size(self) -> list[int]:
         """Voxels of a patch along every axis."""
         return self._patch_size
+
+    def largest_volume(self) -> int:
+        """Voxels of the largest patient."""
+        return max(math.prod(case.shape) for case in self.cases.values())
 
     def identity(self) -> dict[str, Any]:
         """Every setting that changes results; not paths, workers or cache."""
@@ -248,11 +253,6 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     def _phantom_name(self, digits: str) -> str:
         # Phantoms of another seed are other patients.
         return f"phantom-{self.phantom_seed}-{digits}"
-
-    def _fitting(self) -> bool:
-        """Whether the data is for a training; without a trainer it is."""
-        state = getattr(self.trainer, "state", None)
-        return getattr(state, "fn", None) in (None, "fit")
 
     def _check_mixed(self) -> None:
         if self.phantoms and self.root is None:

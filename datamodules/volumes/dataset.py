@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from datamodules import huge_pages
+from datamodules.batches import region_masks
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.patch_centres import draw_centre, patch_start
 from datamodules.layouts.case_files import MODALITIES
-from datamodules.layouts.conventions import CANONICAL
+from datamodules.layouts.conventions import REGIONS
 from datamodules.training.modality_dropout import blank_some
 from datamodules.volumes.augmentation import VolumeKind, augmented_patch, draw, plain_patch
 from datamodules.volumes.nnunet_augmentation import draw_nnunet, nnunet_patch
@@ -68,7 +68,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         return self.patches_per_epoch
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """The patch: image (4, *patch), mask (3, *patch), case_id, spacing (3,)."""
+        """The patch: image (4, *patch) float16, label (*patch) uint8, case_id, spacing (3,)."""
         case, label, start, rng = self._drawn(item)
         if self.augmentation == "nnunet":
             image, labels = nnunet_patch(
@@ -87,7 +87,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         blank_some(image, case, self.modality_dropout, key)
         return {
             "image": image,
-            "mask": region_masks(labels),
+            "label": labels,
             "case_id": case.case_id,
             "spacing": torch.tensor(case.spacing),
         }
@@ -110,14 +110,14 @@ class PatchDataset(Dataset[dict[str, Any]]):
         Each between 0 and 1 also where a region is in no patch: (voxels + 1) / (all voxels + 2),
         Laplace's rule of succession.
         """
-        counts = torch.zeros(3, dtype=torch.float64)
+        counts = torch.zeros(len(REGIONS), dtype=torch.float64)
         for item in range(len(self)):
             _, label, start, _ = self._drawn(item)
             window = tuple(
                 slice(max(s, 0), s + n) for s, n in zip(start, self.patch_size, strict=True)
             )
             inside = torch.from_numpy(np.ascontiguousarray(label[window]))
-            counts += region_masks(inside).sum(dim=(1, 2, 3), dtype=torch.float64)
+            counts += region_masks(inside, REGIONS).sum(dim=(1, 2, 3), dtype=torch.float64)
         voxels = len(self) * math.prod(self.patch_size)
         return [float(share) for share in (counts + 1) / (voxels + 2)]
 
@@ -148,23 +148,17 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         return len(self.cases)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """The case: image (4, d, h, w), mask (3, d, h, w) when labelled, case_id, spacing, case."""
+        """The case: image (4, d, h, w) float16, case_id, spacing, case.
+
+        When labelled also label (d, h, w) uint8.
+        """
         case = self.cases[item]
         batch = {
-            "image": torch.from_numpy(np.array(case.image)).float(),
+            "image": torch.from_numpy(np.array(case.image)),
             "case_id": case.case_id,
             "spacing": torch.tensor(case.spacing),
             "case": case,
         }
-        if case.labelled:
-            batch["mask"] = torch.from_numpy(case.mask())
+        if case.label is not None:
+            batch["label"] = torch.from_numpy(np.array(case.label))
         return batch
-
-
-def region_masks(label: torch.Tensor) -> torch.Tensor:
-    """Regions WT, TC, ET of a canonical label map: uint8 (d, h, w) to float32 (3, d, h, w)."""
-    mask = torch.from_numpy(huge_pages.empty((3, *label.shape), np.float32))
-    mask[0] = label != 0
-    mask[1] = (label != 0) & (label != CANONICAL.oedema)
-    mask[2] = label == CANONICAL.enhancing
-    return mask

@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from datamodules import huge_pages
 from datamodules.cases.intensity import BACKGROUND
-from datamodules.training.randomisation import add_noise
-from datamodules.volumes.augmentation import brain_of, mirrored_patch, overlap, to_single
+from datamodules.training.randomisation import add_noise, inside_brain
+from datamodules.volumes.augmentation import mirrored_patch, overlap
 
 Array = npt.NDArray[Any]
 CHANNELS = 4
@@ -115,7 +115,7 @@ def nnunet_patch(
     size: tuple[int, ...],
     numbers: NnunetNumbers,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A changed patch: image (4, *size) float32, label (*size) uint8.
+    """A changed patch: image (4, *size) float16, label (*size) uint8.
 
     Args:
         image: (4, d, h, w) float16, possibly a memory map.
@@ -127,14 +127,16 @@ def nnunet_patch(
     if numbers.matrix is not None:
         patch, labels = _turned(image, label, start, size, numbers.matrix)
     else:
-        halves, moved = mirrored_patch(image, label, start, size, numbers.flips)
-        patch, labels = to_single(halves), torch.from_numpy(moved)
+        halves, labels = mirrored_patch(image, label, start, size, numbers.flips)
+        if not numbers.changes_intensity:
+            return halves, labels
+        patch = torch.from_numpy(huge_pages.empty(tuple(halves.shape), np.float32)).copy_(halves)
     if numbers.changes_intensity:
-        inside = brain_of(patch)
+        inside = inside_brain(patch).float()
         if inside.any():
             _change(patch, inside, numbers)
             patch *= inside
-    return patch, labels
+    return patch.half(), labels
 
 
 def rotation(angles: Array) -> Array:

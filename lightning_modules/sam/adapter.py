@@ -247,7 +247,7 @@ class SamAdapterModule(SliceModule):
     def embed(self, image: Tensor) -> Tensor:
         """Return the frozen encoder's embeddings of images, at the precision of this run."""
         with self.execution.active():
-            embedding: Tensor = self.network.embed(image.to(self.device))
+            embedding: Tensor = self.network.embed(image.to(self.device).float())
         return embedding
 
     def _embedding_folder(self, cache_dir: Path) -> Path:

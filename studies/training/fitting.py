@@ -53,6 +53,7 @@ from studies.runs.planning import (
 from studies.runs.run import SCHEMA
 from studies.settings.trainer import (
     choose_device,
+    device_count,
     hand_over_optimisation,
     limit_of_steps,
     with_whole_checkpoints,
@@ -181,6 +182,7 @@ class Training(Session):
         precision = str(self.plan.config["trainer"]["precision"])
         on_cpu = choose_device(settings.get("accelerator", "auto")) == "cpu"
         model.check_patch(data.patch_size, bf16_on_cpu=on_cpu and precision.startswith("bf16"))
+        data.loader_processes(device_count({**settings, "num_nodes": 1}), device_count(settings))
         run = self.run
         progress = run.progress_file if running_as_stage() else None
         given = [one for one in settings.get("callbacks") or [] if concerns(one, model)]

@@ -10,6 +10,7 @@ from datamodules.loading import GlobalOrderSampler
 from datamodules.slices.dataset import SliceDataset
 from datamodules.slices.slice_case import SliceCase
 from errors import InputError
+from tests.datamodules.deliveries import delivered
 from tests.datamodules.tiny_patients import make_volumes, save
 
 
@@ -30,7 +31,7 @@ def module(cohort, tmp_path):
 def batches(data, epoch=0):
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return list(loader)
+    return delivered(data, loader)
 
 
 def same(one, other):
@@ -59,8 +60,9 @@ def test_training_batch_and_what_an_epoch_holds(module):
             case = data.cases[batch["case_id"][n]]
             index = int(batch["slice_index"][n])
             seen.add((case.case_id, index))
-            assert torch.equal(batch["image"][n], case.padded_images(index, index + 1)[0])
-            assert torch.equal(batch["mask"][n], case.padded_masks(index, index + 1)[0])
+            assert torch.equal(batch["image"][n], case.padded_images(index, index + 1)[0].float())
+            tumour = case.padded_labels(index, index + 1) != 0
+            assert torch.equal(batch["mask"][n], tumour.float())
             assert batch["slice_key"][n] == case.slice_key(index)
     assert seen == set(places)
     empty = [index for case_id, index in places if not data.cases[case_id].tumour_area[index]]
@@ -74,7 +76,7 @@ def test_a_patient_comes_whole_for_validation_and_test(module):
         (data.val_dataloader(), data.split.val),
         (data.test_dataloader(), data.split.test),
     ):
-        found = list(loader)
+        found = delivered(data, loader)
         assert [batch["case_id"] for batch in found] == [[i] for i in ids]
         for batch in found:
             (case,) = batch["case"]
@@ -284,7 +286,7 @@ def test_one_patient_given_as_files_on_one_grid(tmp_path, write_case):
     data.setup("predict")
     (batch,) = data.predict_dataloader()
     assert batch["case_id"] == ["BraTS2021_00003"]
-    assert "mask" not in batch
+    assert "label" not in batch
     assert "selected" not in batch
     with pytest.raises(InputError, match="only be predicted"):
         data.setup("fit")
@@ -367,7 +369,7 @@ def test_real_cases_give_slices_of_the_papers_size(tmp_path, real_data):
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 4, 256, 256)
     assert torch.isfinite(batch["image"]).all()
-    (batch,) = data.test_dataloader()
+    (batch,) = delivered(data, data.test_dataloader())
     (case,) = batch["case"]
     native = case.to_native(batch["mask"][0]) > 0.5
     np.testing.assert_array_equal(native, case.native_regions())

@@ -70,7 +70,7 @@ def test_the_grid_is_that_of_the_original_t2_and_the_way_back_is_good(data, exam
     )
     fine.slice_size = 256
     for case in fine.cases.values():
-        back = case.to_native(case.padded_masks()) > 0.5
+        back = case.to_native(case.padded_labels()[:, None] != 0) > 0.5
         reference = case.native_regions()
         assert 2 * (back & reference).sum() / (back.sum() + reference.sum()) > 0.95
 
@@ -112,7 +112,7 @@ def test_one_raw_exam_without_a_modality_is_registered_to_be_predicted(exams, tm
     module.setup("predict")
     (batch,) = module.predict_dataloader()
     (case,) = batch["case"]
-    assert "mask" not in batch
+    assert "label" not in batch
     assert batch["image"].shape == (1, case.slices, 4, 96, 96)
     assert case.native_shape == nib.load(images["t2"]).shape
     shown = batch["image"][0].abs().sum((0, 2, 3)) > 0

@@ -7,6 +7,7 @@ import torch
 from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
 from datamodules.training.modality_dropout import draw_dropped
 from errors import InputError
+from tests.datamodules.deliveries import delivered
 
 KINDS = [BraTSPatchDataModule, RegisteredSliceDataModule]
 
@@ -29,7 +30,7 @@ def module(cohort, tmp_path):
 def images(data, epoch=0):
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return torch.cat([batch["image"] for batch in loader])
+    return torch.cat([batch["image"] for batch in delivered(data, loader)])
 
 
 @pytest.mark.parametrize("usable", [[0, 1, 2, 3], [0, 2], [3]])

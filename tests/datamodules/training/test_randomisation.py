@@ -11,6 +11,7 @@ from datamodules import BraTSPatchDataModule, RegisteredSliceDataModule
 from datamodules.training import randomisation
 from datamodules.training.randomisation import VARIATION, draw_randomisation, randomise
 from errors import InputError
+from tests.datamodules.deliveries import delivered
 
 ONE, ZERO = np.ones(4, np.float32), np.zeros(4, np.float32)
 KINDS = [BraTSPatchDataModule, RegisteredSliceDataModule]
@@ -29,7 +30,14 @@ def scene(size, spacing=4.0):
     nothing = {name: np.zeros_like(getattr(numbers, name)) for name in ("bias", "noise")}
     nothing |= {name: np.zeros((4, len(size)), np.float32) for name in ("linear", "quadratic")}
     nothing |= {"gamma": ONE, "sharpening": ZERO, "heights": np.zeros_like(numbers.heights)}
-    return torch.from_numpy(image), radius < 0.3, replace(numbers, **nothing)
+    return torch.from_numpy(image).half().float(), radius < 0.3, replace(numbers, **nothing)
+
+
+def randomised(image, *numbers):
+    """Return the changed image in float32, to compute with; the values are those of float16."""
+    changed = randomise(image.half(), *numbers)
+    assert changed.dtype == torch.float16
+    return changed.float()
 
 
 def relative(image):
@@ -39,14 +47,11 @@ def relative(image):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("half", [True, False])
-def test_numbers_that_do_nothing_leave_the_image(size, half):
+def test_numbers_that_do_nothing_leave_the_image(size):
     image, tumour, nothing = scene(size)
     image = image.clamp(-2, 3)  # brighter than the darkest that the logarithm takes
-    image = image.half() if half else image
-    changed = randomise(image, tumour, nothing, ONE, ZERO)
-    assert changed.dtype == torch.float32
-    torch.testing.assert_close(changed, image.float(), atol=2e-5, rtol=1e-4)
+    changed = randomised(image, tumour, nothing, ONE, ZERO)
+    torch.testing.assert_close(changed, image, atol=2e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -55,7 +60,7 @@ def test_the_background_stays_and_so_do_mean_and_deviation(size, seed, monkeypat
     image, tumour, _ = scene(size)
     image[1] = 0  # a modality that is missing
     numbers = draw_randomisation(np.random.default_rng(seed), tuple(4.0 * n for n in size))
-    changed = randomise(image, tumour, numbers, ONE, ZERO)
+    changed = randomised(image, tumour, numbers, ONE, ZERO)
     brain = (image != 0).any(0)
     assert not changed[:, ~brain].any()
     assert not changed[1].any()
@@ -65,13 +70,13 @@ def test_the_background_stays_and_so_do_mean_and_deviation(size, seed, monkeypat
         assert float(after.mean()) == pytest.approx(float(before.mean()), abs=0.25)
         assert float(after.std()) == pytest.approx(float(before.std()), rel=0.35)
         assert float((after - before).abs().mean()) > 0.02
-    again = randomise(image, tumour, numbers, ONE, ZERO)
+    again = randomised(image, tumour, numbers, ONE, ZERO)
     assert torch.equal(changed, again)
-    monkeypatch.setattr(randomisation, "_SLAB", 4 * 3 * image[0, 0].numel())  # three rows a piece
-    pieces = randomise(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
+    monkeypatch.setattr(randomisation, "CACHED", 4 * 3 * image[0, 0].numel())  # three rows a piece
+    pieces = randomised(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
     monkeypatch.undo()
-    whole = randomise(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
-    torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-4)
+    whole = randomised(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
+    torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-3)
 
 
 def test_no_voxel_of_brain_becomes_background():
@@ -80,7 +85,7 @@ def test_no_voxel_of_brain_becomes_background():
     image[0, 4, 4, 4] = 2.0
     image[1:] = 0
     # The scale of 0 and no shift would make every voxel of the brain 0.
-    changed = randomise(image, tumour, nothing, ZERO, ZERO)
+    changed = randomised(image, tumour, nothing, ZERO, ZERO)
     assert torch.equal(changed[0] != 0, image[0] != 0)
 
 
@@ -88,25 +93,26 @@ def test_a_patch_with_hardly_any_brain_keeps_it():
     image = torch.zeros(4, 8, 8, 8)
     image[:, 3, 3, 3] = 1.5
     numbers = draw_randomisation(np.random.default_rng(0), (64.0,) * 3)
-    assert torch.equal(randomise(image, np.zeros((8, 8, 8), bool), numbers, ONE, ZERO), image)
+    assert torch.equal(randomised(image, np.zeros((8, 8, 8), bool), numbers, ONE, ZERO), image)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_scale_and_shift_come_last(size):
     image, tumour, nothing = scene(size)
-    plain = randomise(image, tumour, nothing, ONE, ZERO)
+    plain = randomised(image, tumour, nothing, ONE, ZERO)
     scale, shift = np.float32([0.9, 1, 1.1, 1]), np.float32([0.1, 0, -0.1, 0.05])
-    changed = randomise(image, tumour, nothing, scale, shift)
+    changed = randomised(image, tumour, nothing, scale, shift)
     brain = (image != 0).any(0)
     expected = plain * torch.from_numpy(scale).view(4, *[1] * len(size))
     expected = expected + torch.from_numpy(shift).view(4, *[1] * len(size))
-    torch.testing.assert_close(changed[:, brain], expected[:, brain], atol=1e-5, rtol=1e-4)
+    # both sides are rounded to float16
+    torch.testing.assert_close(changed[:, brain], expected[:, brain], atol=1e-4, rtol=1e-3)
 
 
 def test_gamma_is_a_power_of_the_intensity():
     image, tumour, nothing = scene((20, 24, 28))
     image = image.clamp(-2, 3)
-    changed = randomise(image, tumour, replace(nothing, gamma=ONE * 1.5), ONE, ZERO)
+    changed = randomised(image, tumour, replace(nothing, gamma=ONE * 1.5), ONE, ZERO)
     brain = (image != 0).any(0)
     for before, after in zip(relative(image), changed, strict=True):
         together = torch.stack([before[brain] ** 1.5, after[brain]])
@@ -119,7 +125,7 @@ def test_drift_is_linear_and_quadratic_along_an_axis(size):
     image = torch.where(image[:1] != 0, image.clamp(-0.5, 0.5), 0)
     drift = {name: np.zeros((4, len(size)), np.float32) for name in ("linear", "quadratic")}
     drift["linear"][:, 1], drift["quadratic"][:, 1] = 0.2, -0.1
-    changed = randomise(image, tumour, replace(nothing, **drift), ONE, ZERO)
+    changed = randomised(image, tumour, replace(nothing, **drift), ONE, ZERO)
     brain = (image != 0).any(0)
     x = (np.arange(size[1]) + 0.5 - size[1] / 2) * 4.0 / 80.0
     factor = torch.from_numpy(np.exp(0.2 * x - 0.1 * x**2)).float()
@@ -179,7 +185,7 @@ def test_blur_and_sharpening_are_a_gaussian_along_one_axis(axis, sharpening):
         sigma=np.full(4, 0.8, np.float32),
         sharpening=np.full(4, sharpening, np.float32),
     )
-    changed = randomise(image, tumour, numbers, ONE, ZERO)
+    changed = randomised(image, tumour, numbers, ONE, ZERO)
     blurred = gaussian_filter1d(image.numpy(), 0.8, axis=axis + 1, truncate=2.5)
     expected = image.numpy() + sharpening * (image.numpy() - blurred)
     inner = tuple(slice(3, -3) for _ in range(3))
@@ -191,7 +197,7 @@ def test_noise_has_its_deviation_and_is_independent():
     image, tumour, nothing = scene((20, 24, 28))
     image = image.clamp(-2, 3)
     noise = np.float32([0.0, 0.05, 0.1, 0.15])
-    changed = randomise(image, tumour, replace(nothing, noise=noise), ONE, ZERO)
+    changed = randomised(image, tumour, replace(nothing, noise=noise), ONE, ZERO)
     brain = (image != 0).any(0)
     left = []
     for number, variation in enumerate(VARIATION):
@@ -240,7 +246,7 @@ def batches(cohort, tmp_path):
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(epoch)
-        return list(loader)
+        return delivered(data, loader)
 
     return make
 

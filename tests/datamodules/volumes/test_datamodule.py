@@ -11,6 +11,7 @@ from datamodules.layouts.case_files import MODALITIES
 from datamodules.loading import GlobalOrderSampler
 from datamodules.volumes.dataset import PatchDataset
 from errors import InputError
+from tests.datamodules.deliveries import delivered
 from tests.datamodules.tiny_patients import SHAPE
 
 
@@ -30,7 +31,7 @@ def module(cohort, tmp_path):
 def batches(data, epoch=0):
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return list(loader)
+    return delivered(data, loader)
 
 
 def same(one, other):
@@ -65,7 +66,7 @@ def test_whole_volumes_for_validation_and_test(module):
         (data.val_dataloader(), data.split.val),
         (data.test_dataloader(), data.split.test),
     ):
-        found = list(loader)
+        found = delivered(data, loader)
         assert [batch["case_id"] for batch in found] == [[i] for i in ids]
         for batch in found:
             (case,) = batch["case"]
@@ -135,7 +136,7 @@ def test_prediction_needs_no_label_and_goes_on_past_a_bad_case(cohort, tmp_path,
     data.setup("predict")
     found = list(data.predict_dataloader())
     assert len(found) == 6
-    assert "mask" not in next(b for b in found if b["case_id"] == ["BraTS2021_00007"])
+    assert "label" not in next(b for b in found if b["case_id"] == ["BraTS2021_00007"])
     assert list(data.failures) == ["BraTS2021_00001"]
 
 
