@@ -46,7 +46,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return self.slices_per_epoch
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """The slice: image (4, H, W) float16, label (H, W) uint8, case_id, slice_index, slice_key."""
+        """The slice: image (4, H, W) float16, label (H, W) uint8, case_id, slice_index and _key."""
         epoch, number = divmod(item, self.slices_per_epoch)
         turn, place = divmod(number, len(self.slices))
         case, index = self.slices[_order(self.seed, epoch, turn, len(self.slices))[place]]

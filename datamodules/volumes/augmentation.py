@@ -180,14 +180,13 @@ def _rearrange(source: Array, target: Array, along: int, count: int) -> None:
 
 def _change_intensity(patch: torch.Tensor, scale: Array, shift: Array) -> torch.Tensor:
     """Scale and shift (4, *size) float16 inside the brain, in place; the background stays 0."""
-    rows = max(1, CACHED // patch[:, 0].numel())
+    rows = max(1, CACHED // 2 // patch[:, 0].numel())
+    singles = torch.empty((rows, *patch.shape[2:]))
     for slab in patch.split(rows, dim=1):
-        bits = slab.view(torch.int16)
         inside = inside_brain(slab).to(torch.int16).neg_()
-        for modality, values in enumerate(slab):
-            summand = torch.tensor(float(shift[modality]))
-            torch.add(summand, values, alpha=float(scale[modality]), out=values)
-            bits[modality].bitwise_and_(inside)
+        for values, factor, summand in zip(slab, scale.tolist(), shift.tolist(), strict=True):
+            changed = singles[: len(values)].copy_(values).mul_(factor).add_(summand)
+            values.copy_(changed).view(torch.int16).bitwise_and_(inside)
     return patch
 
 

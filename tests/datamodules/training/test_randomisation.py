@@ -105,8 +105,8 @@ def test_scale_and_shift_come_last(size):
     brain = (image != 0).any(0)
     expected = plain * torch.from_numpy(scale).view(4, *[1] * len(size))
     expected = expected + torch.from_numpy(shift).view(4, *[1] * len(size))
-    # both sides are rounded to float16
-    torch.testing.assert_close(changed[:, brain], expected[:, brain], atol=1e-4, rtol=1e-3)
+    # both sides are rounded to float16, the plain one before the shift
+    torch.testing.assert_close(changed[:, brain], expected[:, brain], atol=1e-3, rtol=2e-3)
 
 
 def test_gamma_is_a_power_of_the_intensity():

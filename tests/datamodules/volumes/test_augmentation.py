@@ -18,7 +18,7 @@ from datamodules.volumes.augmentation import (
     plain_patch,
 )
 
-ROUNDED = {"rtol": 2**-11, "atol": 5e-5}  # to float16, as the shift is
+ROUNDED = {"rtol": 2**-11, "atol": 1e-6}  # to the nearest float16
 IDENTITY = Augmentation(
     None, 0.0, (False, False, False), np.ones(4, np.float32), np.zeros(4, np.float32)
 )
