@@ -164,6 +164,7 @@ def region_masks(label: torch.Tensor, regions: Sequence[str], axes: int = 3) -> 
         regions: The first of WT, TC and ET.
         axes: Number of axes of S.
     """
-    tumour = label != 0
-    masks = [tumour, tumour & (label != CANONICAL.oedema), label == CANONICAL.enhancing]
+    ((oedema,), (enhancing,)) = (CANONICAL.of(kind) for kind in ("oedema", "enhancing"))
+    tumour = label.ne(0)
+    masks = [tumour, tumour & label.ne(oedema), label.eq(enhancing)]
     return torch.stack(masks[: len(regions)], dim=-axes - 1).float()

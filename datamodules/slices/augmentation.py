@@ -78,9 +78,9 @@ def augment_slice(
     if augmentation.angle:
         image, label = _turn(image, label, augmentation.angle)
     if augmentation.randomisation is not None:
-        numbers, image = augmentation.randomisation, image.half().contiguous()
-        scale, shift = augmentation.scale, augmentation.shift
-        return randomise(image, label.numpy(), numbers, scale, shift), label
+        numbers, halves = augmentation.randomisation, image.half().contiguous()
+        changes = (augmentation.scale, augmentation.shift)
+        return randomise(halves, label.numpy(), numbers, *changes), label
     shown = (image != BACKGROUND).flatten(1).any(1)[:, None, None]  # a missing modality stays so
     brain = (image != BACKGROUND).any(0) & shown
     scale, shift = (

@@ -18,7 +18,7 @@ from errors import InputError
 from lightning_modules.callbacks.run_progress import RunBars
 from studies.runs.environment import cores, is_main_process
 from studies.runs.process import FOREIGN, stop
-from studies.runs.run import Run, identity_hash
+from studies.runs.run import FORMER, Run, identity_hash
 from studies.settings.command_line import ROOT, CommandLine
 
 PROTOCOL = (  # trainer settings that change the result, unlike devices, logger and display
@@ -177,14 +177,14 @@ def _in_use(model: Mapping[str, Any]) -> dict[str, Any]:
     return {**model, "init_args": kept}
 
 
-def former_id(plan: Plan) -> str:
-    """Return the identity of a training under schema 1, to find runs of older versions."""
-    former = {
-        **plan.determinants,
-        "model": _identify(_in_use(plan.config["model"]), plan.stages, former_id),
-        "cohort": plan.data.voxel_fingerprint(),
-    }
-    return identity_hash(former, schema=1)
+def former_id(plan: Plan, schema: int) -> str:
+    """Return the identity of a training under an earlier schema, to find runs of older versions."""
+    model, former = plan.config["model"], dict(plan.determinants)
+    named = _in_use(model) if schema == 1 else _trained(model)
+    former["model"] = _identify(named, plan.stages, lambda stage: former_id(stage, schema))
+    if schema == 1:
+        former["cohort"] = plan.data.voxel_fingerprint()
+    return identity_hash(former, schema)
 
 
 def former_runs(plan: Plan) -> list[str]:
@@ -192,14 +192,14 @@ def former_runs(plan: Plan) -> list[str]:
     found = [notice for stage in plan.stages.values() for notice in former_runs(stage)]
     if plan.run.started:
         return found
-    name = former_id(plan)
-    former = Run(plan.run.experiment, name, plan.run.folder.with_name(name))
-    if former.finished:
-        found.append(
-            f"{former.folder} is this training as an older version knew it, which kept no voxel "
-            "sizes apart: it is not reused; test and compare still take it, as --ckpt_path and by "
-            "its folder."
-        )
+    for schema, difference in FORMER.items():
+        name = former_id(plan, schema)
+        former = Run(plan.run.experiment, name, plan.run.folder.with_name(name))
+        if former.finished:
+            found.append(
+                f"{former.folder} is this training as an older version knew it, {difference}: it "
+                "is not reused; test and compare still take it, as --ckpt_path and by its folder."
+            )
     return found
 
 

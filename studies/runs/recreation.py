@@ -137,10 +137,12 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
         json.loads(json.dumps(plan.determinants, default=str)),
     )
     cohort = plan.data.fingerprint()
-    if manifest.get("schema", 1) < SCHEMA:  # values that it does not record do not count
+    schema = int(manifest.get("schema", 1))
+    if schema < SCHEMA:  # values that it does not record do not count
         then, now = _comparable(then), _comparable(now)
+        found.append(Difference("identity", str(schema), str(SCHEMA)))
+    if schema == 1:
         cohort = plan.data.voxel_fingerprint()
-        found.append(Difference("identity", str(manifest.get("schema", 1)), str(SCHEMA)))
     for name, one, other in changed_values({**then, "cohort": None}, {**now, "cohort": None}):
         found.append(Difference(name, _short(one), _short(other)))
     sections: list[tuple[str, Any, Any]] = [
@@ -152,7 +154,7 @@ def differences(run: Run, plan: Plan, parse: Parse) -> list[Difference]:
 
 
 def _comparable(determinants: dict[str, Any]) -> dict[str, Any]:
-    """Return the determinants of a run in a form that schema 1 shares."""
+    """Return the determinants of a run in a form that all schemas share."""
     model = dict(determinants.get("model") or {})
     kept = dict(model.get("init_args") or {})
     kept.pop("postprocessing", None)

@@ -26,8 +26,11 @@ from outputs import unused
 
 MOMENT = 0.2  # seconds, longer than a process takes to test a lock
 # Part of the identity: raised when the same settings give another computation.
-# Schema 1 left out voxel sizes and included post-processing.
-SCHEMA = 2
+SCHEMA = 3
+FORMER = {  # schemas of earlier versions, and what was different
+    2: "which did not round training patches to float16",
+    1: "which kept no voxel sizes apart",  # and post-processing was part of the identity
+}
 
 
 def identity_hash(determinants: Mapping[str, Any], schema: int = SCHEMA) -> str:

@@ -79,7 +79,7 @@ def test_later_options_that_are_unset_leave_the_identity_as_it_was(plan, monkeyp
         planner = Planner(lambda line: content, Path("runs"))
         monkeypatch.setattr(planner, "prepare_cohort", lambda spec: Data())
         found = planner.plan(CommandLine(["fusion.yaml"]))
-        return found.run.id, former_id(found)
+        return found.run.id, former_id(found, 1), former_id(found, 2)
 
     before = id_with()
     assert id_with(output_rate=1.0, output_bias=None) == before
@@ -117,7 +117,7 @@ def test_a_training_of_an_older_version_is_named_and_not_reused(plan):
     stage = found.stages["net.yaml"]
     model = {"class_path": "M", "init_args": {"postprocessing": RULES, "backbones": []}}
     old = identity_hash({**stage.determinants, "model": model, "cohort": "voxels"}, schema=1)
-    assert former_id(stage) == old != stage.run.id
+    assert former_id(stage, 1) == old != stage.run.id
     former = Run("net", old, stage.run.folder.with_name(old))
     former.update_manifest(status="running")
     assert former_runs(found) == []  # unfinished runs are not used
@@ -126,6 +126,23 @@ def test_a_training_of_an_older_version_is_named_and_not_reused(plan):
     assert notice.startswith(f"{stage.run.folder.with_name(old)} is this training as an older")
     finish(stage.run)
     assert former_runs(found) == []  # a run of this schema exists
+
+
+def test_a_training_before_patches_were_rounded_is_named_and_not_reused(plan):
+    found = plan(RULES)
+    stage = found.stages["net.yaml"]
+    old = identity_hash(stage.determinants, schema=2)
+    above = {**found.determinants}
+    above["model"] = json.loads(
+        json.dumps(above["model"]).replace(f"run:{stage.run.id}", f"run:{old}")
+    )
+    for run, name in ((stage.run, old), (found.run, identity_hash(above, schema=2))):
+        finish(Run(run.experiment, name, run.folder.with_name(name)))
+        assert name != run.id
+    notices = former_runs(found)
+    assert len(notices) == 2
+    assert all("did not round training patches to float16" in one for one in notices)
+    assert all("test and compare still take it" in one for one in notices)
 
 
 def test_a_run_of_an_older_version_is_reproduced_without_differences_it_has_not(plan):
