@@ -136,12 +136,12 @@ def cores_each(processes: int) -> int:
     Args:
         processes: their number, on this machine alone.
     """
+    shared = max(1, cores() // processes)
     tasks = next((os.environ[name] for name in TASKS if name in os.environ), "")
-    if tasks.partition("(")[0].partition(",")[0] != str(processes):
-        return max(1, cores() // processes)
-    with suppress(KeyError, ValueError):
-        return max(1, min(cores(), int(os.environ[ON_NODE]) // processes))
-    return cores()
+    if tasks.partition("(")[0].partition(",")[0] == str(processes):
+        with suppress(KeyError, ValueError):
+            return max(shared, min(cores(), int(os.environ[ON_NODE]) // processes))
+    return shared
 
 
 def _bound_to() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import files
-from files import cores, is_locked, shared_lock, whole_folder, write_atomically
+from files import cores, cores_each, is_locked, shared_lock, whole_folder, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,6 +146,24 @@ def test_the_quota_of_any_group_above_counts(machine):
     machine("groups/cpu,cpuacct/cpu.cfs_quota_us", "-1\n")
     machine("groups/cpu,cpuacct/cpu.cfs_period_us", "100000\n")
     assert cores() == 2
+
+
+def test_processes_share_cores_unless_slurm_gave_each_its_own(machine, monkeypatch):
+    for name in files.TASKS:
+        monkeypatch.delenv(name, raising=False)
+    assert [cores_each(processes) for processes in (1, 3, 4, 16)] == [8, 2, 2, 1]
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "32")  # of which each of four tasks is bound to 8
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4(x2)")
+    assert cores_each(4) == 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")  # tasks that are bound to nothing
+    assert cores_each(4) == 8
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x2)")  # torchrun in one task of each node
+    assert cores_each(4) == 8
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4,2")
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE")
+    assert cores_each(4) == 8
 
 
 def test_no_other_file_counts_cores():
