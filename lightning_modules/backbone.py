@@ -147,7 +147,8 @@ class BackboneModule(NetworkModule):
         """Return the loss of a batch; under deep supervision the weighted mean over the levels."""
         if not self.is_deep:
             return super().compute_loss(batch)
-        levels = self.network.deep_logits(self.execution.arrange(batch["image"]))
+        step = self.compiled(self.network.deep_logits)
+        levels = step(self.execution.arrange(batch["image"]))
         weights = [0.5**level for level in range(len(levels))]
         losses = []
         for logits in levels:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 import numpy as np
@@ -18,10 +18,13 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import Execution, choose_execution
+from lightning_modules.optimisation.gpu import arrange_weights, fuse
 from lightning_modules.optimisation.output_layer import OutputLayer
 from lightning_modules.optimisation.schedules import WholeTraining
 from lightning_modules.weights.checkpoints import KEY
 
+P = ParamSpec("P")
+T = TypeVar("T")
 TRAINED_WEIGHTS = "current_model_state"  # key, beside averaged weights in `state_dict`
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -65,6 +68,8 @@ class TrainingModule(L.LightningModule):
         self.augmented = True
         self.gradient_clip_val: float | None = None
         self.max_steps: int | None = None
+        self.compiler: str | None = None  # of the functions of a step
+        self._compiled: dict[str, Callable[..., Any]] = {}
         self.patch_size: tuple[int, ...] | None = None  # of training: inference repeats it exactly
         self.validation_cases: dict[str, dict[str, float]] = {}
         self.validated_epoch: int | None = None
@@ -77,6 +82,7 @@ class TrainingModule(L.LightningModule):
         self.augmented = settings.augmented
         self.gradient_clip_val = settings.gradient_clip_val
         self.max_steps = settings.max_steps
+        self.compiler = settings.compiler
         if self.output is not None:
             self.output.start(settings.prevalence)
         self.card.update(settings.card)
@@ -135,6 +141,21 @@ class TrainingModule(L.LightningModule):
             batch_size=len(batch["case_id"]),
         )
 
+    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function of the networks, compiled if it is part of a step that is to be.
+
+        The function is compiled, not the module, so weights keep their names in checkpoints.
+
+        Args:
+            function: method of this module or of its network.
+        """
+        if self.compiler is None or not self.training:
+            return function
+        name = function.__qualname__
+        if name not in self._compiled:
+            self._compiled[name] = torch.compile(function, backend=self.compiler)
+        return self._compiled[name]
+
     def compute_loss(self, batch: dict[str, Any]) -> Tensor:
         """Return the training loss of a batch."""
         raise NotImplementedError
@@ -153,18 +174,21 @@ class TrainingModule(L.LightningModule):
             optimizer.zero_grad()
 
     def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
-        """Return the configured optimiser over some weights.
+        """Return the configured optimiser over some weights, fused where they are on a GPU.
 
         Raises:
             InputError: when the optimiser rejects its settings.
         """
         if self.optimizer_factory is None:
-            return torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
-        try:
-            return self.optimizer_factory(weights)
-        except ValueError as error:
-            text = str(error).rstrip(".")
-            raise InputError(f"model.optimizer: {text}, give another value.") from error
+            optimizer: Optimizer = torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4)
+        else:
+            try:
+                optimizer = self.optimizer_factory(weights)
+            except ValueError as error:
+                text = str(error).rstrip(".")
+                raise InputError(f"model.optimizer: {text}, give another value.") from error
+        fuse(optimizer)
+        return optimizer
 
     def configure_optimizers(self) -> Any:
         """Build optimiser and scheduler over the trainable parameters only."""
@@ -181,12 +205,23 @@ class TrainingModule(L.LightningModule):
         settings["strict"] = False  # an epoch may have no validation
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
+    def setup(self, stage: str) -> None:
+        """Arrange the weights for the device, before Lightning builds anything on them.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        if self.trainer.strategy.root_device.type == "cuda":
+            arrange_weights(self)
+
     def on_train_start(self) -> None:
-        """Set the length of schedules that end with the training.
+        """Set the length of schedules that end with the training; fit restored optimisers.
 
         Asked earlier, the trainer would open the data loader, and the workers of a resumed training
         would read the items of the first epoch.
         """
+        for optimizer in self.trainer.optimizers:
+            fuse(optimizer)
         steps = self.trainer.estimated_stepping_batches
         if self.max_steps is not None:
             steps = min(steps, self.max_steps // self.steps_per_batch)

@@ -128,25 +128,26 @@ class FeatureTransitionModule(TrainingModule):
 
     def generator_losses(self, groups: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the translations, their cycle-consistency loss and their adversarial loss."""
-        made = [self.network.generate(index, group) for index, group in enumerate(groups)]
-        judged = [
-            self.loss(*_towards(self.network.judge(index, one), 1))
-            for index, one in enumerate(made)
-        ]
+        generate, judge = (
+            self.compiled(one) for one in (self.network.generate, self.network.judge)
+        )
+        made = [generate(index, group) for index, group in enumerate(groups)]
+        judged = [self.loss(*_towards(judge(index, one), 1)) for index, one in enumerate(made)]
         return made, self.cycle_loss(groups, made), judged[0] + judged[1]
 
     def discriminator_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
         """Return the discriminators' loss on real groups and on translations from the pools."""
-        losses = []
+        losses, judge = [], self.compiled(self.network.judge)
         for index, (one, pool) in enumerate(zip(made, self.pools, strict=True)):
-            real = self.network.judge(index, groups[1 - index])
-            fake = self.network.judge(index, pool.exchange(one))
+            real = judge(index, groups[1 - index])
+            fake = judge(index, pool.exchange(one))
             losses.append((self.loss(*_towards(real, 1)) + self.loss(*_towards(fake, 0))) / 2)
         return losses[0] + losses[1]
 
     def cycle_loss(self, groups: list[Tensor], made: list[Tensor]) -> Tensor:
         """Return the L1 between both groups and their reconstructions, summed over the two."""
-        back = [self.network.generate(1 - index, one) for index, one in enumerate(made)]
+        generate = self.compiled(self.network.generate)
+        back = [generate(1 - index, one) for index, one in enumerate(made)]
         distances = [
             (returned.float() - group.float()).abs().mean()
             for returned, group in zip(back, groups, strict=True)

@@ -27,7 +27,8 @@ class Execution:
     Args:
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: precision of convolutions and matrix products; all else is fp32.
-        channels_last: whether 3D activations keep the channels of a voxel side by side.
+        channels_last: whether activations keep the channels of a voxel side by side, 3D ones on a
+            processor, all on a GPU.
         reason: why this precision was chosen.
     """
 
@@ -44,7 +45,7 @@ class Execution:
             stack.enter_context(
                 torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
             )
-            if self.channels_last:
+            if self.channels_last and self.device == "cpu":
                 stack.enter_context(ChannelsLastInstanceNorm())
             yield
 
@@ -52,6 +53,8 @@ class Execution:
         """Return an image (B, C, *S) in this memory layout, values unchanged."""
         if self.channels_last and image.ndim == 5:
             return image.contiguous(memory_format=torch.channels_last_3d)
+        if self.channels_last and image.ndim == 4 and self.device == "cuda":
+            return image.contiguous(memory_format=torch.channels_last)
         return image.contiguous()
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,8 +118,10 @@ def choose_execution(
     if precision != "auto":
         reason = f"requested, {reason}"
     bf16 = precision == "bf16" or (precision == "auto" and native)
-    # oneDNN computes channels-last whatever it is given; elsewhere the layout was not measured.
-    channels_last = kind.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    # oneDNN and cuDNN's tensor cores compute channels-last whatever they are given; elsewhere the
+    # layout was not measured.
+    on_x86 = kind.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    channels_last = kind.type == "cuda" or on_x86
     return Execution(kind.type, "bf16" if bf16 else "fp32", channels_last, reason)
 
 

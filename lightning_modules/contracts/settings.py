@@ -20,6 +20,7 @@ class FitSettings:
         augmented: whether training images change from epoch to epoch.
         gradient_clip_val: largest norm of the gradients, for a module that steps its own
             optimisers; None: no limit.
+        compiler: backend of torch.compile for the networks of a step; None: they are not compiled.
         max_steps: optimiser steps, over all optimisers, after which the training ends; None: no
             limit.
         prevalence: returns the share of every region in the training patches; None: unknown.
@@ -30,6 +31,7 @@ class FitSettings:
     seed: int = 0
     augmented: bool = True
     gradient_clip_val: float | None = None
+    compiler: str | None = None
     max_steps: int | None = None
     prevalence: Callable[[], Sequence[float]] | None = None
     card: Mapping[str, Any] = field(default_factory=dict)

@@ -227,7 +227,8 @@ class SamAdapterModule(SliceModule):
         """Return the training loss, from stored embeddings where available."""
         if self.store is None:
             return super().compute_loss(batch)
-        logits = self.network.decode(self.store.read(batch["slice_key"], self.device))
+        decode = self.compiled(self.network.decode)
+        logits = decode(self.store.read(batch["slice_key"], self.device))
         loss: Tensor = self.loss(logits.float(), batch["mask"])
         return loss
 

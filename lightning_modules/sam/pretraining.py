@@ -92,7 +92,7 @@ class SamPretrainModule(SliceModule):
         """Return the loss over the hidden pixels of a batch of slices (B, 4, H, W)."""
         colours = self.colour(image, generator)
         hidden = self.hide(colours.shape, generator)
-        reconstructed = self.reconstruct(colours * (1 - hidden)).float()
+        reconstructed = self.compiled(self.reconstruct)(colours * (1 - hidden)).float()
         # the background is easy and most of the image: only hidden brain counts
         counted = (hidden * (colours != 0)).bool()
         if not bool(counted.any()):  # every slice shows a dropped modality

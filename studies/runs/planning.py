@@ -37,10 +37,12 @@ PROTOCOL = (  # trainer settings that change the result, unlike devices, logger 
     "gradient_clip_algorithm",
     "precision",
     "sync_batchnorm",
+    "compile",
 )
 
 # Options of the model that came later, and their values without effect: these are no part of the
 # identity, so that the ids of earlier runs stay.
+LATER_PROTOCOL = ("compile",)  # the same among the trainer's settings, where unset
 LATER_OPTIONS: dict[str, Any] = {
     "frozen": "nothing",
     "output_rate": 1.0,
@@ -98,7 +100,11 @@ class Planner:
             "data": data.identity(),
             "cohort": data.fingerprint(),
             "seed": config["seed_everything"],
-            "protocol": {name: config["trainer"].get(name) for name in PROTOCOL},
+            "protocol": {
+                name: config["trainer"].get(name)
+                for name in PROTOCOL
+                if name not in LATER_PROTOCOL or config["trainer"].get(name) is not None
+            },
             "callbacks": config["trainer"].get("callbacks"),
         }
         run_id = identity_hash(determinants)

@@ -1,7 +1,9 @@
 """Settings of Lightning's trainer: device, precision, plugins, and those handled elsewhere."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import lightning as L  # noqa: N812, the name its own documentation uses
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -21,6 +23,36 @@ def precision_of_machine(accelerator: str) -> str:
     """Return the trainer's precision for this machine, from processor flags, not from timing."""
     execution = choose_execution(choose_device(accelerator))
     return "bf16-mixed" if execution.precision == "bf16" else "32-true"
+
+
+def repeatability(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trainer's `deterministic` and `benchmark`, by its device where they are not given.
+
+    On a processor a training repeats bit for bit. On CUDA it is as fast as it can be: operations
+    without a fixed order of sums are allowed, and cuDNN tries out its kernels.
+    """
+    on_cuda = choose_device(settings.get("accelerator") or "auto") == "cuda"
+    deterministic, benchmark = settings.get("deterministic"), settings.get("benchmark")
+    if deterministic is None:
+        deterministic = False if on_cuda else "warn"
+    if benchmark is None and on_cuda:
+        benchmark = not deterministic
+    return {"deterministic": deterministic, "benchmark": benchmark}
+
+
+def execution_of(trainer: L.Trainer, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a training is computed, for its manifest: precision, devices, what repeats.
+
+    Args:
+        trainer: built for the training.
+        settings: its settings, resolved.
+    """
+    return {
+        "training": str(trainer.precision),
+        "inference": choose_execution(trainer.strategy.root_device).to_dict(),
+        "devices": trainer.world_size,
+        **{name: settings.get(name) for name in ("deterministic", "benchmark", "compile")},
+    }
 
 
 def device_count(settings: dict[str, Any]) -> int:

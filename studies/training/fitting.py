@@ -28,7 +28,6 @@ from lightning_modules.callbacks.metrics_file import (
 from lightning_modules.callbacks.resuming import Ending, checkpoints
 from lightning_modules.callbacks.run_progress import RunProgress
 from lightning_modules.contracts.settings import FitSettings
-from lightning_modules.inference import choose_execution
 from lightning_modules.run_logger import wandb_run
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers
@@ -54,6 +53,7 @@ from studies.runs.run import SCHEMA
 from studies.settings.trainer import (
     choose_device,
     device_count,
+    execution_of,
     hand_over_optimisation,
     limit_of_steps,
     with_whole_checkpoints,
@@ -206,6 +206,7 @@ class Training(Session):
                 augmented=bool(data.augmentation) or data.modality_dropout > 0,
                 gradient_clip_val=clip,
                 max_steps=max_steps,
+                compiler=self.plan.config["trainer"].get("compile"),
                 prevalence=data.prevalence if isinstance(data, BraTSPatchDataModule) else None,
                 card=self._card(),
             )
@@ -342,11 +343,7 @@ class Training(Session):
             per_slice=model.per_slice,
             postprocessing=str(_rules(model) or "none"),
             remarks=model.remarks(),
-            execution={
-                "training": str(trainer.precision),
-                "inference": choose_execution(trainer.strategy.root_device).to_dict(),
-                "devices": trainer.world_size,
-            },
+            execution=execution_of(trainer, plan.config["trainer"]),
             versions=versions(),
             git=git_revision(),
             hardware=hardware(),

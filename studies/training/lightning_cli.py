@@ -21,9 +21,10 @@ from studies.runs.planning import Planner
 from studies.runs.process import stop_with_parent
 from studies.runs.unused_options import HIDDEN, check_together, check_typed
 from studies.settings.command_line import DEFAULTS, CommandLine
+from studies.settings.compilation import check_compiler, compiler_of
 from studies.settings.loss_check import check_loss
 from studies.settings.option_help import BriefParser
-from studies.settings.trainer import precision_of_machine
+from studies.settings.trainer import precision_of_machine, repeatability
 from studies.settings.trainer_check import build_trainer, check_trainer
 from studies.settings.unknown_names import ExperimentParser, explain
 from studies.training.applying import Application
@@ -95,6 +96,15 @@ class ExperimentCLI(LightningCLI):
                 action.help = SUPPRESS
         add = parser.add_argument
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        add(
+            "--trainer.compile",
+            type=bool | str | None,
+            default=None,
+            help="Compile the networks of a training step by torch.compile: true, or the name of "
+            "one of its backends."
+            if subcommand == "fit"
+            else SUPPRESS,
+        )
         if subcommand == "test":
             add(
                 "--results_dir",
@@ -168,6 +178,7 @@ class ExperimentCLI(LightningCLI):
         """Return the checked configuration of ``fit`` for another command line."""
         config = self.resolve(line)
         check_trainer(config["trainer"])
+        check_compiler(config["trainer"])
         check_loss(config["model"])
         return config
 
@@ -186,7 +197,7 @@ class ExperimentCLI(LightningCLI):
 
     @staticmethod
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-        """Return a configuration in plain types, with automatic precision resolved."""
+        """Return a configuration in plain types, with what depends on the machine resolved."""
         resolved: dict[str, Any] = yaml.safe_load(
             parser.dump(config, skip_unset=False, skip_link_targets=False)
         )
@@ -195,6 +206,8 @@ class ExperimentCLI(LightningCLI):
             resolved["trainer"]["precision"] = precision_of_machine(
                 resolved["trainer"]["accelerator"]
             )
+        resolved["trainer"] |= repeatability(resolved["trainer"])
+        resolved["trainer"]["compile"] = compiler_of(resolved["trainer"]["compile"])
         return resolved
 
     @property
@@ -210,6 +223,7 @@ class ExperimentCLI(LightningCLI):
         if self.restored is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])
+            check_compiler(config["trainer"])
             check_loss(config["model"])
             plan = Planner(self.parse_fit, Path(arguments.runs_dir)).plan(self.line, config)
             self.session = Training(plan, arguments)
@@ -243,6 +257,8 @@ class ExperimentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with the callbacks and the logger of the session."""
         settings = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        settings |= repeatability(settings)
+        settings.pop("compile", None)
         assert self.session is not None  # set by before_instantiate_classes
         self.session.equip(self.model, self.datamodule, settings)
         return build_trainer(settings)

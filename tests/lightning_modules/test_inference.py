@@ -49,6 +49,20 @@ def test_execution_follows_the_processor(monkeypatch, machine):
     assert choose_execution("cpu", "bf16").precision == "bf16"
 
 
+def test_on_a_gpu_images_of_both_studies_are_channels_last(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    chosen = choose_execution("cuda")
+    assert (chosen.device, chosen.precision, chosen.channels_last) == ("cuda", "bf16", True)
+    volume, image = torch.randn(2, 4, 3, 3, 3), torch.randn(2, 4, 3, 3)
+    assert chosen.arrange(volume).is_contiguous(memory_format=torch.channels_last_3d)
+    assert chosen.arrange(image).is_contiguous(memory_format=torch.channels_last)
+    assert choose_execution("cpu").arrange(image).is_contiguous()  # as before
+    assert torch.equal(chosen.arrange(volume), volume)
+    with Execution("cuda", channels_last=True).active():
+        norm = nn.InstanceNorm3d(4)(volume)  # cuDNN's own kernel, not group norm
+    assert norm.is_contiguous()
+
+
 def test_execution_refuses_unknown_precision():
     with pytest.raises(InputError, match=r"fp16.*auto, fp32, bf16"):
         choose_execution("cpu", "fp16")  # type: ignore[arg-type]

@@ -87,6 +87,21 @@ def test_later_options_that_are_unset_leave_the_identity_as_it_was(plan, monkeyp
     assert len({before, *changed}) == 3
 
 
+def test_compilation_is_in_the_identity_where_it_is_used(plan, monkeypatch):
+    def with_compile(**setting):
+        later = config()
+        later["trainer"] |= setting
+        monkeypatch.setattr(f"{__name__}.config", lambda *_: later)
+        found = plan(name="net")
+        return found.run.id, "compile" in found.determinants["protocol"]
+
+    plain = with_compile()
+    assert with_compile(compile=None) == plain == (plain[0], False)
+    compiled = with_compile(compile="inductor")
+    assert compiled[1]
+    assert compiled[0] != plain[0]
+
+
 def test_an_option_that_came_later_is_in_the_identity_where_it_is_used(plan, monkeypatch):
     def with_frozen(value):
         later = config()

@@ -7,7 +7,13 @@ from torch import nn
 
 from errors import InputError
 from lightning_modules.weights.checkpoints import WholeCheckpoints
-from studies.settings.trainer import hand_over_optimisation, limit_of_steps, with_whole_checkpoints
+from studies.settings import trainer
+from studies.settings.trainer import (
+    hand_over_optimisation,
+    limit_of_steps,
+    repeatability,
+    with_whole_checkpoints,
+)
 
 
 class Adversarial(nn.Module):
@@ -71,6 +77,26 @@ def test_a_limit_of_steps_is_not_left_to_lightning():
     ]:
         with pytest.raises(InputError, match=words):
             limit_of_steps(wrong)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "deterministic", "benchmark"),
+    [
+        ("cpu", {}, "warn", None),
+        ("cpu", {"deterministic": False}, False, None),
+        ("cuda", {}, False, True),
+        ("cuda", {"deterministic": None, "benchmark": None}, False, True),
+        ("cuda", {"deterministic": True}, True, False),
+        ("cuda", {"deterministic": "warn"}, "warn", False),
+        ("cuda", {"benchmark": False}, False, False),
+    ],
+)
+def test_a_processor_repeats_and_a_gpu_is_fast_unless_typed(
+    device, given, deterministic, benchmark, monkeypatch
+):
+    monkeypatch.setattr(trainer, "choose_device", lambda accelerator: device)
+    found = repeatability({"accelerator": "auto", **given})
+    assert found == {"deterministic": deterministic, "benchmark": benchmark}
 
 
 def test_checkpoints_are_written_whole_unless_another_plugin_writes_them():
