@@ -1,111 +1,104 @@
-"""Training volumes a second on a GPU: base DynUNet, and the fusion stage on frozen backbones.
+"""Training volumes a second on one GPU, through the trainer that `lightning fit` builds.
 
-    python -m speed.networks.training_gpu    needs CUDA; writes speed/results/training_gpu.json
+    python -m speed.networks.training_gpu [--data DIR] [--minutes 10] [--out FILE.json]
 
-128^3 voxels, four modalities, batch 2, bfloat16, Dice loss and Adam as in training, data already
-on the device. The peer is the best published figure for a 3D U-Net of this family on BraTS:
-27.5 volumes/s on one A100, on that author's own network and input pipeline.
+Every row is a rehearsal of `fit` (``fast_dev_run``) in a process of its own: the paper's scale of
+128^3 voxels at batch 2, augmented patches from the loader processes, validation of one patient at
+the end. Counted are the steps after the first ones, with the waits for their batches. Rows for
+which no time is left are left out. Without `--data` the patients are phantoms. The peer is the best
+published figure for a 3D U-Net of this family on BraTS: 27.5 volumes/s on one A100, on that
+author's own network and input pipeline.
 """
 
+import argparse
 import json
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from monai.losses import DiceLoss
-from torch import nn
+import yaml
 
-from backbones import DynUNet, SegResNet
-from fusion import DualFusionAttention
+from speed.record import CLI, write_record
 from studies.settings.command_line import ROOT
 
 BATCH = 2
-PATCH = 128
-WARM_UP = 5
-STEPS = 20
+WARM_UP, STEPS = 10, 40  # the first ones build memory, try out kernels, and compile
+MINUTES = 10.0
 PEER = 27.5
-RESULTS = ROOT / "speed/results/training_gpu.json"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One stage in one memory layout."""
-
-    stage: str
-    layout: str
-    volumes_per_second: float
-    peak_gb: float
-
-
-class FusionStage(nn.Module):
-    """Frozen backbones, without gradients or kept activations, and a head that trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dynunet = DynUNet().requires_grad_(False)
-        self.segresnet = SegResNet().requires_grad_(False)
-        self.head = DualFusionAttention([32, 16])
-
-    def train(self, mode: bool = True) -> "FusionStage":
-        """Set the head's mode; the backbones stay in eval mode."""
-        super().train(mode)
-        self.dynunet.eval()
-        self.segresnet.eval()
-        return self
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the fused logits (B, 3, D, H, W) of an image (B, 4, D, H, W)."""
-        with torch.no_grad():
-            features = [self.dynunet.features(image), self.segresnet.features(image)]
-            logits = [self.dynunet.head(features[0]), self.segresnet.head(features[1])]
-        return self.head(features, logits)
-
-
-STAGES: dict[str, Callable[[], nn.Module]] = {
-    "DynUNet base": DynUNet,
-    "fusion stage base": FusionStage,
+SCALE = ("--config", "experiments/scale/brats3d.yaml", "--data.batch_size", str(BATCH))
+ROWS = {
+    "DynUNet": ("dynunet",),
+    "fusion stage": ("fusion",),
+    "DynUNet, augmented as nnU-Net": ("dynunet", "--data.augmentation", "nnunet"),
+    "DynUNet, deterministic": ("dynunet", "--trainer.deterministic", "warn"),
+    "DynUNet, compiled": ("dynunet", "--trainer.compile", "true"),
 }
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
 
 
-def measure(stage: str, layout: str) -> Row:
-    """Return training volumes a second and peak GB of a stage in a memory layout."""
-    memory_format = LAYOUTS[layout]
-    torch.manual_seed(0)
-    torch.cuda.reset_peak_memory_stats()
-    network = STAGES[stage]().cuda().train()
-    for weight in network.parameters():
-        if weight.ndim == 5:
-            weight.data = weight.data.contiguous(memory_format=memory_format)
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, lr=3e-4, weight_decay=1e-4, fused=True)
-    loss_function = DiceLoss(sigmoid=True, squared_pred=True)
-    image = torch.randn(BATCH, 4, PATCH, PATCH, PATCH, device="cuda")
-    image = image.contiguous(memory_format=memory_format)
-    mask = (torch.rand(BATCH, 3, PATCH, PATCH, PATCH, device="cuda") < 0.1).float()
+def measure(
+    name: str, words: Sequence[str], warm_up: int, steps: int, seconds: float
+) -> dict[str, Any]:
+    """Return what a rehearsal of `fit` found, or why it found nothing, as ``fault``.
 
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = network(image)
-        loss_function(logits.float(), mask).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    Args:
+        name: experiment.
+        words: further words of its command.
+        warm_up: steps that are not counted.
+        steps: steps that are.
+        seconds: after which it is stopped.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found, overlay = Path(folder, "steps.json"), Path(folder, "overlay.yaml")
+        times = {
+            "class_path": "speed.networks.step_times.StepTimes",
+            "init_args": {"out": str(found)},
+        }
+        settings = {"fast_dev_run": warm_up + steps, "logger": False, "callbacks+": [times]}
+        overlay.write_text(yaml.safe_dump({"trainer": settings}))
+        files = ["--config", f"experiments/{name}.yaml"]
+        command = [*CLI, "fit", *files, *words, "--config", str(overlay)]
+        try:
+            done = subprocess.run(
+                [*command, "--runs_dir", folder],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {"fault": f"not done in {seconds:.0f} s"}
+        if done.returncode or not found.is_file():
+            return {"fault": (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]}
+        return summarise(json.loads(found.read_text()), warm_up)
 
-    for _ in range(WARM_UP):
-        step()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        step()
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    return Row(stage, layout, BATCH * STEPS / seconds, torch.cuda.max_memory_allocated() / 1e9)
+
+def summarise(found: dict[str, Any], warm_up: int) -> dict[str, Any]:
+    """Return volumes a second, and the share of the time that was a wait for batches."""
+    waits = found["waits"][warm_up:]
+    whole = sum(found["steps"][warm_up:]) + sum(waits)
+    return {
+        "volumes_per_second": BATCH * len(waits) / whole,
+        "waiting": sum(waits) / whole,
+        "peak_gb": found["peak_gb"],
+        "loader_processes": found["loaders"],
+    }
 
 
 def main() -> int:
-    """Measure both stages in both layouts, print the ratio to the peer, write the results."""
+    """Measure every row that there is time for, print the ratio to the peer, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, help="folder of labelled BraTS cases; default phantoms"
+    )
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all rows together")
+    parser.add_argument("--out", type=Path, default=ROOT / "speed/results/training_gpu.json")
+    options = parser.parse_args()
     if not torch.cuda.is_available():
         print(
             "speed/networks/training_gpu.py measures training on an NVIDIA GPU and found none: "
@@ -113,33 +106,19 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    torch.backends.cudnn.benchmark = True
-    rows = []
-    for stage in STAGES:
-        for layout in LAYOUTS:
-            row = measure(stage, layout)
-            rows.append(row)
-            print(
-                f"{stage:20}{layout:15}{row.volumes_per_second:8.1f} volumes/s"
-                f"{row.peak_gb:8.1f} GB",
-                flush=True,
-            )
-            torch.cuda.empty_cache()
-    best = max(row.volumes_per_second for row in rows if row.stage == "DynUNet base")
-    print(f"DynUNet base against {PEER} volumes/s published for one A100: {best / PEER:.2f} x")
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "hardware": torch.cuda.get_device_name(),
-                "torch": torch.__version__,
-                "setting": f"{PATCH}^3, batch {BATCH}, bfloat16, data on the device",
-                "rows": [asdict(row) for row in rows],
-                "dynunet_over_peer": best / PEER,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    began, rows = time.monotonic(), {}
+    patients = ["--data.phantom_patients", "10"]
+    if options.data:
+        patients = ["--data.root", str(options.data.resolve())]
+    for row, (name, *words) in ROWS.items():
+        left = 60 * options.minutes - (time.monotonic() - began)
+        rows[row] = measure(name, [*SCALE, *words, *patients], WARM_UP, STEPS, max(left, 1.0))
+        print(f"{row}: {rows[row]}", flush=True)
+    content = {"what": f"training at the paper's scale, batch {BATCH}, {STEPS} steps", "rows": rows}
+    if best := rows["DynUNet"].get("volumes_per_second"):
+        print(f"DynUNet against {PEER} volumes/s published for one A100: {best / PEER:.2f} x")
+        content["dynunet_over_peer"] = best / PEER
+    write_record(options.out, content)
     return 0
 
 
