@@ -3,6 +3,7 @@
 from backbones.dynunet import DynUNet
 from backbones.mednext import MedNeXt
 from backbones.multipath_attention import MultipathAttentionUNet
+from backbones.planned_unet import PlannedUNet
 from backbones.residual_encoder_unet import ResidualEncoderUNet
 from backbones.sam.decoder import SamMaskDecoder, SamPrompt
 from backbones.sam.encoder import SamImageEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "DynUNet",
     "MedNeXt",
     "MultipathAttentionUNet",
+    "PlannedUNet",
     "ResidualEncoderUNet",
     "SamImageEncoder",
     "SamMaskDecoder",

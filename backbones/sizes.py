@@ -52,7 +52,10 @@ def norm_layer(network: str, norm: str, width: int) -> tuple[str, dict[str, Any]
 
 
 class Sized(Protocol):
-    """A U-shaped network: its size by name, its modalities, and the stride of its coarsest grid."""
+    """A U-shaped network: its size by name, its modalities, and the stride of its coarsest grid.
+
+    Where axes differ it also has their `reduction`; one without named sizes has `has_sizes` False.
+    """
 
     size: Size
     in_channels: int
@@ -67,19 +70,29 @@ def check_image(network: Sized, image: torch.Tensor) -> None:
     Raises:
         InputError: another number of axes or channels, or a side too short or not divisible.
     """
-    name = f"{type(network).__name__} of size {network.size}"
-    channels, stride = network.in_channels, network.total_stride
-    if image.ndim != 5 or image.shape[1] != channels:
+    name = type(network).__name__
+    if getattr(network, "has_sizes", True):
+        name += f" of size {network.size}"
+    if image.ndim != 5 or image.shape[1] != network.in_channels:
         raise InputError(
-            f"{name} got an image of shape {tuple(image.shape)} where (batch, {channels}, "
-            "depth, height, width) was expected: check the modalities and `in_channels`."
+            f"{name} got an image of shape {tuple(image.shape)} where (batch, "
+            f"{network.in_channels}, depth, height, width) was expected: check the modalities and "
+            "`in_channels`."
         )
     sides: Sequence[int] = tuple(image.shape[2:])
-    fitting = tuple(max(2 * stride, -(-side // stride) * stride) for side in sides)
+    steps: Sequence[int] = getattr(network, "reduction", (network.total_stride,) * 3)
+    fitting = tuple(
+        max(2 * step, -(-side // step) * step) for side, step in zip(sides, steps, strict=True)
+    )
     if fitting != sides:
+        if len(set(steps)) == 1:
+            rule = f"every side must be a multiple of {steps[0]} and at least {2 * steps[0]}"
+        else:
+            least = _by([2 * step for step in steps])
+            rule = f"sides must be multiples of {_by(steps)} and at least {least}"
         raise InputError(
-            f"{name} cannot take patches of {_by(sides)} voxels: every side must be a multiple "
-            f"of {stride} and at least {2 * stride}, so set `patch_size` to {_by(fitting)}."
+            f"{name} cannot take patches of {_by(sides)} voxels: {rule}, so set `patch_size` to "
+            f"{_by(fitting)}."
         )
 
 

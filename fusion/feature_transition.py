@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from backbones.channel_norm import ChannelNorm
+from backbones.region_logits import region_logits
 from backbones.sizes import Size, check_image, preset_of
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
@@ -247,22 +248,3 @@ class FeatureTransitionFusion(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the region logits (B, 3, D, H, W) of an image (B, 4, D, H, W)."""
         return self.head(self.features(image))
-
-
-def region_logits(class_logits: torch.Tensor) -> torch.Tensor:
-    """Return the logits of WT, TC and ET whose probabilities are sums of a softmax over classes.
-
-    Exact, without a detour over probabilities: log p / (1 - p) is a difference of two logsumexp.
-
-    Args:
-        class_logits: (B, 4, *S): background, necrosis, oedema, enhancing.
-
-    Returns:
-        (B, 3, *S), float32.
-    """
-    background, necrosis, oedema, enhancing = class_logits.float().unbind(dim=1)
-    core = torch.logaddexp(necrosis, enhancing)
-    rest = torch.logaddexp(background, oedema)
-    whole = torch.logaddexp(core, oedema) - background
-    other = torch.logaddexp(rest, necrosis)
-    return torch.stack([whole, core - rest, enhancing - other], dim=1)
