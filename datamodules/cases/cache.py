@@ -23,7 +23,14 @@ from threadpoolctl import threadpool_limits
 from datamodules import huge_pages
 from datamodules.cases.case import PreparedCase
 from datamodules.cases.checks import EXAMINATION_VERSION, duplicates, examine
-from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION, normalise
+from datamodules.cases.intensity import (
+    BACKGROUND,
+    NORMALISATION_VERSION,
+    Normalisation,
+    identified,
+    normalise,
+    scored_voxels,
+)
 from datamodules.cases.patch_centres import region_samples
 from datamodules.cases.reading import Reading, combine
 from datamodules.cases.settings import Preparation, from_slices, to_slices
@@ -99,7 +106,7 @@ def _make_folder(folder: Path) -> None:
 def prepare_cases(
     cases: Sequence[CaseFiles],
     cache_dir: str | Path,
-    spacing: float,
+    preparation: Preparation | float,
     *,
     progress: bool = True,
     workers: int | None = None,
@@ -109,7 +116,7 @@ def prepare_cases(
     Args:
         cases: What `find_cases` found.
         cache_dir: Where prepared cases are kept.
-        spacing: mm of the prepared grid, in all directions.
+        preparation: Settings; a number is the spacing of volumes in mm.
         progress: Show a progress bar.
         workers: Cases prepared side by side; None: by the cores.
 
@@ -117,7 +124,7 @@ def prepare_cases(
         InputError: One line for each bad case; the good ones are in the cache by then.
     """
     prepared, problems = prepare_cohort(
-        cases, cache_dir, spacing, progress=progress, workers=workers
+        cases, cache_dir, preparation, progress=progress, workers=workers
     )
     if problems:
         raise InputError(describe(problems, len(cases)))
@@ -244,7 +251,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
         "header": blanked(reference.header).hex(),
         "synthetic": is_synthetic(reference.header),
         "convention": reading.case.convention.to_dict() if label else None,
-        "normalisation": NORMALISATION_VERSION,
+        "normalisation": identified(wanted.normalisation),
     }
     if wanted.by_slice:
         settings["form"] = ["by slice"] + ["whole head"] * reading.shows_head
@@ -253,7 +260,7 @@ def _store(reading: Reading, cache: Path, wanted: Preparation) -> Path:
     if (folder / "case.json").is_file():
         return folder
     with whole_folder(folder) as temporary:
-        _write_arrays(reading, geometry, temporary, settings)
+        _write_arrays(reading, geometry, temporary, settings, wanted.normalisation)
     return folder
 
 
@@ -274,12 +281,16 @@ def _geometry(reading: Reading, wanted: Preparation) -> Geometry:
 
 
 def _write_arrays(
-    reading: Reading, geometry: Geometry, folder: Path, settings: dict[str, Any]
+    reading: Reading,
+    geometry: Geometry,
+    folder: Path,
+    settings: dict[str, Any],
+    normalisation: Normalisation,
 ) -> None:
     assert reading.brain is not None
     by_slice = "form" in settings
     # Files store axes in the opposite order; after this one copy all later reads are contiguous.
-    brain = np.ascontiguousarray(geometry.crop(reading.brain))
+    brain = scored_voxels(np.ascontiguousarray(geometry.crop(reading.brain)), normalisation)
     image, stored = _image_to_fill(geometry.shape, by_slice)
     resized = resample_mask(brain, geometry) if geometry.resamples else brain
 
@@ -291,7 +302,7 @@ def _write_arrays(
         values = np.ascontiguousarray(geometry.crop(reading.images[modality].array))
         if reading.shows_head:  # the air around a head is not 0
             values = np.where(brain, values, np.zeros((), values.dtype))
-        scored = normalise(values, brain)
+        scored = normalise(values, brain, normalisation)
         image[index] = _resample_image(scored, brain, resized, geometry)
 
     with ThreadPoolExecutor(len(MODALITIES)) as pool:

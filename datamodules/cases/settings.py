@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.cases.intensity import Normalisation
 from errors import InputError
 
 Missing = Literal["error", "zero"]
@@ -22,12 +23,14 @@ class Preparation:
             that reading one touches one piece of the file.
         missing: `zero` fills a missing modality with the background instead of refusing the case.
         whole_head: Accept heads with skull; intensities are then taken inside the head.
+        normalisation: How intensities become z-scores.
     """
 
     spacing: float
     by_slice: bool = False
     missing: Missing = "error"
     whole_head: bool = False
+    normalisation: Normalisation = "clipped"
 
     def check(self) -> None:
         """Refuse an implausible spacing.
@@ -53,6 +56,7 @@ class Preparation:
                 ("by slice", self.by_slice),
                 ("missing is zero", self.missing == "zero"),
                 ("whole head", self.whole_head),
+                (self.normalisation, self.normalisation != "clipped"),
             )
             if given
         )

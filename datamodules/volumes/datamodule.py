@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from datamodules.base import CohortDataModule
 from datamodules.cases.cache import prepare_cases, prepare_cohort
 from datamodules.cases.case import PreparedCase
-from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
+from datamodules.cases.intensity import BACKGROUND, Normalisation, identified
+from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
 from datamodules.layouts.label_values import misread, remarks
@@ -38,6 +39,9 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
             unset: as the layout says. Masks of `predict` are written with these values.
         spacing: Voxel edge in mm that the cohort is resampled to.
+        normalisation: z-scores inside the brain: clipped, without the outliers of each modality;
+            or for networks trained elsewhere without clipping: brain, nnU-Net's, or nonzero,
+            MONAI's over each modality's own non-zero voxels.
         patch_size: Patch in voxels, for training and for the sliding window.
         batch_size: Patches a step over all devices together, so that their number changes nothing.
         patches_per_epoch: Patches an epoch over all devices; unset: one for each training case.
@@ -60,6 +64,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         layout: str | None = None,
         labels: str | None = None,
         spacing: float = 1.0,
+        normalisation: Normalisation = "clipped",
         patch_size: list[int] = [128, 128, 128],  # noqa: B006 - never changed, shown in --help
         batch_size: int = 1,
         patches_per_epoch: int | None = None,
@@ -91,6 +96,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         self.layout = layout
         self.labels = labels
         self.spacing = spacing
+        self.normalisation: Normalisation = normalisation
         self._patch_size = list(patch_size)
         self.patches_per_epoch = patches_per_epoch
         self.augmentation = augmentation
@@ -119,7 +125,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
             "seed": self.seed,
             "split": self._parts(),
             "protocol": self.protocol,
-            "normalisation": NORMALISATION_VERSION,
+            "normalisation": identified(self.normalisation),
             "background": BACKGROUND,
             **self._dropping(),
             **recorded(self.modality_dropout),
@@ -197,7 +203,10 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         cases = self._find()
         for notice in left_out(self.root, cases) if self.root else ():
             self._note(notice)
-        return prepare_cohort(cases, self.cache_dir, self.spacing, progress=progress)
+        return prepare_cohort(cases, self.cache_dir, self._preparation(), progress=progress)
+
+    def _preparation(self) -> Preparation:
+        return Preparation(self.spacing, normalisation=self.normalisation)
 
     def _labelled(self) -> list[str]:
         labelled = super()._labelled()
@@ -285,7 +294,7 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         """
         if self._phantom_cases is None and self.phantoms:
             files = self._phantom_files()
-            found = prepare_cases(files, self.cache_dir, self.spacing, progress=progress)
+            found = prepare_cases(files, self.cache_dir, self._preparation(), progress=progress)
             contents = {case.content_hash for case in found} | {case.case_id for case in found}
             same = [c for c in self.cases.values() if {c.case_id, c.content_hash} & contents]
             if same:

@@ -18,7 +18,7 @@ from studies.settings.command_line import CommandLine, find_config
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
 # Data settings that are fixed by training.
 TRAINING = (
-    *("class_path", "spacing", "patch_size", "batch_size", "patches_per_epoch"),
+    *("class_path", "spacing", "normalisation", "patch_size", "batch_size", "patches_per_epoch"),
     *("augmentation", "modality_dropout", "healthy_share", "empty_fraction", "seed"),
     *("phantoms", "train_patients"),
 )

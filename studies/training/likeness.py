@@ -18,7 +18,9 @@ from studies.runs.exposure import only_synthetic
 
 CARD_KEY = "appearance"  # entry of a card with the statistics of the training patients' images
 # Data settings of a training with which other patients are prepared alike.
-PREPARED_WITH = ("spacing", "slice_size", "missing", "whole_head", "accept_flagged", "drop")
+PREPARED_WITH = (
+    *("spacing", "normalisation", "slice_size", "missing", "whole_head", "accept_flagged", "drop"),
+)
 
 
 def described_training(data: CohortData, built_upon: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
