@@ -39,7 +39,8 @@ class NetworkModule(SegmentationModule):
 
     def remarks(self) -> list[str]:
         """Return the origin of the initial weights."""
-        return [f"training began from {self.origin}"] if self.origin else []
+        began = [f"training began from {self.origin}"] if self.origin else []
+        return [*super().remarks(), *began]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the origin of the weights in the card; their file is not needed again."""
@@ -66,7 +67,9 @@ class BackboneModule(NetworkModule):
         size: named size of the network, as in timm: tiny for a CPU, base as in the paper.
         weights: an earlier stage, from which weights of the same name are copied: an experiment
             (``fit`` trains it first where needed) or its checkpoint; null: random weights. Of a
-            fusion's checkpoint it is the backbone of this network's class.
+            fusion's checkpoint it is the backbone of this network's class. Or a network of another
+            project: a MONAI bundle's folder or model.pt, or a folder of results of nnU-Net v2,
+            from which ``fit`` takes over size, spacing, normalisation and patch size.
         frozen: the part of the given weights that is not trained: nothing; features, all but the
             output layer; all, which validates the weights as they are.
         output_rate: factor on the learning rate of the last convolution.
@@ -75,6 +78,8 @@ class BackboneModule(NetworkModule):
             number for all regions; null: random. With ``weights`` it stays as they bring it.
         deep_supervision: train the coarser levels of the decoder too, where the network offers it,
             each level with half the weight of the finer one.
+        trained_on: file of the patients, one id a line, that ``weights`` of another project were
+            trained on, if no file ``trained_on.txt`` is beside them; null: unknown.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -91,6 +96,7 @@ class BackboneModule(NetworkModule):
         output_rate: float = 1.0,
         output_bias: InitialBias = None,
         deep_supervision: bool = False,
+        trained_on: str | None = None,
         **training: Any,
     ) -> None:
         super().__init__(**training)
@@ -125,6 +131,7 @@ class BackboneModule(NetworkModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the module as one without frozen layers, which the origin names."""
         super().on_save_checkpoint(checkpoint)
+        set_arguments(checkpoint[KEY], trained_on=None)
         if self.frozen != "nothing":
             set_arguments(checkpoint[KEY], frozen="nothing")
 

@@ -22,6 +22,7 @@ from lightning_modules.optimisation.gpu import arrange_weights, fuse
 from lightning_modules.optimisation.output_layer import OutputLayer
 from lightning_modules.optimisation.schedules import WholeTraining
 from lightning_modules.weights.checkpoints import KEY
+from lightning_modules.weights.foreign import doubt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -285,7 +286,8 @@ class TrainingModule(L.LightningModule):
 
     def remarks(self) -> list[str]:
         """Return remarks on the network that readers of its scores need."""
-        return []
+        unknown = self.card.get("unknown", [])
+        return [doubt(unknown)] if unknown else []
 
     @property
     def execution(self) -> Execution:

@@ -29,14 +29,18 @@ class FusionModule(SegmentationModule):
 
     Args:
         head: a class of ``fusion``, built as ``head(feature_channels, 3, size)``.
-        backbones: networks to fuse: experiment files (``fit`` trains those not trained yet) or
-            checkpoint files of stage 1. (A fusion checkpoint names the architectures instead, as
-            JSON: their weights are in it.)
+        backbones: networks to fuse: experiment files (``fit`` trains those not trained yet),
+            checkpoint files of stage 1, or networks of other projects: a MONAI bundle's folder or
+            model.pt, or a folder of results of nnU-Net v2, from which ``fit`` takes over size,
+            spacing, normalisation and patch size. (A fusion checkpoint names the architectures
+            instead, as JSON: their weights are in it.)
         size: named size of head and backbones: tiny for a CPU, base as in the paper.
         output_rate: factor on the learning rate of the head's last convolution, if it has one.
         output_bias: bias of that convolution at the start: prevalence, the logit of each region's
             share of the training patches; a number for all regions; null: random.
         deep_supervision: unused; backbones that are trained first use it.
+        trained_on: file of the patients, one id a line, that foreign networks among the backbones
+            were trained on, for those without a file ``trained_on.txt`` beside them; null: unknown.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
@@ -55,14 +59,15 @@ class FusionModule(SegmentationModule):
         output_rate: float = 1.0,
         output_bias: InitialBias = None,
         deep_supervision: bool = False,
+        trained_on: str | None = None,
         **training: Any,
     ) -> None:
         super().__init__(**training)
         modules = [_load_backbone(source) for source in backbones]
         self.backbone_specs = [module.card["model"] for module in modules]
-        for source, spec in zip(backbones, self.backbone_specs, strict=True):
-            found = spec["init_args"].get("size", "tiny")
-            if found != size:
+        for source, module in zip(backbones, modules, strict=True):
+            found = module.card["model"]["init_args"].get("size", "tiny")
+            if found != size and getattr(module.network, "has_sizes", True):
                 raise InputError(
                     f"The backbone {source} has size {found}, the fusion {size}: "
                     "train the backbones and the fusion at one size."
@@ -135,7 +140,7 @@ class FusionModule(SegmentationModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY]["features"] = FEATURES
         specs = [json.dumps(spec) for spec in self.backbone_specs]
-        set_arguments(checkpoint[KEY], backbones=specs)
+        set_arguments(checkpoint[KEY], backbones=specs, trained_on=None)
 
 
 def _load_backbone(source: str) -> BackboneModule:

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datamodules.layouts.brats import patient_of
 from datamodules.layouts.case_files import MODALITIES, NIFTI, CaseFiles, ImageFile, nifti_files
@@ -61,17 +62,26 @@ def find_collection(root: Path, folder: Path | None, layout: str | None) -> list
         )
     description = root / "dataset.json"
     content = read_json(description) if description.is_file() else {}
-    meaning = validated(DatasetFile, content, description, _NEEDS)
+    meaning = read_meaning(content, description)
     labels = root / folder.name.replace("images", "labels")
     if layout == "msd":
         return _msd(files, labels, meaning, description)
     return _nnunet(files, labels, meaning, description)
 
 
+def read_meaning(content: Any, where: Path) -> DatasetFile:
+    """Channels and labels of a `dataset.json`.
+
+    Raises:
+        InputError: A key holds something else.
+    """
+    return validated(DatasetFile, content, where, _NEEDS)
+
+
 def _msd(files: list[Path], labels: Path, meaning: DatasetFile, where: Path) -> list[CaseFiles]:
     """One 4-D file an examination."""
-    channels = _channels(meaning.modality, where) if meaning.modality else _MSD_ORDER
-    convention = _convention(meaning.labels, "msd", where) if meaning.labels else MSD
+    channels = channel_numbers(meaning.modality, where) if meaning.modality else _MSD_ORDER
+    convention = label_convention(meaning.labels, "msd", where) if meaning.labels else MSD
     found: dict[str, Path] = {}
     for path in files:
         _add(found, NIFTI.sub("", path.name), path)
@@ -91,8 +101,8 @@ def _nnunet(files: list[Path], labels: Path, meaning: DatasetFile, where: Path) 
             f"{where} does not tell what the channels and label values of these nnU-Net files "
             "mean: give it channel_names and labels, or give data.layout a YAML file."
         )
-    channels = _channels(named, where)
-    convention = _convention(meaning.labels, "nnunet", where)
+    channels = channel_numbers(named, where)
+    convention = label_convention(meaning.labels, "nnunet", where)
     each: dict[str, Path] = {}
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in files:
@@ -159,8 +169,12 @@ def _add(found: dict[str, Path], case_id: str, path: Path) -> None:
         raise InputError(f"{case_id} has two files, {other} and {path}: leave one of them.")
 
 
-def _channels(named: Mapping[str, str], where: Path) -> dict[str, int]:
-    """Channel number of each modality, read from names such as ``t1gd`` or ``T2w``."""
+def channel_numbers(named: Mapping[str, str], where: Path) -> dict[str, int]:
+    """Channel number of each modality, read from names such as ``t1gd`` or ``T2w``.
+
+    Raises:
+        InputError: A modality is not among the names, or is there twice.
+    """
     channels: dict[str, int] = {}
     for number, name in named.items():
         plain = re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("mri")
@@ -181,11 +195,15 @@ def _channels(named: Mapping[str, str], where: Path) -> dict[str, int]:
     return channels
 
 
-def _convention(labels: Mapping[str, list[int]], name: str, where: Path) -> LabelConvention:
-    """Label meaning from `dataset.json`, whose classes or nested regions are named in English."""
+def label_convention(labels: Mapping[str, list[int]], name: str, where: Path) -> LabelConvention:
+    """Label meaning from `dataset.json`, whose classes or nested regions are named in English.
+
+    Raises:
+        InputError: The names do not say which values are oedema, necrosis and enhancing tumour.
+    """
     found: dict[str, set[int]] = defaultdict(set)
     for text, values in labels.items():
-        found[_class_of(text)] |= set(values)
+        found[class_of(text)] |= set(values)
     classes = {kind: values for kind, values in found.items() if kind}
     background = tuple(sorted(classes.pop("cavity", ())))
     if set(classes) == {"WT"} and 0 not in classes["WT"]:  # masks of the whole tumour alone
@@ -224,7 +242,7 @@ def _without_regions(classes: Mapping[str, set[int]]) -> dict[str, set[int]]:
     return parts
 
 
-def _class_of(text: str) -> str:
+def class_of(text: str) -> str:
     """Return the class or region that an English label name means; empty for the background."""
     words = re.sub(r"[^a-z]+", " ", text.lower()).strip()
     compact = words.replace(" ", "")

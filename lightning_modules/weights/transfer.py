@@ -38,8 +38,9 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
         module = build(spec)
         source = "an untrained rehearsal"
     elif Path(source).suffix == ".ckpt":
-        module = load_module(source)
-        spec = read_card(source)["model"]
+        module, card = load_module(source), read_card(source)
+        spec = card["model"]
+        source = card.get("foreign", {}).get("name", source)
     elif Path(source).suffix not in (".yaml", ".yml"):
         raise InputError(
             f"model.weights {source} is neither an experiment (.yaml) nor a checkpoint of this "
@@ -51,7 +52,7 @@ def take_over(network: nn.Module, source: str, size: str) -> str:
             "fit` trains upstream stages; elsewhere give its checkpoint file."
         )
     found = spec["init_args"].get("size", "tiny")
-    if found != size:
+    if found != size and getattr(network, "has_sizes", True):
         raise InputError(
             f"model.weights {source} has size {found}, the network {size}: train both at one size."
         )

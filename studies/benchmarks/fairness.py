@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from errors import InputError
-from studies.runs.planning import PROTOCOL
+from studies.settings.protocol import PROTOCOL
 
 Settings = Mapping[str, Any]
 

@@ -1,12 +1,13 @@
 """The patients that a checkpoint, or anything it was built from, was trained on or selected on."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import CohortData
+from datamodules.cases.intensity import named
 from datamodules.slices.random_split import case_of, is_by_slice
 from datamodules.splits import Split
 from errors import InputError
@@ -25,10 +26,12 @@ class Exposure:
     Args:
         trained: patients whose images and labels changed weights.
         selected: patients whose scores chose a checkpoint.
+        unknown: names of networks of which it is not known what they were trained on.
     """
 
     trained: dict[str, Patient] = field(default_factory=dict)
     selected: dict[str, Patient] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     @classmethod
     def of_split(
@@ -70,7 +73,7 @@ class Exposure:
                 {one["case_id"]: dict(one) for one in card[name]}
                 for name in ("trained_on", "selected_on")
             )
-            return cls(trained, selected)
+            return cls(trained, selected, list(card.get("unknown", [])))
         found = cls.of_split(card.get("split", {}))
         for one in card.get("seen", []):
             if one["case_id"] not in found.selected:
@@ -84,6 +87,7 @@ class Exposure:
         """Add the exposure of a stage."""
         self.trained = {**other.trained, **self.trained}
         self.selected = {**other.selected, **self.selected}
+        self.unknown = list(dict.fromkeys([*self.unknown, *other.unknown]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of a card; ``seen`` contains both."""
@@ -92,6 +96,7 @@ class Exposure:
             "trained_on": list(self.trained.values()),
             "selected_on": list(self.selected.values()),
             "seen": list({**self.selected, **self.trained}.values()),
+            **({"unknown": self.unknown} if self.unknown else {}),
         }
 
 
@@ -153,22 +158,29 @@ def among(
     return [name for name in cases if met(name)]
 
 
-def check_checkpoint(path: Path, plan: Plan) -> None:
+def check_checkpoint(path: Path, plan: Plan, name: str = "") -> None:
     """Check an upstream checkpoint against the data it will be used with.
+
+    Args:
+        path: the file.
+        plan: the training that is built upon it.
+        name: its name in messages; empty: the path.
 
     Raises:
         InputError: when it, or a stage it was built from, was trained on a test patient, or
             selected on one where selection and test are kept apart; or when its data was prepared
             differently (spacing, normalisation).
     """
-    card = read_card(path)
+    card, name = read_card(path), name or str(path)
     here = plan.data.identity()
-    for name in ("spacing", "normalisation"):
-        made, wanted = card.get("data", {}).get(name), here.get(name)
+    for setting in ("spacing", "normalisation"):
+        made, wanted = card.get("data", {}).get(setting), here.get(setting)
         if made is not None and made != wanted:
+            if setting == "normalisation":
+                made, wanted = named(made), named(wanted)
             raise InputError(
-                f"{path} was trained on data with {name} {made}, this experiment prepares "
-                f"{name} {wanted}: use one setting for both."
+                f"{name} was trained on data with {setting} {made}, this experiment prepares "
+                f"{setting} {wanted}: use one setting for both."
             )
     data, split = plan.data, plan.data.split
     exposure = Exposure.of_card(card, paper=split.selected_on_test)
@@ -191,18 +203,34 @@ def check_checkpoint(path: Path, plan: Plan) -> None:
         if "trained_on" not in card and split.selected_on_test and built_upon_files(card):
             unsure = "; or train it again, as its older card does not record which of the two"
         raise InputError(
-            f"{path} was {what} on {len(met)} of the test patients of this experiment "
+            f"{name} was {what} on {len(met)} of the test patients of this experiment "
             f"({_list(met)}): use the split it was trained with (--data.split_file), or add "
             f"--data.allow_seen_patients true and say so beside the scores{unsure}."
         )
     if met:
-        note(data, f"{path} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
+        note(data, f"{name} was {what} on {len(met)} test patients, as is allowed: {_list(met)}")
     validated = set() if split.selected_on_test else set(split.val)
     if known := met_by(exposure.trained.values(), sorted(validated)):
         note(
             data,
-            f"{path} was trained on {len(known)} of the {len(split.val)} validation patients "
+            f"{name} was trained on {len(known)} of the {len(split.val)} validation patients "
             f"({_list(known)}), so validation scores are too good and select a worse checkpoint",
+        )
+    if "foreign" in card and exposure.trained:
+        _note_strangers(name, exposure, data, met_by)
+
+
+def _note_strangers(
+    name: str, exposure: Exposure, data: CohortData, met_by: Callable[..., list[str]]
+) -> None:
+    """Note where no id of a list that a user wrote is a patient here: it may be misspelt."""
+    here = sorted(data.cases)
+    if not met_by(exposure.trained.values(), here):
+        note(
+            data,
+            f"none of the {len(exposure.trained)} ids that {name} was trained on, such as "
+            f"{min(exposure.trained)}, is a case or patient here, such as {here[0]}: so none of "
+            "these patients counts as seen by it",
         )
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,12 @@ from datamodules.base import CohortData
 from errors import InputError
 from lightning_modules.callbacks.run_progress import RunBars
 from studies.runs.environment import cores, is_main_process
+from studies.runs.foreign.adoption import Adoption, adopt
+from studies.runs.foreign.networks import Converted, convert
 from studies.runs.process import FOREIGN, stop
 from studies.runs.run import FORMER, Run, identity_hash
 from studies.settings.command_line import ROOT, CommandLine
-
-PROTOCOL = (  # trainer settings that change the result, unlike devices, logger and display
-    "max_epochs",
-    "min_epochs",
-    "max_steps",
-    "min_steps",
-    "max_time",
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "precision",
-    "sync_batchnorm",
-    "compile",
-)
+from studies.settings.protocol import PROTOCOL
 
 # Options of the model that came later, and their values without effect: these are no part of the
 # identity, so that the ids of earlier runs stay.
@@ -48,6 +33,7 @@ LATER_OPTIONS: dict[str, Any] = {
     "output_rate": 1.0,
     "output_bias": None,
     "deep_supervision": False,
+    "trained_on": None,
 }
 
 WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path
@@ -64,6 +50,8 @@ class Plan:
         data: the data module, prepared and split.
         stages: upstream trainings by experiment file.
         run: identity and folder of the training.
+        determinants: what the identity is the hash of.
+        adoption: networks of other projects that it starts from, and settings taken over from them.
     """
 
     line: CommandLine
@@ -72,6 +60,12 @@ class Plan:
     run: Run
     stages: dict[str, "Plan"] = field(default_factory=dict)
     determinants: dict[str, Any] = field(default_factory=dict)
+    adoption: Adoption = field(default_factory=Adoption)
+
+    def checkpoints(self) -> dict[str, Path]:
+        """Return the files that the model is built upon, by the names that it has for them."""
+        found = {one: Path(one) for one in _strings(self.config["model"]) if one.endswith(".ckpt")}
+        return found | {name: one.checkpoint for name, one in self.adoption.networks.items()}
 
 
 class Planner:
@@ -86,17 +80,20 @@ class Planner:
         self.parse = parse
         self.runs_dir = runs_dir
         self.prepared: dict[str, CohortData] = {}
+        self.converted: dict[tuple[Any, ...], Converted] = {}
 
     def plan(self, line: CommandLine, config: dict[str, Any] | None = None) -> Plan:
         """Resolve a training after everything upstream of it."""
         config = self.parse(line) if config is None else config
+        adoption = adopt(line, config, self._convert)
         data = self.prepare_cohort(config["data"])
+        data.notices += [text for text in adoption.notes if text not in data.notices]
         stages = {}
         for name in dict.fromkeys(_strings(config["model"]["init_args"])):
             if name.endswith((".yaml", ".yml")):
-                stages[name] = self.plan(line.upstream(name))
+                stages[name] = self.plan(adoption.upstream(line, name))
         determinants = {
-            "model": _identify(_trained(config["model"]), stages),
+            "model": _identify(_trained(config["model"]), stages, adoption),
             "data": data.identity(),
             "cohort": data.fingerprint(),
             "seed": config["seed_everything"],
@@ -109,7 +106,7 @@ class Planner:
         }
         run_id = identity_hash(determinants)
         run = Run(line.experiment, run_id, self.runs_dir / line.experiment / run_id)
-        return Plan(line, config, data, run, stages, determinants)
+        return Plan(line, config, data, run, stages, determinants, adoption)
 
     def check(self, line: CommandLine) -> dict[str, Any]:
         """Return the checked configuration of a command line without preparing data.
@@ -118,8 +115,15 @@ class Planner:
             InputError: when a setting is unknown or invalid.
         """
         config = self.parse(line)
+        adopt(line, config, self._convert)
         self.make_data(config["data"])
         return config
+
+    def _convert(self, *words: Any) -> Converted:
+        """Return a network of another project, converted once for all plans."""
+        if words not in self.converted:
+            self.converted[words] = convert(*words)
+        return self.converted[words]
 
     @staticmethod
     def make_data(spec: Mapping[str, Any]) -> CohortData:
@@ -168,8 +172,13 @@ def postprocessing_of(model: Mapping[str, Any]) -> Any:
 
 
 def _trained(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's configuration without post-processing, which acts after training."""
-    kept = {name: v for name, v in _in_use(model)["init_args"].items() if name != "postprocessing"}
+    """Return a model's configuration without what is no part of its training.
+
+    Post-processing acts after it, and the ids that a foreign network was trained on are identified
+    together with that network.
+    """
+    apart = ("postprocessing", "trained_on")
+    kept = {name: v for name, v in _in_use(model)["init_args"].items() if name not in apart}
     return {**model, "init_args": kept}
 
 
@@ -187,7 +196,8 @@ def former_id(plan: Plan, schema: int) -> str:
     """Return the identity of a training under an earlier schema, to find runs of older versions."""
     model, former = plan.config["model"], dict(plan.determinants)
     named = _in_use(model) if schema == 1 else _trained(model)
-    former["model"] = _identify(named, plan.stages, lambda stage: former_id(stage, schema))
+    name = partial(former_id, schema=schema)
+    former["model"] = _identify(named, plan.stages, plan.adoption, name)
     if schema == 1:
         former["cohort"] = plan.data.voxel_fingerprint()
     return identity_hash(former, schema)
@@ -210,9 +220,14 @@ def former_runs(plan: Plan) -> list[str]:
 
 
 def _identify(
-    model: Mapping[str, Any], stages: Mapping[str, Plan], name: Callable[[Plan], str] | None = None
+    model: Mapping[str, Any],
+    stages: Mapping[str, Plan],
+    adoption: Adoption,
+    name: Callable[[Plan], str] | None = None,
 ) -> Any:
     def identify(text: str) -> str:
+        if text in adoption.networks:
+            return f"file:{adoption.networks[text].digest}"
         if text in stages:
             return f"run:{name(stages[text]) if name else stages[text].run.id}"
         if text.endswith(WEIGHTS):
@@ -224,7 +239,9 @@ def _identify(
 
 def architecture(plan: Plan) -> str:
     """Return the model of a training as JSON, upstream models included, without weights."""
-    below = {name: architecture(stage) for name, stage in plan.stages.items()}
+    foreign = plan.adoption.networks.items()
+    below = {name: json.dumps(one.card["model"]) for name, one in foreign}
+    below |= {name: architecture(stage) for name, stage in plan.stages.items()}
     return json.dumps(replace_strings(plan.config["model"], lambda text: below.get(text, text)))
 
 

@@ -11,9 +11,9 @@ import yaml
 from datamodules.slices.random_split import PAPER_TEST_SHARE, is_by_slice
 from datamodules.splits import TEST_SHARE, check_fold, make_split
 from errors import InputError
-from studies.runs.planning import PROTOCOL
 from studies.runs.unused_options import check_typed, plain_name
 from studies.settings.command_line import CommandLine, find_config
+from studies.settings.protocol import PROTOCOL
 
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
 # Data settings that are fixed by training.

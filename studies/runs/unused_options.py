@@ -11,6 +11,7 @@ from typing import Any
 
 from errors import InputError
 from studies.settings.command_line import CommandLine
+from studies.settings.protocol import PROTOCOL
 
 APPLY = ("validate", "test", "predict")
 HIDDEN = ("ckpt_path", "weights_only", "verbose", "return_predictions")  # of Lightning's methods
@@ -181,8 +182,6 @@ def _given(data: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 def _unused(command: str, plain: str) -> bool:
     """Whether a command on a trained model does not use a trainer option."""
-    from studies.runs.planning import PROTOCOL
-
     group, _, name = plain.partition(".")
     if group != "trainer" or not name:
         return False

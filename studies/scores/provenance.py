@@ -12,6 +12,7 @@ from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
 from evaluation.statistics.columns import SLICES
 from evaluation.tables.provenance import Provenance
+from lightning_modules.weights.foreign import doubt
 from studies.runs.checkpoint_settings import settings_of_run
 from studies.runs.exposure import only_synthetic
 from studies.runs.run import run_at
@@ -100,7 +101,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     unknown = [run.name for run in tested if not run.manifest]
     data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
-    notes += _origin_remarks(known)
+    notes += [*_origin_remarks(known), *_exposure_remarks(known)]
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -184,12 +185,25 @@ def _origin_remarks(known: Sequence[Tested]) -> list[str]:
     """Name the systems that saw phantoms only, where other patients are scored."""
     external = [run for run in known if run.settings["protocol"] == "external"]
     homes = {run.name: home_of(run) for run in external}
-    names = [
-        name
-        for name, home in homes.items()
-        if home is not None and only_synthetic({"config": settings_of_run(run_at(home)).config})
-    ]
+    names = [name for name, home in homes.items() if home is not None and _only_synthetic(home)]
     return [f"{SYNTHETIC_TRAINING}: {', '.join(names)}"] if names else []
+
+
+def _only_synthetic(home: Path) -> bool:
+    """Whether a run saw no patients but phantoms; those of earlier versions do not state it."""
+    run = run_at(home)
+    stated = run.manifest().get("synthetic")
+    return only_synthetic({"config": settings_of_run(run).config}) if stated is None else stated
+
+
+def _exposure_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems with networks of which the training patients are not known."""
+    names = {
+        f"{run.name} ({', '.join(unknown)})": None
+        for run in known
+        if (unknown := run.manifest.get("foreign", {}).get("unknown"))
+    }
+    return [doubt(list(names))] if names else []
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:

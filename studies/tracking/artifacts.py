@@ -8,7 +8,7 @@ from typing import Any
 
 from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
-from studies.runs.planning import Plan, replace_strings
+from studies.runs.planning import Plan
 from studies.runs.run import Run
 
 
@@ -37,32 +37,19 @@ def artifact_name(*words: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(words))[:128]
 
 
-def checkpoint_files(model: dict[str, Any]) -> list[str]:
-    """Return the checkpoints that a model's configuration names."""
-    found: list[str] = []
-
-    def collect(text: str) -> str:
-        if text.endswith(".ckpt"):
-            found.append(text)
-        return text
-
-    replace_strings(model, collect)
-    return found
-
-
 def sources(plan: Plan) -> list[Source]:
     """Return the runs that a training starts from: its stages, and checkpoints it names."""
     found = [
         Source(stage.run.experiment, stage.run.id, stage.run.best_checkpoint)
         for stage in plan.stages.values()
     ]
-    for name in checkpoint_files(plan.config["model"]):
+    for file in plan.checkpoints().values():
         try:
-            made_by = read_card(Path(name)).get("run", {})
+            made_by = read_card(file).get("run", {})
         except InputError:
             continue  # refused with the reason when the checkpoint is loaded
         if {"experiment", "id"} <= set(made_by):
-            found.append(Source(made_by["experiment"], made_by["id"], Path(name)))
+            found.append(Source(made_by["experiment"], made_by["id"], file))
     return found
 
 

@@ -15,9 +15,10 @@ from lightning_modules.callbacks.case_gallery import CaseGallery, log_cases
 from lightning_modules.callbacks.metrics_file import read_metrics
 from lightning_modules.run_logger import RunLogger, harmless
 from studies.runs.checkpoint_settings import CheckpointSettings
-from studies.runs.planning import PROTOCOL, Plan
+from studies.runs.planning import Plan
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
+from studies.settings.protocol import PROTOCOL
 from studies.tracking.account import mode
 from studies.tracking.artifacts import Source, log_files, log_manifest, sources, use_sources
 

@@ -5,7 +5,6 @@ import math
 import os
 import time
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
@@ -60,7 +59,7 @@ from studies.settings.trainer import (
 )
 from studies.settings.trainer_check import explained
 from studies.tracking import weights_and_biases
-from studies.tracking.artifacts import checkpoint_files, sources
+from studies.tracking.artifacts import sources
 from studies.training.likeness import described_training
 from studies.training.session import Session
 from studies.training.summary import training_summary
@@ -110,23 +109,22 @@ class Training(Session):
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
         self._check_interval()
-        for name in checkpoint_files(self.plan.config["model"]):
-            check_checkpoint(Path(name), self.plan)
+        for name, file in self.plan.checkpoints().items():
+            check_checkpoint(file, self.plan, name)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
         self.filed = weights_and_biases.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
             train_stages(self.plan, side_by_side=self._side_by_side(arguments))
-        paths: dict[str, str] = {}
+        paths = self.plan.adoption.paths()
         for name, stage in self.plan.stages.items():
             if stage.run.finished:
                 check_checkpoint(stage.run.best_checkpoint, self.plan)
                 paths[name] = str(stage.run.best_checkpoint)
             else:  # a rehearsal
                 paths[name] = architecture(stage)
-        stored = self.plan.config["model"]["init_args"]
-        for name, value in stored.items():
+        for name, value in self.plan.config["model"]["init_args"].items():
             resolved = replace_strings(value, lambda text: paths.get(text, text))
-            if resolved != value:
+            if resolved != value or name in self.plan.adoption.model:
                 arguments.model.init_args[name] = resolved
 
     def _other_rules(self) -> list[str]:
@@ -217,7 +215,7 @@ class Training(Session):
         split, hashes = plan.data.split, plan.data.case_hashes()
         exposure = Exposure.of_split(split, hashes)
         upstream = [s.run.best_checkpoint for s in plan.stages.values() if s.run.finished]
-        upstream += [Path(name) for name in checkpoint_files(plan.config["model"])]
+        upstream += plan.checkpoints().values()
         cards = [read_card(file) for file in upstream]
         for card in cards:
             exposure.add(Exposure.of_card(card, paper=split.selected_on_test))
@@ -343,6 +341,8 @@ class Training(Session):
             per_slice=model.per_slice,
             postprocessing=str(_rules(model) or "none"),
             remarks=model.remarks(),
+            synthetic=model.card["synthetic"],
+            foreign={**plan.adoption.described(), "unknown": model.card.get("unknown", [])},
             execution=execution_of(trainer, plan.config["trainer"]),
             versions=versions(),
             git=git_revision(),

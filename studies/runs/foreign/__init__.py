@@ -1,0 +1,1 @@
+"""Networks that other projects trained, taken into a training of this one."""
