@@ -12,8 +12,8 @@ from lightning_modules.weights.checkpoints import KEY
 from outputs import some
 
 INSTEAD = (
-    "it cannot be used here, but `lightning evaluate --predictions DIR --references DIR` scores "
-    "masks that it predicted"
+    "the network cannot be used here, but `lightning evaluate --predictions DIR --references DIR` "
+    "scores masks that it predicted"
 )
 
 

@@ -17,10 +17,6 @@ from errors import InputError
 from lightning_modules.weights.foreign import INSTEAD
 
 PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
-NEEDS = (
-    "a plain or ResEnc U-Net in 3D with instance norm and leaky ReLU, trained on z-scores inside "
-    "the brain, for its network to be used here"
-)
 Item = TypeVar("Item")
 
 
@@ -166,7 +162,11 @@ def read_plan(content: Any, configuration: str, where: Path) -> Plan:
             f"{where} plans {configuration} for images of two dimensions, expected a 3D "
             f"configuration such as 3d_fullres: {INSTEAD}."
         )
-    stated = validated(_Configuration, found, where, f"in {configuration} {NEEDS}")
+    try:
+        stated = validated(_Configuration, found, where)
+    except InputError as error:
+        fault = str(error).removeprefix(f"{where}: ").rstrip(".")
+        raise InputError(f"{where}, configuration {configuration}: {fault}; {INSTEAD}.") from error
     if sorted(plans.transpose_forward) != [0, 1, 2]:
         raise InputError(f"{where} has transpose_forward {plans.transpose_forward}: {INSTEAD}.")
     axes = tuple(plans.transpose_forward.index(2 - axis) for axis in range(3))

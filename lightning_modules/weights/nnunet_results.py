@@ -139,8 +139,8 @@ def read_results(path: Path) -> ForeignNetwork:
         reason = str(error).splitlines()[-1].strip().rstrip(".")
         raise InputError(
             f"The weights in {results.checkpoint} are not those of the network in "
-            f"{results.folder / PLANS} ({reason}): put the plans.json of this training back, or, "
-            f"where its trainer builds another network, {INSTEAD}."
+            f"{results.folder / PLANS} ({reason}): put the plans.json of this training back; "
+            f"where its trainer builds other layers, {INSTEAD}."
         ) from error
     weights = dict(network.state_dict())
     first = next(name for name in weights if name.endswith("convs.0.conv.weight"))
@@ -188,11 +188,10 @@ def _read_checkpoint(file: Path) -> dict[str, Any]:
 def _check_mirrored(file: Path, stored: Mapping[str, Any]) -> None:
     """Refuse a network that knows left from right, as its files' direction is not recorded."""
     axes = stored.get("inference_allowed_mirroring_axes", (0, 1, 2))
-    if axes is None or set(axes) != EVERY_AXIS:
+    if others := sorted(EVERY_AXIS.difference(axes or ())):
         raise InputError(
-            f"The network in {file} was trained with mirroring along {list(axes or ())} of the "
-            "axes 0, 1, 2, and its results do not tell the direction of the others in its images: "
-            f"{INSTEAD}."
+            f"The network in {file} was trained without mirroring along the axes {others}, and "
+            f"its results do not tell in which direction these run in its images: {INSTEAD}."
         )
 
 
@@ -207,8 +206,8 @@ def _inputs(named: Mapping[str, str], where: Path) -> list[int]:
     """Return the channel of every modality."""
     if sorted(map(int, named)) != list(range(len(MODALITIES))):
         raise InputError(
-            f"{where} names {len(named)} channels ({', '.join(named.values())}), expected the four "
-            f"modalities {', '.join(MODALITIES)}: {INSTEAD}."
+            f"{where} names the channels {', '.join(named.values()) or 'not at all'}, expected "
+            f"the four modalities {', '.join(MODALITIES)}: {INSTEAD}."
         )
     numbers = channel_numbers(named, where)
     return [numbers[modality] for modality in MODALITIES]
