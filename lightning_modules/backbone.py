@@ -117,6 +117,7 @@ class BackboneModule(NetworkModule):
                 )
             self.origin += f"; {freeze(self.network, frozen)}"
         self.frozen = frozen
+        self.trained_on = trained_on
 
     def train(self, mode: bool = True) -> "BackboneModule":
         """Set the mode of what is trained; frozen layers never leave eval mode."""
@@ -131,7 +132,8 @@ class BackboneModule(NetworkModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the module as one without frozen layers, which the origin names."""
         super().on_save_checkpoint(checkpoint)
-        set_arguments(checkpoint[KEY], trained_on=None)
+        if self.trained_on is not None:
+            set_arguments(checkpoint[KEY], trained_on=None)  # its ids are in the card
         if self.frozen != "nothing":
             set_arguments(checkpoint[KEY], frozen="nothing")
 

@@ -83,6 +83,7 @@ class FusionModule(SegmentationModule):
                 "backbones' own prevalence: leave it out, or set model.head.start to zero."
             )
         self.output = OutputLayer(self.head, output_rate, output_bias)
+        self.trained_on = trained_on
 
     @property
     def starts_as_late_fusion(self) -> bool:
@@ -140,7 +141,9 @@ class FusionModule(SegmentationModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint[KEY]["features"] = FEATURES
         specs = [json.dumps(spec) for spec in self.backbone_specs]
-        set_arguments(checkpoint[KEY], backbones=specs, trained_on=None)
+        set_arguments(checkpoint[KEY], backbones=specs)
+        if self.trained_on is not None:
+            set_arguments(checkpoint[KEY], trained_on=None)  # its ids are in the card
 
 
 def _load_backbone(source: str) -> BackboneModule:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.cases.intensity import named
 from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
 from studies.runs.planning import postprocessing_of
@@ -245,13 +246,20 @@ def _postprocessed(model: dict[str, Any], request: Request) -> tuple[dict[str, A
     )
 
 
+def stated(described: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of `PREPARATION` as a user gives it, of the data that a card describes."""
+    value = described.get(name)
+    return named(value) if name == "normalisation" else value
+
+
 def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
     """Refuse an ensemble whose members were trained on differently prepared data."""
     for name in PREPARATION:
         if card["data"].get(name) != other["data"].get(name):
             raise InputError(
-                f"{second} was trained at {name} {other['data'].get(name)} and {path} at "
-                f"{card['data'].get(name)}: an ensemble needs members whose data is prepared alike."
+                f"{second} was trained at {name} {stated(other['data'], name)} and {path} at "
+                f"{stated(card['data'], name)}: an ensemble needs members whose data is prepared "
+                "alike."
             )
 
 
@@ -264,6 +272,6 @@ def check_preparation(card: dict[str, Any], identity: dict[str, Any], path: Path
     for name in PREPARATION:
         if card["data"].get(name) != identity.get(name):
             raise InputError(
-                f"{path} was trained at {name} {card['data'].get(name)}, the requested data has "
-                f"{name} {identity.get(name)}: leave data.{name} as the checkpoint has it."
+                f"{path} was trained at {name} {stated(card['data'], name)}, the requested data "
+                f"has {name} {stated(identity, name)}: leave data.{name} as the checkpoint has it."
             )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import CohortData
-from datamodules.cases.intensity import named
 from datamodules.slices.random_split import case_of, is_by_slice
 from datamodules.splits import Split
 from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
+from studies.runs.checkpoint_settings import PREPARATION, stated
 from studies.runs.planning import Plan
 
 CARD_SCHEMA = 2  # of a checkpoint's card; 1 had one list `seen` of trained and selected patients
@@ -172,15 +172,12 @@ def check_checkpoint(path: Path, plan: Plan, name: str = "") -> None:
             differently (spacing, normalisation).
     """
     card, name = read_card(path), name or str(path)
-    here = plan.data.identity()
-    for setting in ("spacing", "normalisation"):
-        made, wanted = card.get("data", {}).get(setting), here.get(setting)
-        if made is not None and made != wanted:
-            if setting == "normalisation":
-                made, wanted = named(made), named(wanted)
+    made, here = card.get("data", {}), plan.data.identity()
+    for setting in PREPARATION:
+        if made.get(setting) is not None and made[setting] != here.get(setting):
             raise InputError(
-                f"{name} was trained on data with {setting} {made}, this experiment prepares "
-                f"{setting} {wanted}: use one setting for both."
+                f"{name} was trained on data with {setting} {stated(made, setting)}, this "
+                f"experiment prepares {setting} {stated(here, setting)}: use one setting for both."
             )
     data, split = plan.data, plan.data.split
     exposure = Exposure.of_card(card, paper=split.selected_on_test)

@@ -87,7 +87,9 @@ class Planner:
         config = self.parse(line) if config is None else config
         adoption = adopt(line, config, self._convert)
         data = self.prepare_cohort(config["data"])
-        data.notices += [text for text in adoption.notes if text not in data.notices]
+        for text in adoption.notes:
+            if text not in data.notices:  # prepared for another training of this command
+                data.notices.append(text)
         stages = {}
         for name in dict.fromkeys(_strings(config["model"]["init_args"])):
             if name.endswith((".yaml", ".yml")):

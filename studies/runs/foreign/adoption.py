@@ -138,7 +138,7 @@ class _Settings:
         place = self.typed.get(full)
         if place and not kept:
             raise InputError(
-                f"{place} is {found}, but {owner} was trained at {value}: leave it out there, and "
+                f"{place} is {found}, but {owner} has {value}: leave it out there, and "
                 "it is taken over."
             )
         if place:
