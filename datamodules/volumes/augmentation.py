@@ -227,16 +227,16 @@ def _turned(
     y = sine * i + cosine * j + (reach[1] - 1) / 2
     # The turning plane in front, modalities and axis behind: a weight acts on a whole row at once.
     rows = huge_pages.empty((*reach, len(image), size[axis]), image.dtype)
-    names = huge_pages.empty((*reach, size[axis]), label.dtype)
+    label_rows = huge_pages.empty((*reach, size[axis]), label.dtype)
     mirror = _mirror([flips[axis] and a == axis for a in range(3)])
     region = np.moveaxis(rows, (0, 1, 2, 3), (first + 1, second + 1, 0, axis + 1))
     _read(image, wide_start, region[mirror], BACKGROUND, planes=first)
-    _read(label, wide_start, np.moveaxis(names, 2, axis)[mirror], 0, planes=first)
+    _read(label, wide_start, np.moveaxis(label_rows, 2, axis)[mirror], 0, planes=first)
     patch = huge_pages.empty((len(image), *size), image.dtype)
     order = np.moveaxis(patch, (first + 1, second + 1, 0, axis + 1), (0, 1, 2, 3))
     table = torch.from_numpy(rows).view(reach[0] * reach[1], -1)
     corners, weights = _bilinear(x, y, reach[1])
-    for place in range(0, plane[0], LINES):
+    for place in range(0, plane[0], LINES):  # the kernel sums four weighted rows, in float32
         lines = slice(place, place + LINES)
         turned = functional.embedding_bag(
             corners[lines].flatten(0, 1),
@@ -245,7 +245,7 @@ def _turned(
             mode="sum",
         )
         order[lines] = turned.view(-1, *order.shape[1:]).numpy()
-    nearest = names[np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)]
+    nearest = label_rows[np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)]
     labels = huge_pages.empty(size, label.dtype)
     _rearrange(np.moveaxis(nearest, 2, axis), labels, first, LINES)
     return torch.from_numpy(patch), torch.from_numpy(labels)

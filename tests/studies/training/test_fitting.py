@@ -1,3 +1,4 @@
+import re
 from functools import wraps
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim import Adam
 
 import cli
+from datamodules import loading
 from datamodules.base import CohortDataModule
 from errors import InputError
 from evaluation.tables.per_case import write_csv
@@ -94,6 +96,22 @@ def test_fit_builds_prepares_and_trains_on_one_data_module(in_workplace, monkeyp
     assert len(built) == 1
     assert trained_on == built
     assert built[0].trainer is not None
+
+
+def test_too_little_shared_memory_is_refused_before_a_run_begins(in_workplace, monkeypatch, capsys):
+    found, reached = SimpleNamespace(free=5_000_000), []
+    monkeypatch.setattr(loading, "shutil", SimpleNamespace(disk_usage=lambda _: found))
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: reached.append(True))
+    configs = ["--config", "experiments/dynunet.yaml", "--config", str(SHRUNKEN)]
+    words = ["fit", *configs, "--runs_dir", "runs-shared", "--data.num_workers"]
+    assert cli.main([*words, "9"]) == 2
+    advice = re.search(
+        r"data\.num_workers is 9, .*--data\.num_workers (\d)", capsys.readouterr().err
+    )
+    assert not (in_workplace / "runs-shared").exists()
+    assert reached == []
+    assert cli.main([*words, advice[1]]) == 2  # without an epoch no checkpoint was selected
+    assert reached == [True]
 
 
 def test_a_training_without_a_validation_is_not_finished(in_workplace, monkeypatch, capsys):
