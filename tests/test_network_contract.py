@@ -11,6 +11,7 @@ from torch import nn
 from backbones import DynUNet, SegResNet
 from errors import InputError
 from fusion import DualFusionAttention, EarlyFusion, FeatureTransitionFusion, LateFusion
+from tests.channels_last import assert_layout_changes_nothing
 
 BACKBONES = {
     "DynUNet": DynUNet,
@@ -76,6 +77,10 @@ def test_backbone_shapes(backbone):
     features = backbone.features(image)
     assert features.shape == (2, backbone.feature_channels, 16, 24, 32)
     assert backbone.head(features).shape == (2, 3, 16, 24, 32)
+
+
+def test_a_gpus_layout_changes_nothing(backbone):
+    assert_layout_changes_nothing(backbone, torch.randn(1, 4, 16, 16, 16))
 
 
 def test_backbone_forward_is_head_of_features_and_leaves_the_features_alone(backbone):

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from adapters import CrossModalityAdapter, CrossModalitySam, EarlyFusionSam, SingleModalitySam
 from errors import InputError
+from tests.channels_last import assert_layout_changes_nothing
 
 SYSTEMS = {
     "single": lambda: SingleModalitySam("vit_tiny", 64, "flair"),
@@ -50,6 +51,11 @@ def test_parameters_are_the_published_counts(build, every, trained):
         assert sum(weight.numel() for weight in network.parameters()) == every == trained
     else:
         assert network.parameter_counts() == {"all": every, "trained": trained}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_gpus_layout_changes_nothing(name):
+    assert_layout_changes_nothing(built(name), torch.randn(2, 4, 64, 64))
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

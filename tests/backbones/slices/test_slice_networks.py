@@ -9,6 +9,7 @@ from torch import nn
 
 from backbones import SwinUnet, TransUNet
 from errors import InputError
+from tests.channels_last import assert_layout_changes_nothing
 
 NETWORKS = {"TransUNet": TransUNet, "SwinUnet": SwinUnet}
 SIDE = 64
@@ -43,6 +44,10 @@ def test_shapes_and_forward_is_head_of_features(network):
     assert torch.equal(features, before)
     image = slices()
     assert torch.equal(network(image), network.head(network.features(image)))
+
+
+def test_a_gpus_layout_changes_nothing(network):
+    assert_layout_changes_nothing(network, slices())
 
 
 def test_tiny_is_small_at_full_resolution(build):
