@@ -149,7 +149,8 @@ class _Settings:
         arguments[name] = value
         self.adoption.model |= {name} if group == "model" else set()
         self.adoption.notes.append(f"{full} is {value}, taken over from {owner} ({found} before).")
-        self.adoption.options.append((full, [f"--{full}={json.dumps(value)}"]))
+        word = value if isinstance(value, str) else json.dumps(value)
+        self.adoption.options.append((full, [f"--{full}={word}"]))
 
 
 def _take_over(adoption: Adoption, settings: _Settings) -> None:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from errors import InputError
 from evaluation.tables.per_case import write_csv
 from studies.jobs.placement import make_workers
+from studies.runs.planning import Plan
 from studies.runs.run import Run
 from studies.settings.command_line import CommandLine
 from studies.tracking import artifacts, weights_and_biases
@@ -68,7 +69,7 @@ def a_plan(tmp_path, class_path="lightning_modules.FusionModule", words=()):
         (tmp_path / f"{stem}.yaml").touch()
     line = CommandLine.parse(list(words))
     line.configs = [str(tmp_path / "mine.yaml"), "long.yaml"]
-    return SimpleNamespace(run=run, data=data, config=config, stages={}, line=line)
+    return Plan(line, config, data, run)
 
 
 @pytest.fixture(autouse=True)

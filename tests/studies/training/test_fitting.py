@@ -184,7 +184,7 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
     model = SimpleNamespace(monitor="val/loss", monitor_mode="min", has_nothing_to_train=False)
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
     trainer.callback_metrics = {"val/loss": 0.5}
-    plan = SimpleNamespace(run=run, stages={}, config={"model": {}})
+    plan = SimpleNamespace(run=run, stages={}, checkpoints=dict)
     arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
     with pytest.raises(KeyboardInterrupt):
         Training(plan, arguments).execute(trainer, model, None)
