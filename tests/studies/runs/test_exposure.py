@@ -42,8 +42,8 @@ def file_of(folder, card):
 
 
 def plan(own, **changes):
-    settings = {"allow_seen_patients": False, "notices": [], **changes}
-    data = SimpleNamespace(split=own, identity=dict, case_hashes=lambda: HASHES, **settings)
+    settings = {"allow_seen_patients": False, "notices": [], "identity": dict, **changes}
+    data = SimpleNamespace(split=own, case_hashes=lambda: HASHES, **settings)
     return SimpleNamespace(data=data)
 
 
@@ -143,3 +143,16 @@ def test_only_patients_may_have_been_renamed_in_another_year(synthetic):
     card = {**card_of(DEFAULT), "synthetic": synthetic}
     _, notices = evaluation_split(stored_split([card]), {"x": "x"}, {}, layouts=["brats2018"])
     assert ["overlap unknown" in notice for notice in notices] == [True] * (not synthetic)
+
+
+def test_other_z_scores_are_refused_by_the_names_that_a_user_gives_them(tmp_path):
+    card = card_of(DEFAULT) | {"data": {"spacing": 1.0, "normalisation": 1}}
+    here = plan(DEFAULT, identity=lambda: {"spacing": 1.0, "normalisation": "brain"})
+    with pytest.raises(InputError, match="with normalisation clipped, this .* normalisation brain"):
+        check_checkpoint(file_of(tmp_path, card), here, "mine")
+
+
+def test_foreign_networks_whose_training_patients_are_unknown_stay_so_in_what_is_built_on_them():
+    unknown = card_of(DEFAULT) | {"unknown": ["a bundle"]}
+    assert Exposure.of_card(card_of(DEFAULT, unknown, card_of(DEFAULT))).unknown == ["a bundle"]
+    assert "unknown" not in card_of(DEFAULT)
