@@ -113,6 +113,29 @@ def only_synthetic(card: Mapping[str, Any]) -> bool:
     return data.get("root") is None and ".ckpt" not in repr(config.get("model"))
 
 
+def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the split of the first card, with all patients that any member saw as training.
+
+    An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
+    than its own split contains. Patients that another member selected on are not added if the first
+    one selects on them too, as selection is kept apart from training. Phantoms have no layouts:
+    they come back in no year of a challenge under another name.
+    """
+    stored = dict(cards[0]["split"])
+    if all(map(only_synthetic, cards)):
+        stored["layouts"] = []
+    hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
+    train, paper = set(stored["train"]), Split.from_dict(stored).selected_on_test
+    for card in cards:
+        exposure = Exposure.of_card(card, paper=paper)
+        chosen = {name: one for name, one in exposure.selected.items() if name not in stored["val"]}
+        for name, one in {**chosen, **exposure.trained}.items():
+            train.add(name)
+            hashes.setdefault(name, one["content_hash"])
+            patients.setdefault(name, one.get("patient_id", name))
+    return {**stored, "train": sorted(train), "hashes": hashes, "patients": patients}
+
+
 def built_upon_files(card: Mapping[str, Any]) -> bool:
     """Whether a training began from checkpoint files, which may have another split."""
     return ".ckpt" in repr(card.get("model"))

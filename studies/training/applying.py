@@ -14,7 +14,6 @@ from datamodules.base import CohortData
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.random_split import cases_of
-from datamodules.splits import Split
 from errors import InputError
 from evaluation.figures.reliability import CALIBRATION, write_calibration
 from evaluation.metrics.postprocessing import Postprocessing, effect_lines
@@ -33,7 +32,7 @@ from outputs import Outputs, lies_in, refuse_among_inputs
 from studies.jobs.graph import VARIANTS
 from studies.runs.checkpoint_settings import RULES, CheckpointSettings, check_preparation
 from studies.runs.environment import is_main_process
-from studies.runs.exposure import Exposure, only_synthetic
+from studies.runs.exposure import only_synthetic, stored_split
 from studies.runs.input_record import InputRecord, check_writable
 from studies.runs.planning import file_hash
 from studies.tracking.weights_and_biases import conclude_test, configure_again
@@ -55,29 +54,6 @@ NO_MASK = (
 PREDICTIONS = "prediction.json"  # input record of a folder of predictions
 TEST, TABLE = "test.json", "per_case.csv"  # input record and result of a test
 COLLECTION = ("imagesTr", "imagesTs")  # subfolders with images of a collection
-
-
-def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the split of the first card, with all patients that any member saw as training.
-
-    An ensemble, or a fusion over backbones that were trained elsewhere, has seen more patients
-    than its own split contains. Patients that another member selected on are not added if the first
-    one selects on them too, as selection is kept apart from training. Phantoms have no layouts:
-    they come back in no year of a challenge under another name.
-    """
-    stored = dict(cards[0]["split"])
-    if all(map(only_synthetic, cards)):
-        stored["layouts"] = []
-    hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
-    train, paper = set(stored["train"]), Split.from_dict(stored).selected_on_test
-    for card in cards:
-        exposure = Exposure.of_card(card, paper=paper)
-        chosen = {name: one for name, one in exposure.selected.items() if name not in stored["val"]}
-        for name, one in {**chosen, **exposure.trained}.items():
-            train.add(name)
-            hashes.setdefault(name, one["content_hash"])
-            patients.setdefault(name, one.get("patient_id", name))
-    return {**stored, "train": sorted(train), "hashes": hashes, "patients": patients}
 
 
 class Application(Session):

@@ -14,6 +14,7 @@ from datamodules.layouts.conventions import WHOLE_TUMOUR
 from errors import InputError
 from evaluation.figures.viewed_case import ViewedCase
 from evaluation.statistics.comparison import Row
+from studies.runs.exposure import stored_split
 from studies.scores.tested import EXTERNAL, Tested
 
 FOLDER = "report"  # inside a run: label maps for the report
@@ -152,8 +153,6 @@ def _data(card: Mapping[str, Any]) -> CohortData:
     """Return the data of a training with the split in its checkpoint."""
     import lightning as L  # noqa: N812, the name its own documentation uses
     from jsonargparse import ArgumentError, ArgumentParser
-
-    from studies.training.applying import stored_split
 
     if not card.get("config"):
         raise InputError("its checkpoint does not carry the configuration of its training.")
