@@ -147,7 +147,9 @@ def test_only_patients_may_have_been_renamed_in_another_year(synthetic):
 def test_other_z_scores_are_refused_by_the_names_that_a_user_gives_them(tmp_path):
     card = card_of(DEFAULT) | {"data": {"spacing": 1.0, "normalisation": 1}}
     here = plan(DEFAULT, identity=lambda: {"spacing": 1.0, "normalisation": "brain"})
-    with pytest.raises(InputError, match=r"with normalisation clipped, this .* normalisation brain"):
+    with pytest.raises(
+        InputError, match=r"with normalisation clipped, this .* normalisation brain"
+    ):
         check_checkpoint(file_of(tmp_path, card), here, "mine")
 
 
