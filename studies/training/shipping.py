@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ def manifest_of(
             "fingerprint": manifest.get("cohort"),
         },
         "seed": manifest.get("seed"),
-        "wall_seconds": _wall_seconds(run),
+        "wall_seconds": wall_seconds(
+            [run.manifest(), *(stage.manifest() for stage in stages_of(run).values())]
+        ),
         "parameters": manifest.get("parameters"),
         "scores": dict(scores),
         "versions": manifest.get("versions"),
@@ -239,10 +242,20 @@ def manifest_of(
     }
 
 
-def _wall_seconds(run: Run) -> float:
-    """Return the seconds that a run and its stages were trained for."""
-    manifests = [run.manifest(), *(stage.manifest() for stage in stages_of(run).values())]
-    return round(sum(float(one.get("wall_seconds", 0.0)) for one in manifests), 1)
+def wall_seconds(manifests: Iterable[Mapping[str, Any]]) -> float:
+    """Return the seconds in which a run and its stages were trained, side by side or in turn.
+
+    Args:
+        manifests: theirs, each with ``finished_at`` and its own ``wall_seconds``.
+    """
+    ends = ((datetime.fromisoformat(one["finished_at"]), one["wall_seconds"]) for one in manifests)
+    found = 0.0
+    covered: datetime | None = None  # up to here all is counted
+    for start, end in sorted((end - timedelta(seconds=length), end) for end, length in ends):
+        begin = start if covered is None else max(start, covered)
+        if begin < end:
+            found, covered = found + (end - begin).total_seconds(), end
+    return round(found, 1)
 
 
 def model_card(name: str, manifest: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from speed.commands import shipped_weights
 from studies.runs import shipped
 from studies.runs.run import run_at
 from studies.runs.shipped import check_shipped, find_shipped
-from studies.training.shipping import check_equal, command_of, slim
+from studies.training.shipping import check_equal, command_of, slim, wall_seconds
 from tests.datamodules.tiny_patients import make_volumes, save
 from tests.trainings import lightning
 
@@ -168,3 +168,13 @@ def test_predict_without_weights_is_one_sentence(tmp_path, monkeypatch):
 def test_the_weights_in_the_repository_are_those_of_their_manifest(checkpoint, capsys):
     shipped_weights.main([str(checkpoint), "--dry-run"])
     assert "as its manifest says" in capsys.readouterr().out
+
+
+def test_stages_that_ran_side_by_side_count_their_time_once():
+    def trained(end, minutes):
+        return {"finished_at": f"2026-05-01T{end}:00", "wall_seconds": 60.0 * minutes}
+
+    side_by_side = [trained("10:30", 30), trained("10:40", 40)]
+    assert wall_seconds([*side_by_side, trained("10:45", 5)]) == 45 * 60
+    assert wall_seconds([trained("12:00", 5), *side_by_side]) == 45 * 60  # after a pause
+    assert wall_seconds([trained("10:40", 40), trained("10:30", 10)]) == 40 * 60
