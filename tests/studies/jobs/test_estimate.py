@@ -19,6 +19,8 @@ from studies.jobs.estimate import (
     work_of,
 )
 from studies.jobs.measure import measure
+from studies.runs.planning import Plan
+from studies.settings.command_line import CommandLine
 from tests.conftest import ROOT
 
 MODEL = {
@@ -50,7 +52,7 @@ def job(kind, patch, shapes):
     )
     trainer = {"max_epochs": 3, "precision": "32-true", "accelerator": "cpu"}
     config = {"model": MODEL, "trainer": trainer}
-    plan = SimpleNamespace(data=data, config=config, stages={})
+    plan = Plan(line=CommandLine([]), config=config, data=data, run=None)
     return SimpleNamespace(kind=kind, plan=plan)
 
 
