@@ -17,12 +17,13 @@ from typing import Any
 from datamodules.base import CohortData
 from errors import InputError
 from lightning_modules.callbacks.run_progress import RunBars
+from lightning_modules.weights.checkpoints import read_card
 from studies.runs.environment import cores, is_main_process
 from studies.runs.foreign.adoption import Adoption, adopt
 from studies.runs.foreign.networks import Converted, convert
 from studies.runs.process import FOREIGN, stop
 from studies.runs.run import FORMER, Run, identity_hash
-from studies.settings.command_line import ROOT, CommandLine
+from studies.settings.command_line import ROOT, CommandLine, find_file
 from studies.settings.protocol import PROTOCOL
 
 # Options of the model that came later, and their values without effect: these are no part of the
@@ -62,10 +63,15 @@ class Plan:
     determinants: dict[str, Any] = field(default_factory=dict)
     adoption: Adoption = field(default_factory=Adoption)
 
+    def weights(self) -> dict[str, Path]:
+        """Return the files of weights that the model starts from, by the names it has for them."""
+        named = [one for one in _strings(self.config["model"]) if one.endswith(WEIGHTS)]
+        adopted = {name: one.checkpoint for name, one in self.adoption.networks.items()}
+        return {one: find_file(one) for one in named} | adopted
+
     def checkpoints(self) -> dict[str, Path]:
-        """Return the files that the model is built upon, by the names that it has for them."""
-        found = {one: Path(one) for one in _strings(self.config["model"]) if one.endswith(".ckpt")}
-        return found | {name: one.checkpoint for name, one in self.adoption.networks.items()}
+        """Return those of the weights that are checkpoints of this project."""
+        return {name: file for name, file in self.weights().items() if file.suffix == ".ckpt"}
 
 
 class Planner:
@@ -233,7 +239,7 @@ def _identify(
         if text in stages:
             return f"run:{name(stages[text]) if name else stages[text].run.id}"
         if text.endswith(WEIGHTS):
-            return f"file:{file_hash(Path(text).expanduser())}"
+            return f"file:{file_hash(find_file(text))}"
         return text
 
     return replace_strings(model, identify)
@@ -241,8 +247,8 @@ def _identify(
 
 def architecture(plan: Plan) -> str:
     """Return the model of a training as JSON, upstream models included, without weights."""
-    foreign = plan.adoption.networks.items()
-    below = {name: json.dumps(one.card["model"]) for name, one in foreign}
+    given = plan.checkpoints().items()
+    below = {name: json.dumps(read_card(file)["model"]) for name, file in given}
     below |= {name: architecture(stage) for name, stage in plan.stages.items()}
     return json.dumps(replace_strings(plan.config["model"], lambda text: below.get(text, text)))
 

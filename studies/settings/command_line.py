@@ -173,14 +173,20 @@ def find_config(name: str) -> Path:
     Raises:
         InputError: when it is in neither, or is not text.
     """
-    for candidate in (Path(name), ROOT / name):
-        if candidate.is_file():
-            try:
-                candidate.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{name} is no text in UTF-8 ({error}): save it so.") from error
-            return candidate.resolve()
-    raise InputError(
-        f"There is no configuration file {name}, neither here ({Path.cwd()}) nor in the project: "
-        "see the folder experiments/ for those that exist."
-    )
+    found = find_file(name)
+    if not found.is_file():
+        raise InputError(
+            f"There is no configuration file {name}, neither here ({Path.cwd()}) nor in the "
+            "project: see the folder experiments/ for those that exist."
+        )
+    try:
+        found.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is no text in UTF-8 ({error}): save it so.") from error
+    return found.resolve()
+
+
+def find_file(name: str) -> Path:
+    """Return the path of a file as given or, where only the project has it, in the project."""
+    given = Path(name).expanduser()
+    return given if given.is_file() or not (ROOT / given).is_file() else ROOT / given

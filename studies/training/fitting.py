@@ -115,7 +115,7 @@ class Training(Session):
         self.filed = weights_and_biases.configure(arguments.trainer, self.run, self.plan)
         if not self.rehearsal:
             train_stages(self.plan, side_by_side=self._side_by_side(arguments))
-        paths = self.plan.adoption.paths()
+        paths = {name: str(file) for name, file in self.plan.weights().items()}
         for name, stage in self.plan.stages.items():
             if stage.run.finished:
                 check_checkpoint(stage.run.best_checkpoint, self.plan)

@@ -41,10 +41,6 @@ class Adoption:
         """Return the command line of a stage, with the settings that were taken over."""
         return CommandLine(line.configs, [*line.options, *self.options]).upstream(experiment)
 
-    def paths(self) -> dict[str, str]:
-        """Return the converted networks by the paths that the configuration has."""
-        return {text: str(one.checkpoint) for text, one in self.networks.items()}
-
     def described(self) -> dict[str, Any]:
         """Return the networks as a manifest names them, by their paths."""
         return {

@@ -158,6 +158,15 @@ def test_what_cannot_be_measured_says_so():
     assert measure_apart(request, 1, limit=0.05) == "not measured in 0 s"
 
 
+def test_frozen_weights_are_measured_as_the_network_of_their_card(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the project's own weights are found from every folder
+    model = measurement_request(with_model(weights="weights/late_fusion.ckpt", frozen="all").plan)
+    cost = measure(model["model"], [16, 16, 16], 1, "32-true", "cpu")
+    assert cost["step"] == 0
+    assert cost["forward"] > 0
+    assert cost["parameters"]["trained"] == 0
+
+
 def with_model(**settings):
     """A training whose module has other settings."""
     made = job("fit", [16, 16, 16], [])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,21 @@ from rich.console import Console
 from lightning_modules.callbacks.run_progress import RunBars, RunProgress
 from studies.runs import planning
 from studies.runs.run import Run
+from tests.conftest import ROOT
+
+
+def test_weights_are_those_of_this_folder_or_else_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.ckpt", "mine.pth"):
+        (tmp_path / name).touch()
+    adopted = SimpleNamespace(networks={"bundle": SimpleNamespace(checkpoint=Path("cached.ckpt"))})
+    named = ["mine.ckpt", "weights/late_fusion.ckpt", "mine.pth", "absent.ckpt", "net.yaml"]
+    plan = planning.Plan(None, {"model": {"backbones": named}}, None, None, adoption=adopted)
+    found = {one: Path(one) for one in ("mine.ckpt", "absent.ckpt")}
+    found |= {"weights/late_fusion.ckpt": ROOT / "weights/late_fusion.ckpt"}
+    found |= {"bundle": Path("cached.ckpt")}
+    assert plan.checkpoints() == found
+    assert plan.weights() == {**found, "mine.pth": Path("mine.pth")}
 
 
 @pytest.fixture

@@ -59,7 +59,6 @@ def test_a_fusion_takes_over_what_both_networks_need():
     assert config["model"]["init_args"]["size"] == "base"
     assert "data.spacing is 1.0, taken over from the bundle (2.0 before)." in adoption.notes
     assert any("the bundle was trained on z-scores over each" in one for one in adoption.notes)
-    assert adoption.paths() == {"bundle": "bundle.ckpt", "nnunet": "nnunet.ckpt"}
     stage = adoption.upstream(CommandLine(["a.yaml"]), "experiments/dynunet.yaml")
     assert {"--data.normalisation=brain", "--model.size=base"} < set(stage.words())
 
