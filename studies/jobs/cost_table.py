@@ -45,7 +45,8 @@ def print_estimate(
         trials: trials of a sweep by the id of their job; their parameters become columns.
         further: number of trials that are chosen once these have scores.
     """
-    trials, costs, disk, unknown = trials or {}, Costs(threads), 0.0, 0
+    trials, costs, disk = trials or {}, Costs(threads), 0.0
+    unknown: dict[str, int] = {}  # reasons and the number of their jobs
     seconds: dict[str, float] = {}
     swept = short_names(list(next(iter(trials.values())).parameters)) if trials else []
     table = Table(box=box.SIMPLE_HEAD)
@@ -60,8 +61,8 @@ def print_estimate(
             continue
         cost = costs.of(job)
         if isinstance(cost, str):
-            unknown += 1
-            table.add_row(*about, "no", *[""] * 4, cost)
+            unknown[cost] = unknown.get(cost, 0) + 1
+            table.add_row(*about, "no", *[""] * 4, "unknown")
             continue
         seconds[job.id] = work_of(job, trains=cost["step"] > 0).seconds(cost)
         numbers = [""] * 4
@@ -80,8 +81,9 @@ def print_estimate(
         "and forward pass of every distinct network, the batches of its data, and what the start "
         "of a process, a validation and a test took in the benchmarks of speed/results. Early "
         "stopping makes it less, other work on this machine more."
-        + (f" {unknown} of the jobs could not be measured." if unknown else ""),
     )
+    for reason, number in unknown.items():
+        console.print(f"Time unknown of {number} job{'s' * (number > 1)}: {reason}")
     if further:
         known = [seconds[name] for name in trials if name in seconds]
         each = f", each of about {_duration(median(known))}" if known else ""

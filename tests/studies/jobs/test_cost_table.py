@@ -37,7 +37,7 @@ def test_names_are_short_where_that_tells_them_apart():
 def test_a_sweep_shows_its_parameters(monkeypatch, capsys):
     cost = {"step": 1.0, "memory_gb": 0.5, "checkpoint_gb": 0.25}
     cost |= {"parameters": {"all": 1500, "trained": 20}}
-    found = {"net": cost, "one": cost, "two": "not measured in 120 s"}
+    found = {"net": cost, "one": cost, "two": "no memory"}
     costs = SimpleNamespace(of=lambda job: found[job.id])
     monkeypatch.setattr(cost_table, "Costs", lambda threads: costs)
     monkeypatch.setattr(cost_table, "work_of", lambda job, trains: Work(0, 0))
@@ -60,8 +60,8 @@ def test_a_sweep_shows_its_parameters(monkeypatch, capsys):
     amounts = ["no", "1,500", "20", "0.5", "GB", "0.25", "GB", "2", "min"]
     assert ["net", "0123", *amounts] in lines
     assert ["trial", "0", "pooled", "8", "0.3", *amounts] in lines
-    assert ["trial", "1", "pooled", "8", "0.3", "no", *found["two"].split()] in lines
+    assert ["trial", "1", "pooled", "8", "0.3", "no", "unknown"] in lines
     assert ["trial", "2", "pooled", "8", "0.3", "yes"] in lines
     summary = " ".join(word for line in lines[-4:] for word in line)
     assert "Together about 4 min, 2 jobs at once with 1 thread each, and 0.50 GB." in summary
-    assert summary.endswith("1 of the jobs could not be measured.")
+    assert summary.endswith("Time unknown of 1 job: no memory")
