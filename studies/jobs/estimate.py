@@ -219,7 +219,6 @@ def measure_apart(
     except subprocess.TimeoutExpired:
         return f"two steps and a start took more than {limit:.0f} s"
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        return last
+        return (error.stderr.strip().splitlines() or ["it printed nothing"])[-1]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
