@@ -76,10 +76,21 @@ class PlannedUNet(DeeplySupervised):
         self.register_load_state_dict_pre_hook(_drop_other_names)
 
     @property
-    def output_layer(self) -> nn.Module:
-        """The last convolution, whose output are the logits."""
+    def out(self) -> nn.Module:
+        """The last convolution."""
         (layer,) = self.decoder.seg_layers.values()
         return layer
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """The last convolution where its output are the logits.
+
+        Raises:
+            AttributeError: when its output are classes.
+        """
+        if self.classes is not None:
+            raise AttributeError("A network of classes has no layer whose output are the logits.")
+        return self.out
 
     @property
     def level_channels(self) -> Sequence[int]:
@@ -93,7 +104,7 @@ class PlannedUNet(DeeplySupervised):
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, out_channels, D, H, W) of a feature map."""
-        logits: torch.Tensor = self.output_layer(features)
+        logits: torch.Tensor = self.out(features)
         if self.classes is None:
             return logits
         return region_logits(merge_classes(logits, self.classes))

@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import DynUNet, SegResNet
+from backbones import DynUNet, PlannedUNet, SegResNet
 from errors import InputError
 from fusion import DualFusionAttention, EarlyFusion, FeatureTransitionFusion, LateFusion
 from tests.channels_last import assert_layout_changes_nothing
 
+PLANNED = {
+    "filters": [8, 12, 16],
+    "kernels": [[3, 3, 1], [3, 3, 3], [3, 3, 3]],
+    "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 2]],
+    "counts": [1, 2, 2],
+    "decoder_counts": [1, 2],
+}
 BACKBONES = {
     "DynUNet": DynUNet,
     "SegResNet": SegResNet,
@@ -22,6 +29,9 @@ BACKBONES = {
     "SegResNet-group": partial(SegResNet, norm="group"),
     "MedNeXt": locate("backbones.MedNeXt"),
     "ResidualEncoderUNet": locate("backbones.ResidualEncoderUNet"),
+    "PlannedUNet-plain": partial(PlannedUNet, **PLANNED),
+    "PlannedUNet-residual": partial(PlannedUNet, **PLANNED, residual=True),
+    "PlannedUNet-classes": partial(PlannedUNet, **PLANNED, classes=[[0, 4], [2], [1], [3]]),
     "MultipathAttentionUNet": locate("backbones.MultipathAttentionUNet"),
     "TriAttentionFusion": locate("fusion.TriAttentionFusion"),
     "FeatureTransitionFusion": locate("fusion.FeatureTransitionFusion"),
@@ -115,7 +125,7 @@ def test_backbone_features_are_the_input_of_the_last_layer_at_unit_scale(backbon
     with torch.no_grad():
         features = backbone.eval().features(image)
         assert 0.3 < features.std() < 3
-        last = backbone.out if isinstance(backbone, FeatureTransitionFusion) else backbone.head
+        last = backbone.head if hasattr(backbone, "output_layer") else backbone.out
         others = torch.randn(features.shape, generator=generator)
         both = last(features + others) + last(torch.zeros_like(features))
         apart = last(features) + last(others)
@@ -146,8 +156,8 @@ def test_backbone_names_the_patch_size_that_fits(backbone):
 
 
 def test_the_bias_of_the_output_layer_is_a_shift_of_the_logits(backbone):
-    if isinstance(backbone, FeatureTransitionFusion):  # its regions are sums of softmax classes
-        assert not hasattr(backbone, "output_layer")
+    if not hasattr(backbone, "output_layer"):  # its regions are sums of softmax classes
+        assert isinstance(backbone, FeatureTransitionFusion) or backbone.classes
         return
     image = torch.randn(1, 4, 16, 16, 16)
     with torch.no_grad():
