@@ -9,7 +9,8 @@ so every file is read with ``weights_only=True``: opening a checkpoint runs no c
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,21 @@ def build(spec: Mapping[str, Any]) -> L.LightningModule:
             f"{spec.get('class_path')} cannot be built from what is stored with it ({reason}): "
             "it was written by another version, train it again."
         ) from error
-    module: L.LightningModule = parser.instantiate(arguments).module
+    with own_errors():
+        module: L.LightningModule = parser.instantiate(arguments).module
     return module
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Let an InputError of a constructor through, which jsonargparse wraps in its own errors."""
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error from error
 
 
 def load_module(path: str | Path) -> L.LightningModule:

@@ -42,13 +42,12 @@ from studies.runs.exposure import Exposure, check_checkpoint
 from studies.runs.planning import (
     Plan,
     architecture,
-    begun_stage,
     former_runs,
     postprocessing_of,
     replace_strings,
-    train_stages,
 )
 from studies.runs.run import SCHEMA
+from studies.runs.stages import begun_stage, train_stages
 from studies.settings.trainer import (
     choose_device,
     device_count,

@@ -16,6 +16,7 @@ from datamodules.base import CohortData
 from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 from lightning_modules.callbacks.metrics_file import running_as_stage
+from lightning_modules.weights.checkpoints import own_errors
 from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import Planner
 from studies.runs.process import stop_with_parent
@@ -243,16 +244,11 @@ class ExperimentCLI(LightningCLI):
         """Build model, trainer and data, unless planned with it; an InputError passes through."""
         planned = self.planned_data
         reused = [] if planned is None else [(lambda *_, **__: planned, type(planned), False)]
-        try:
+        with own_errors():
             self.config_init = self.parser.instantiate(self.config, instantiators=reused)
             self.datamodule = self._get(self.config_init, "data")
             self.model = self._get(self.config_init, "model")
             self.trainer = self.instantiate_trainer()
-        except ValueError as error:  # jsonargparse wraps errors of constructors
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__ or cause.__context__
-            raise cause or error from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with the callbacks and the logger of the session."""

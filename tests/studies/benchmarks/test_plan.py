@@ -18,6 +18,11 @@ from studies.settings.command_line import CommandLine
 STAGES = {"fusion": ["dynunet.yaml", "segresnet.yaml"], "late": ["dynunet.yaml", "segresnet.yaml"]}
 
 
+@pytest.fixture(autouse=True)
+def _made_up_models(monkeypatch):
+    monkeypatch.setattr(Planner, "rehearse", lambda *_: None)
+
+
 class Data:
     def __init__(self, **settings):
         self.settings = settings

@@ -16,6 +16,11 @@ from studies.settings.command_line import CommandLine
 RULES = {"component_share": 0.2}
 
 
+@pytest.fixture(autouse=True)
+def _made_up_models(monkeypatch):
+    monkeypatch.setattr(Planner, "rehearse", lambda *_: None)
+
+
 class Data:
     split = Split(["p1"], ["p2"], ["p3"])
 
