@@ -189,8 +189,8 @@ def channel_numbers(named: Mapping[str, str], where: Path) -> dict[str, int]:
     missing = [modality for modality in MODALITIES if modality not in channels]
     if missing:
         raise InputError(
-            f"{where} names the channels {', '.join(named.values())}, among which "
-            f"{', '.join(missing)} is not recognised: name the four t1, t1ce, t2 and flair."
+            f"{where} names the channels {', '.join(named.values())}, none of which is "
+            f"recognised as {' or '.join(missing)}: name the four t1, t1ce, t2 and flair."
         )
     return channels
 

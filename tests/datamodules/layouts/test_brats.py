@@ -227,7 +227,7 @@ def test_nnunet_with_an_unknown_channel_or_label_is_refused(tmp_path):
     touch(tmp_path, *[f"imagesTr/A_{n:04d}.nii.gz" for n in range(4)])
     content = {"channel_names": {"0": "T1", "1": "CT", "2": "T2", "3": "FLAIR"}, "labels": {"a": 1}}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="t1ce is not recognised"):
+    with pytest.raises(InputError, match="none of which is recognised as t1ce:"):
         find_cases(tmp_path)
     content["channel_names"]["1"] = "T1Gd"
     (tmp_path / "dataset.json").write_text(json.dumps(content))

@@ -178,7 +178,7 @@ def test_other_regions_are_refused(tmp_path, labels, message):
     ("channels", "message"),
     [
         (("CT",), "names the channels CT, expected the four"),
-        (("T1", "T2", "PD", "FLAIR"), "among which t1ce is not recognised"),
+        (("T1", "T2", "PD", "FLAIR"), "none of which is recognised as t1ce:"),
         (("T1", "T1w", "T2", "FLAIR"), "both t1"),
     ],
 )
