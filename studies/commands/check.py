@@ -7,6 +7,7 @@ from pathlib import Path
 from command_parser import CommandParser
 from datamodules.check import examine_cohort
 from datamodules.check_table import check_table, plain
+from studies.settings.command_line import find_file
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--ckpt_path",
         dest="checkpoint",
-        type=Path,
+        type=find_file,
         metavar="FILE",
         help="checkpoint whose training patients the cohort is compared with",
     )

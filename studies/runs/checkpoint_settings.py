@@ -15,7 +15,7 @@ from studies.runs.planning import postprocessing_of
 from studies.runs.request import GROUPS, Request, Trained, read_settings, settings_of, value_at
 from studies.runs.run import Run, finished_runs
 from studies.runs.unused_options import check_together
-from studies.settings.command_line import CommandLine
+from studies.settings.command_line import CommandLine, find_file
 
 # Data settings that must equal those of the training.
 PREPARATION = ("spacing", "normalisation")
@@ -62,7 +62,7 @@ def find_checkpoints(line: CommandLine, runs_dir: Path, resolve: Resolve) -> Che
         InputError: when there is none, when a checkpoint contradicts the command, or when the data
             of several is prepared differently.
     """
-    given = [Path(value) for value in line.pop("ckpt_path")]
+    given = [find_file(value) for value in line.pop("ckpt_path")]
     named, request, mentioned = bool(given), None, _mentions_rules(line)
     if named:
         notice = "Using " + ", ".join(str(path) for path in given)

@@ -75,3 +75,10 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_before_the_cohort_is_read
     error = capsys.readouterr().err
     assert "best.ckpt holds no statistics of the images it was trained on" in error
     assert "train it again with `lightning fit`, or leave the option out" in error
+
+
+def test_the_weights_of_the_project_are_found_from_every_folder(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "new", 11)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", "--data.root", "new", "--ckpt_path", "weights/late_fusion.ckpt"]) == 0
+    assert "looks unlike the 84 patients that " in capsys.readouterr().out
