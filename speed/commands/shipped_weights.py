@@ -1,7 +1,8 @@
 """The weights in `weights/`: checked against their manifest, and trained again.
 
     python -m speed.commands.shipped_weights [CHECKPOINT] --dry-run
-    python -m speed.commands.shipped_weights [CHECKPOINT] [--real NAME=DIR ...] [--out FILE]
+    python -m speed.commands.shipped_weights [CHECKPOINT] [--real NAME=DIR ...] [--layout FILE] \
+        [--out FILE]
 
 Without --dry-run the command of the manifest trains the network again from nothing, in a temporary
 folder, which takes as long as the first training did. Its scores on held-out phantoms, and on the
@@ -22,8 +23,17 @@ from studies.runs.shipped import check_shipped, find_shipped
 from studies.settings.command_line import ROOT
 
 
-def retrained(manifest: dict[str, Any], real: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Train by the command of a manifest; return the mean scores of every group of patients."""
+def retrained(
+    manifest: dict[str, Any], real: dict[str, Path], layout: Path | None = None
+) -> dict[str, dict[str, float]]:
+    """Train by the command of a manifest; return the mean scores of every group of patients.
+
+    Args:
+        manifest: the manifest of shipped weights.
+        real: folders of real patients by the name of their group.
+        layout: describes the files of these folders; None: they are recognised by their names.
+    """
+    named = () if layout is None else ("--data.layout", str(layout.resolve()))
     experiment = manifest["run"]["experiment"]
     tables = {}
     with tempfile.TemporaryDirectory() as place:
@@ -39,7 +49,7 @@ def retrained(manifest: dict[str, Any], real: dict[str, Path]) -> dict[str, dict
         tables["held-out phantoms"] = folder / "per_case.csv"
         for name, root in real.items():
             results = Path(place) / name
-            where = ("--data.root", str(root.resolve()), "--results_dir", str(results))
+            where = ("--data.root", str(root.resolve()), *named, "--results_dir", str(results))
             run("test", "--ckpt_path", checkpoint, *where)
             tables[name] = results / "per_case.csv"
         return {name: mean_scores(read_csv(table)) for name, table in tables.items()}
@@ -67,6 +77,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?", help="default: that in weights/")
     parser.add_argument("--dry-run", action="store_true", help="only check the files")
     parser.add_argument("--real", action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--layout", type=Path, metavar="FILE", help="as --data.layout")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/shipped_weights.json")
     arguments = parser.parse_args(words)
     checkpoint = arguments.checkpoint or find_shipped()
@@ -75,7 +86,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"{checkpoint}: {manifest['megabytes']} MB, the weights of {name}, as its manifest says")
     if arguments.dry_run:
         return
-    rows = compared(manifest["scores"], retrained(manifest, dict(named_paths(arguments.real))))
+    again = retrained(manifest, dict(named_paths(arguments.real)), arguments.layout)
+    rows = compared(manifest["scores"], again)
     for row in rows:
         print(
             "{patients:<24}{score:<10}{shipped:9.4f}{retrained:9.4f}{difference:+9.4f}".format(
