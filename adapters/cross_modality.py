@@ -59,6 +59,7 @@ class CrossModalitySam(FrozenSam):
     Args:
         variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
         image_size: side of a slice, pixels, a multiple of 16.
+        regions: regions that are segmented.
         first_blocks: blocks that an adapter follows, from the first on; 0 to the variant's depth.
         init: `zero`, with which training starts at the frozen model, or `default`, PyTorch's.
         merge: `sum` of the two embeddings, as in the paper, or their `mean`.
@@ -75,6 +76,7 @@ class CrossModalitySam(FrozenSam):
         self,
         variant: str = "vit_b",
         image_size: int = 256,
+        regions: int = 1,
         first_blocks: int = 6,
         init: Init = "zero",
         merge: Merge = "sum",
@@ -83,7 +85,7 @@ class CrossModalitySam(FrozenSam):
     ) -> None:
         preset = variant_of(variant)
         _check(variant, preset.depth, first_blocks, merge, groups)
-        super().__init__(variant, image_size)
+        super().__init__(variant, image_size, regions)
         self.first_blocks = first_blocks
         self.merge = merge
         self.checkpointing = checkpointing

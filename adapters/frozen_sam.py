@@ -18,14 +18,15 @@ FROZEN = ("encoder", "prompt")
 
 
 class FrozenSam(nn.Module, ABC):
-    """SAM (Kirillov et al., https://arxiv.org/abs/2304.02643) that segments one region of slices.
+    """SAM (Kirillov et al., https://arxiv.org/abs/2304.02643) that segments the regions of slices.
 
     Image encoder and prompt encoder are frozen and stay in eval mode; the mask decoder, cut to one
-    mask and given no prompts, is trained. (B, 4, S, S) to logits (B, 1, S, S).
+    mask a region and given no prompts, is trained. (B, 4, S, S) to logits (B, R, S, S).
 
     Args:
         variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
         image_size: side of a slice, pixels, a multiple of 16.
+        regions: regions that are segmented.
 
     Raises:
         InputError: unknown variant; a size that is no multiple of 16; an image of the wrong shape.
@@ -34,12 +35,12 @@ class FrozenSam(nn.Module, ABC):
     fixed_input: bool = False
     """Whether `embed` depends on no trained weight, so that its result can be kept."""
 
-    def __init__(self, variant: str = "vit_b", image_size: int = 256) -> None:
+    def __init__(self, variant: str = "vit_b", image_size: int = 256, regions: int = 1) -> None:
         super().__init__()
         self.image_size = image_size
         self.encoder = SamImageEncoder(variant, image_size).requires_grad_(False)
         self.prompt = SamPrompt(image_size).requires_grad_(False)
-        self.decoder = SamMaskDecoder()
+        self.decoder = SamMaskDecoder(regions)
         self.train()
 
     @abstractmethod
@@ -47,15 +48,15 @@ class FrozenSam(nn.Module, ABC):
         """Return the embedding (B, 256, S/16, S/16) of four modalities (B, 4, S, S)."""
 
     def decode(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, 1, S, S) of an embedding (B, 256, S/16, S/16)."""
-        logits = self.decoder(*self.prompt(embedding))  # (B, 1, S/4, S/4)
+        """Return the logits (B, R, S, S) of an embedding (B, 256, S/16, S/16)."""
+        logits = self.decoder(*self.prompt(embedding))  # (B, R, S/4, S/4)
         side = self.image_size
         return functional.interpolate(
             logits.float(), size=(side, side), mode="bilinear", align_corners=False
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, 1, S, S) of four modalities (B, 4, S, S)."""
+        """Return the logits (B, R, S, S) of four modalities (B, 4, S, S)."""
         return self.decode(self.embed(image))
 
     def train(self, mode: bool = True) -> "FrozenSam":
@@ -119,6 +120,7 @@ class SingleModalitySam(FrozenSam):
     Args:
         variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
         image_size: side of a slice, pixels, a multiple of 16.
+        regions: regions that are segmented.
         modality: `t1`, `t1ce`, `t2` or `flair`.
 
     Raises:
@@ -127,8 +129,14 @@ class SingleModalitySam(FrozenSam):
 
     fixed_input = True
 
-    def __init__(self, variant: str = "vit_b", image_size: int = 256, modality: str = "t2") -> None:
-        super().__init__(variant, image_size)
+    def __init__(
+        self,
+        variant: str = "vit_b",
+        image_size: int = 256,
+        regions: int = 1,
+        modality: str = "t2",
+    ) -> None:
+        super().__init__(variant, image_size, regions)
         self.modality = modality
         self.channel = channels_of([modality])[0]
 
@@ -145,13 +153,14 @@ class EarlyFusionSam(FrozenSam):
     Args:
         variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
         image_size: side of a slice, pixels, a multiple of 16.
+        regions: regions that are segmented.
 
     Raises:
         InputError: unknown variant; a size that is no multiple of 16.
     """
 
-    def __init__(self, variant: str = "vit_b", image_size: int = 256) -> None:
-        super().__init__(variant, image_size)
+    def __init__(self, variant: str = "vit_b", image_size: int = 256, regions: int = 1) -> None:
+        super().__init__(variant, image_size, regions)
         self.colours = nn.Conv2d(len(MODALITIES), 3, kernel_size=1)
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:

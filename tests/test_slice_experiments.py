@@ -12,6 +12,7 @@ import yaml
 
 import cli
 from datamodules import RegisteredSliceDataModule
+from datamodules.layouts.conventions import REGIONS
 from datamodules.splits import make_split
 from evaluation.metrics.scores import METRICS, SLICE_METRICS
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
@@ -158,6 +159,33 @@ def test_a_raw_exam_is_predicted_on_its_own_t2(trainings, home):
         assert made.shape == nib.load(t2).shape
         assert np.allclose(made.affine, nib.load(t2).affine, atol=1e-4)
         assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1}
+
+
+def test_three_regions_from_training_to_label_maps(trainings, home, capsys):
+    regions = ["--data.regions", "WT,TC,ET"]
+    words = [*config_of("sam_adapter"), *regions, "--model.weights", "random"]
+    assert run("fit", *words, "--trainer.max_epochs", "1") == 0
+    folder = only_run(home / "runs", "sam_adapter")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["scores"]) == {"val/dice/WT", "val/dice/TC", "val/dice/ET"}
+    assert read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]["regions"] == list(REGIONS)
+    assert list((folder / "overlays").glob("*.png"))
+    assert run("test", "--config", "experiments/sam_adapter.yaml", *regions) == 0
+    assert "TC, selected slices" in capsys.readouterr().out
+    (row,) = rows_of(folder / "per_case.csv")
+    columns = {f"slices/{metric}/{region}" for metric in SLICE_METRICS for region in REGIONS}
+    assert columns | {f"{metric}/{region}" for metric in METRICS for region in REGIONS} <= set(row)
+    output = home / "masks"
+    assert run("predict", "--config", "experiments/sam_adapter.yaml", "--output", str(output)) == 0
+    (volumes,) = rows_of(output / "volumes.csv")
+    assert {"WT_ml", "TC_ml", "ET_ml"} <= set(volumes)
+    assert "masks are written as" in capsys.readouterr().out
+
+    one = trainings.copy(trainings.trained("sam_adapter"), home) / "checkpoints" / "best.ckpt"
+    assert run("test", "--ckpt_path", str(one), *regions) == 2
+    assert "leave data.regions as the checkpoint has it" in capsys.readouterr().err
+    assert run("test", "--ckpt_path", str(one), str(folder / "checkpoints" / "best.ckpt")) == 2
+    assert "an ensemble needs members of the same regions" in capsys.readouterr().err
 
 
 def test_unaugmented_single_modality_trains_on_stored_embeddings(home, session_folder, capsys):

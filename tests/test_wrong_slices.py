@@ -33,6 +33,8 @@ def adapter(*words):
         (["--data.n_folds", "40"], "data.n_folds is 40 for 6 patients"),
         (["--data.selection", "best"], "selection"),
         (["--data.empty_fraction", "1.0"], "empty_fraction"),
+        (["--data.regions", "WT,ET,TC"], "expected WT,TC,ET"),
+        (["--model.regions", "[WT,TC,ET]"], "give data.regions alone"),
         (["--model.network.init_args.first_blocks", "13"], "from 0 to 12"),
         (["--model.network.init_args.merge", "max"], "merge"),
         (["--model.network.init_args.groups", "[[t1,t2],[t2,flair]]"], "stands twice"),

@@ -1,4 +1,4 @@
-"""Official SAM weights, made for 1024 pixels and several masks, fitted to a network here."""
+"""Official SAM weights, made for 1024 pixels and four masks, fitted to a network here."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,9 @@ from backbones.sam.variants import VARIANTS, grid_of, variant_of
 from errors import InputError
 
 ENCODER, PROMPT, DECODER = "image_encoder.", "prompt_encoder.", "mask_decoder."
-OTHER_MASKS = tuple(f"{DECODER}output_hypernetworks_mlps.{index}." for index in (1, 2, 3))
-# The first row of these belongs to the single mask.
+HYPERNETWORK = f"{DECODER}output_hypernetworks_mlps."
+MASKS = 4  # of SAM: the first is that of a single answer, the others of nested answers
+# A row of these belongs to each mask.
 ONE_A_MASK = (
     f"{DECODER}mask_tokens.weight",
     f"{DECODER}iou_prediction_head.layers.2.weight",
@@ -23,33 +24,37 @@ IGNORED = ("pixel_mean", "pixel_std")
 
 
 def fit_state_dict(
-    state: Mapping[str, torch.Tensor], variant: str, image_size: int
+    state: Mapping[str, torch.Tensor], variant: str, image_size: int, regions: int = 1
 ) -> dict[str, torch.Tensor]:
-    """Return SAM's weights for `image_size` pixels and one mask.
+    """Return SAM's weights for `image_size` pixels and a mask a region.
 
     The position embedding is resized bilinearly and the relative positions of global blocks
-    linearly, where sizes differ; of the decoder's mask tokens, hypernetworks and quality outputs
-    the first is kept. The prompt encoder, which depends on no size, stays whole: see `SamPrompt`.
+    linearly, where sizes differ. Of the decoder's mask tokens, hypernetworks and quality outputs
+    the first ones are kept: that of SAM's single answer for the whole tumour, which then starts
+    alike with one region and with three, and two of its three nested answers for core and enhancing
+    tumour. The prompt encoder, which depends on no size, stays whole: see `SamPrompt`.
 
     Args:
         state: keys `image_encoder.*`, `prompt_encoder.*` and `mask_decoder.*` as in the official
             files; the encoder alone is accepted too.
         variant: the variant that the weights must have.
         image_size: side of the images to come, pixels, a multiple of 16.
+        regions: masks of the decoder, at most SAM's four.
 
     Raises:
         InputError: weights of another variant or of another network; missing keys.
     """
     _check_variant(state, variant)
     fitted = {}
+    others = tuple(f"{HYPERNETWORK}{index}." for index in range(regions, MASKS))
     for name, value in state.items():
-        if name in IGNORED or name.startswith(OTHER_MASKS):
+        if name in IGNORED or name.startswith(others):
             continue
         if name.startswith(ENCODER):
             fitted[name] = _resized(name, value, variant, grid_of(image_size))
         else:
-            fitted[name] = value[:1].clone() if name in ONE_A_MASK else value
-    _check_complete(fitted, variant, image_size)
+            fitted[name] = value[:regions].clone() if name in ONE_A_MASK else value
+    _check_complete(fitted, variant, image_size, regions)
     return fitted
 
 
@@ -90,13 +95,15 @@ def _resized(name: str, value: torch.Tensor, variant: str, grid: int) -> torch.T
     return functional.interpolate(value.t()[None], size=length, mode="linear")[0].t().contiguous()
 
 
-def _check_complete(state: Mapping[str, torch.Tensor], variant: str, image_size: int) -> None:
+def _check_complete(
+    state: Mapping[str, torch.Tensor], variant: str, image_size: int, regions: int
+) -> None:
     """Check names and shapes of fitted weights against the networks they are meant for."""
     with torch.device("meta"):
         parts = {
             ENCODER: SamImageEncoder(variant, image_size),
             PROMPT: SamPrompt(image_size),
-            DECODER: SamMaskDecoder(),
+            DECODER: SamMaskDecoder(regions),
         }
     expected = {
         prefix + name: value.shape

@@ -1,4 +1,4 @@
-"""Patients as axial slices of four registered modalities, with the whole tumour as their mask."""
+"""Patients as axial slices of four registered modalities, with the masks of their regions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,9 @@ from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
-from datamodules.layouts.conventions import REGIONS
+from datamodules.layouts.conventions import REGIONS, read_regions
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
+from datamodules.layouts.label_values import refuse_whole_tumours
 from datamodules.patients.left_out import left_out
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.dataset import SliceDataset, SlicePatientDataset
@@ -58,10 +59,10 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         modality_dropout: Probability of each modality to be blanked in a training slice, never all.
         split_by: `slice` draws single slices as the paper does, so that patients leak.
         phantom_patients: Number of phantom exams.
+        regions: What is segmented: WT alone, the whole tumour, or WT,TC,ET as in the 3D study; the
+            network takes it over.
         cohort: Arguments of `CohortDataModule`.
     """
-
-    regions = REGIONS[:1]
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         modality_dropout: float = 0.0,
         split_by: Literal["patient", "slice"] = "patient",
         phantom_patients: int = 12,
+        regions: list[str] | str = REGIONS[0],
         **cohort: Any,
     ) -> None:
         super().__init__(
@@ -102,6 +104,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
                 f"data.train_patients is {self.train_patients}, a number of patients, and "
                 "data.split_by slice draws single slices: leave one of them out."
             )
+        self.regions = read_regions(regions, "data.regions")
         self.source = source
         self.layout = layout
         self.labels = labels
@@ -134,7 +137,10 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return hashes
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that changes results; not paths, workers or cache."""
+        """Every setting that changes results; not paths, workers or cache.
+
+        `regions` is not here but in the network's settings: pretraining without labels serves both.
+        """
         cases = self.cases.values()
         version = None
         if any(case.layout == REGISTERED for case in cases):
@@ -242,12 +248,20 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
 
     def _prepare(self, progress: bool) -> tuple[list[SliceCase], dict[str, str]]:
         found, problems = self._find(progress)
+        if len(self.regions) > 1:
+            refuse_whole_tumours(
+                found,
+                f"data.regions is {','.join(self.regions)}",
+                "set data.regions to WT, in a training of its own",
+            )
         if self.root and found and not any(case.layout == REGISTERED for case in found):
             for notice in left_out(self.root, found):
                 self._note(notice)
         wanted = Preparation(self.spacing, True, self.missing, self.whole_head)
         prepared, bad = prepare_cohort(found, self.cache_dir, wanted, progress=progress)
-        cases = [SliceCase(case.files, case.folder, self.slice_size) for case in prepared]
+        cases = [
+            SliceCase(case.files, case.folder, self.slice_size, self.regions) for case in prepared
+        ]
         unfit = {case.case_id: case.problem() for case in cases if case.problem()}
         return [case for case in cases if case.case_id not in unfit], problems | bad | unfit
 
@@ -308,6 +322,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def _report(self, stage: str) -> None:
         """Note how many patients and slices each part has, and the leak of a split by slice."""
         if stage == "predict":
+            if len(self.regions) > 1:
+                self._note_meanings()
             return
         split = self.split
         if self._by_slice():

@@ -17,7 +17,7 @@ from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint, set_arguments
 from lightning_modules.weights.pretrained import official_sam, read_pretrained
 
-SamFactory = Callable[[str, int], nn.Module]
+SamFactory = Callable[[str, int, int], nn.Module]
 VARIANT_OF_SIZE = {"tiny": "vit_tiny", "base": "vit_b"}
 BASE_SEED = 0  # of random base weights, which all systems share
 
@@ -33,13 +33,14 @@ class SamAdapterModule(SliceModule):
     uses embeddings that are computed once and stored in half precision beside the cache.
 
     Args:
-        network: a class of ``adapters``, built as ``network(variant, image_size)``.
+        network: a class of ``adapters``, built as ``network(variant, image_size, regions)``.
         size: tiny is a small encoder of the same code for a CPU, base the paper's ViT-B.
         variant: vit_tiny, vit_b, vit_l or vit_h; null: by the size.
         weights: the frozen base's: an official checkpoint file; ``official``, downloaded once;
             a pretraining experiment or its checkpoint (vit_tiny); ``random``; null: official
             where there is one, else random.
-        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
+        **training: image_size, regions, loss, optimizer, scheduler, overlap, postprocessing,
+            precision.
 
     Raises:
         InputError: when the weights are absent, altered or of another variant.
@@ -57,7 +58,7 @@ class SamAdapterModule(SliceModule):
     ) -> None:
         super().__init__(**training)
         self.variant = variant or VARIANT_OF_SIZE[size]
-        self.network: Any = network(self.variant, self.image_size)
+        self.network: Any = network(self.variant, self.image_size, len(self.regions))
         self.weights = _absolute(
             weights or ("random" if self.variant == "vit_tiny" else "official")
         )
@@ -66,7 +67,7 @@ class SamAdapterModule(SliceModule):
         self._base_hash: str | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
+        """Map slices (B, 4, H, W) to logits (B, R, H, W)."""
         logits: Tensor = self.network(image)
         return logits
 
@@ -107,7 +108,9 @@ class SamAdapterModule(SliceModule):
         if weights.endswith((".pth", ".pt")):
             self._randomise(network)  # the parts that a file of the encoder alone lacks
             self.network.load_base(
-                fit_state_dict(read_pretrained(weights), self.variant, self.image_size)
+                fit_state_dict(
+                    read_pretrained(weights), self.variant, self.image_size, len(self.regions)
+                )
             )
             return f"pretrained, {weights}"
         self._randomise(network)
@@ -125,7 +128,7 @@ class SamAdapterModule(SliceModule):
         """Give the base random weights of a fixed seed, so that they can be reproduced."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(BASE_SEED)
-            twin: Any = network(self.variant, self.image_size)
+            twin: Any = network(self.variant, self.image_size, len(self.regions))
         self._set_frozen(twin.frozen_state())
 
     def _take_encoder(self, path: str) -> None:
@@ -229,11 +232,10 @@ class SamAdapterModule(SliceModule):
             return super().compute_loss(batch)
         decode = self.compiled(self.network.decode)
         logits = decode(self.store.read(batch["slice_key"], self.device))
-        loss: Tensor = self.loss(logits.float(), batch["mask"])
-        return loss
+        return self.region_loss(logits.float(), batch["mask"])
 
     def selected_probabilities(self, batch: dict[str, Any]) -> Tensor:
-        """Return probabilities (N, 1, H, W) of the selected slices, from stored embeddings."""
+        """Return probabilities (N, R, H, W) of the selected slices, from stored embeddings."""
         if self.store is None:
             return super().selected_probabilities(batch)
         selected = batch["selected"][0]

@@ -253,7 +253,12 @@ def stated(described: Mapping[str, Any], name: str) -> Any:
 
 
 def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
-    """Refuse an ensemble whose members were trained on differently prepared data."""
+    """Refuse an ensemble whose members segment other regions or have differently prepared data."""
+    if card["regions"] != other["regions"]:
+        raise InputError(
+            f"{second} segments {', '.join(other['regions'])} and {path} "
+            f"{', '.join(card['regions'])}: an ensemble needs members of the same regions."
+        )
     for name in PREPARATION:
         if card["data"].get(name) != other["data"].get(name):
             raise InputError(

@@ -11,9 +11,10 @@ from errors import InputError
 from tests.channels_last import assert_layout_changes_nothing
 
 SYSTEMS = {
-    "single": lambda: SingleModalitySam("vit_tiny", 64, "flair"),
+    "single": lambda: SingleModalitySam("vit_tiny", 64, modality="flair"),
     "early": lambda: EarlyFusionSam("vit_tiny", 64),
     "adapter": lambda: CrossModalitySam("vit_tiny", 64),
+    "three regions": lambda: CrossModalitySam("vit_tiny", 64, regions=3),
     "checkpointing": lambda: CrossModalitySam("vit_tiny", 64, checkpointing=True),
 }
 
@@ -28,7 +29,7 @@ def step(network, image, bfloat16=False):
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         logits = network(image)
-    mask = (image[:, :1] > 0).float()
+    mask = (image[:, : logits.shape[1]] > 0).float()
     functional.binary_cross_entropy_with_logits(logits, mask).backward()
     optimizer.step()
     return logits
@@ -64,7 +65,7 @@ def test_a_step_moves_all_that_is_trained_and_nothing_frozen(name, bfloat16):
     network = built(name).train()
     before = copy.deepcopy(network.state_dict())
     logits = step(network, torch.randn(2, 4, 64, 64), bfloat16)
-    assert logits.shape == (2, 1, 64, 64)
+    assert logits.shape == (2, 3 if name == "three regions" else 1, 64, 64)
     assert logits.isfinite().all()
     frozen = network.frozen_state()
     for key, value in network.state_dict().items():
@@ -201,6 +202,6 @@ def test_wrong_options_are_one_sentence(options, sentence):
 
 def test_wrong_images_and_modalities_are_one_sentence():
     with pytest.raises(InputError, match="no modality 'T2'"):
-        SingleModalitySam("vit_tiny", 64, "T2")
+        SingleModalitySam("vit_tiny", 64, modality="T2")
     with pytest.raises(InputError, match=r"EarlyFusionSam got .*\(batch, 4, 64, 64\)"):
         built("early")(torch.zeros(1, 3, 64, 64))

@@ -63,16 +63,15 @@ def peer_prompt(image_size):
 
 
 def peer_masks(decoder, prompt, embedding):
-    """Return the logits (B, 1, 4h, 4w) of an embedding, one image after the other, unprompted."""
+    """Return the logits (B, R, 4h, 4w) of an embedding, one image after the other, unprompted."""
     sparse, dense = prompt(None, None, None)
     position = prompt.get_dense_pe()
     masks = [
-        decoder(
+        decoder.predict_masks(
             image_embeddings=one,
             image_pe=position,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=False,
         )[0]
         for one in embedding.split(1)
     ]

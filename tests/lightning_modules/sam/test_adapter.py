@@ -147,7 +147,7 @@ def test_store_computes_whole_groups_once_and_rounds_to_half(tmp_path):
 
 
 def test_stored_embeddings_train_the_decoder_as_the_encoder_itself_does(tmp_path):
-    model = module(network=lambda variant, size: SingleModalitySam(variant, size, "flair"))
+    model = module(network=lambda *how: SingleModalitySam(*how, modality="flair"))
     model.precision = "fp32"
     image, mask = torch.randn(3, 4, SIZE, SIZE), (torch.rand(3, 1, SIZE, SIZE) > 0.7).float()
     batch = {"image": image, "mask": mask, "slice_key": ["aa", "bb", "cc"]}
