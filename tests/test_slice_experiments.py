@@ -184,7 +184,10 @@ def test_three_regions_from_training_to_label_maps(trainings, home, capsys):
     one = trainings.copy(trainings.trained("sam_adapter"), home) / "checkpoints" / "best.ckpt"
     assert run("test", "--ckpt_path", str(one), *regions) == 2
     assert "leave data.regions as the checkpoint has it" in capsys.readouterr().err
-    assert run("test", "--ckpt_path", str(one), str(folder / "checkpoints" / "best.ckpt")) == 2
+    three = ["--ckpt_path", str(folder / "checkpoints" / "best.ckpt")]
+    assert run("test", *three, "--data.regions", "WT") == 2
+    assert "leave data.regions as the checkpoint has it" in capsys.readouterr().err
+    assert run("test", *three, str(one)) == 2
     assert "an ensemble needs members of the same regions" in capsys.readouterr().err
 
 

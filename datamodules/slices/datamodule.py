@@ -53,6 +53,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         selection: Slices of a patient: the largest tumour, n_per_patient or all_tumour.
         slices_per_patient: For n_per_patient, spread evenly over the tumour.
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
+        slices_per_epoch: Training slices an epoch, so that few patients are trained on in as many
+            steps as many; unset: each slice once.
         batch_size: Slices a step over all devices together, so that their number changes nothing.
         augmentation: Rotation, flips and intensity changes of training slices; `randomised` adds
             bias fields, drift, gamma, blobs, blur, sharpening and noise.
@@ -78,6 +80,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         selection: Rule = "all_tumour",
         slices_per_patient: int = 3,
         empty_fraction: float = 0.2,
+        slices_per_epoch: int | None = None,
         batch_size: int = 4,
         augmentation: Kind = True,
         modality_dropout: float = 0.0,
@@ -96,7 +99,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             raise InputError(
                 f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
             )
-        check_selection(slices_per_patient, empty_fraction)
+        check_selection(slices_per_patient, empty_fraction, slices_per_epoch)
         check_kind(augmentation)
         check_probability(modality_dropout)
         if split_by == "slice" and self.train_patients is not None:
@@ -116,6 +119,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         self.selection = selection
         self.slices_per_patient = slices_per_patient
         self.empty_fraction = empty_fraction
+        self.slices_per_epoch = slices_per_epoch
         self.augmentation = augmentation
         self.modality_dropout = modality_dropout
         self.split_by = split_by
@@ -169,6 +173,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             "background": BACKGROUND,
             **self._dropping(),
             **recorded(self.modality_dropout),
+            # absent where unset, so that earlier ids stay
+            **({"slices_per_epoch": self.slices_per_epoch} if self.slices_per_epoch else {}),
         }
 
     def selected(self, case_id: str) -> list[int]:
@@ -207,7 +213,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         places = self.training_slices()
         slices = SliceDataset(
             [(self.cases[case_id], index) for case_id, index in places],
-            -(-len(places) // self.batch_size) * self.batch_size,
+            -(-(self.slices_per_epoch or len(places)) // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
             self.modality_dropout,

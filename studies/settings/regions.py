@@ -1,9 +1,19 @@
 """Regions of the 2D study: a setting of the data that the network takes over."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jsonargparse import Namespace
 
 from datamodules.layouts.conventions import REGIONS, read_regions
 from errors import InputError
+
+
+def without_regions(model: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a trained network's configuration, ready to take over the regions of other data."""
+    if not model or "regions" not in (model.get("init_args") or {}):
+        return model
+    return {**model, "init_args": {**model["init_args"], "regions": None}}
 
 
 def share_regions(config: Namespace) -> None:

@@ -404,3 +404,20 @@ def test_labels_that_contradict_three_regions_are_refused(module, cohort):
     module().setup("fit")
     with pytest.raises(InputError, match="hold only 0 and 1"):
         module(regions="WT,TC,ET").setup("fit")
+
+
+def test_few_patients_are_trained_on_in_as_many_steps_as_many(module):
+    few = module(train_patients=2, slices_per_epoch=30, batch_size=4, augmentation=False)
+    few.setup("fit")
+    many = module(slices_per_epoch=30, batch_size=4)
+    many.setup("fit")
+    assert set(few.split.train) < set(many.split.train)
+    assert len(few.train_dataloader()) == len(many.train_dataloader()) == 8
+    seen = [key for batch in batches(few) for key in batch["slice_key"]]
+    counts = [seen.count(key) for key in set(seen)]
+    assert len(counts) == min(len(few.training_slices()), 32)
+    assert max(counts) - min(counts) <= 1  # every slice once before any comes again
+    assert few.identity()["slices_per_epoch"] == 30
+    assert "slices_per_epoch" not in module().identity()
+    with pytest.raises(InputError, match=r"data\.slices_per_epoch is 0"):
+        module(slices_per_epoch=0)

@@ -4,7 +4,7 @@ import pytest
 from jsonargparse import Namespace
 
 from errors import InputError
-from studies.settings.regions import share_regions
+from studies.settings.regions import share_regions, without_regions
 
 
 def arguments(data, model=None):
@@ -43,3 +43,13 @@ def test_models_and_data_without_regions_are_left_alone():
     share_regions(config)
     assert config.model.init_args == Namespace(size="tiny")
     share_regions(Namespace(data=Namespace(init_args=Namespace(root=None)), model=None))
+
+
+def test_a_trained_network_takes_the_regions_of_other_data_over():
+    model = {"class_path": "x", "init_args": {"regions": ["WT", "TC", "ET"], "size": "tiny"}}
+    assert without_regions(model)["init_args"] == {"regions": None, "size": "tiny"}
+    assert without_regions({"class_path": "x", "init_args": {}}) == {
+        "class_path": "x",
+        "init_args": {},
+    }
+    assert without_regions(None) is None
