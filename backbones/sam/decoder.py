@@ -12,6 +12,7 @@ from backbones.sam.variants import EMBEDDING, PATCH, grid_of
 
 HEADS = 8
 HIDDEN = 2048  # channels inside the transformer's layers
+MASK_CHANNELS = 16  # of the prompt encoder's layers for masks
 UPSCALED = (EMBEDDING // 4, EMBEDDING // 8)  # channels after each doubling of the grid
 
 
@@ -23,20 +24,21 @@ class SamPrompt(nn.Module):
     parameter counts include them, and official checkpoints then load without exceptions.
 
     Args:
-        image_size: side of the image, pixels, a multiple of 16.
+        image_size: side of the image, pixels, a multiple of the stride.
+        stride: pixels between neighbouring positions of the embedding.
     """
 
     no_mask_embed: nn.Embedding
     pe_layer: Any
 
-    def __init__(self, image_size: int = 256) -> None:
+    def __init__(self, image_size: int = 256, stride: int = PATCH) -> None:
         super().__init__()
-        self.grid = grid_of(image_size)
+        self.grid = grid_of(image_size, stride)
         encoder = sam_modeling().PromptEncoder(
             embed_dim=EMBEDDING,
             image_embedding_size=(self.grid, self.grid),
             input_image_size=(image_size, image_size),
-            mask_in_chans=PATCH,
+            mask_in_chans=MASK_CHANNELS,
         )
         for name, child in encoder.named_children():
             self.add_module(name, child)

@@ -23,7 +23,7 @@ PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
 # Settings of a model that leave it the paper's own system: its scale and its training.
 OF_SCALE = (
     *("size", "image_size", "weights", "optimizer", "scheduler"),
-    *("output_rate", "output_bias", "deep_supervision"),
+    *("output_rate", "colour_rate", "output_bias", "deep_supervision"),
 )
 
 
