@@ -16,7 +16,6 @@ from errors import InputError
 
 # Parts of the network by the prefix of their weights in SAM's own checkpoints.
 PARTS = {"image_encoder.": "encoder", "prompt_encoder.": "prompt", "mask_decoder.": "decoder"}
-FROZEN = ("encoder", "prompt")
 
 
 class FrozenSam(nn.Module, ABC):
@@ -40,14 +39,18 @@ class FrozenSam(nn.Module, ABC):
 
     fixed_input: bool = False
     """Whether `embed` depends on no trained weight, so that its result can be kept."""
+    frozen_parts: tuple[str, ...] = ("encoder", "prompt")
+    """Names of the parts that are not trained."""
 
     def __init__(self, variant: str = "vit_b", image_size: int = 256, regions: int = 1) -> None:
         super().__init__()
         self.image_size = image_size
         self.intensity = variant_of(variant).intensity
-        self.encoder = build_encoder(variant, image_size).requires_grad_(False)
-        self.prompt = SamPrompt(image_size, self.encoder.stride).requires_grad_(False)
+        self.encoder = build_encoder(variant, image_size)
+        self.prompt = SamPrompt(image_size, self.encoder.stride)
         self.decoder = SamMaskDecoder(regions)
+        for name in self.frozen_parts:
+            self.get_submodule(name).requires_grad_(False)
         self.train()
 
     @abstractmethod
@@ -83,7 +86,7 @@ class FrozenSam(nn.Module, ABC):
     def train(self, mode: bool = True) -> "FrozenSam":
         """Set the mode of the trained parts; the frozen ones stay in eval mode."""
         super().train(mode)
-        for name in FROZEN:
+        for name in self.frozen_parts:
             self.get_submodule(name).eval()
         return self
 
@@ -104,7 +107,7 @@ class FrozenSam(nn.Module, ABC):
     def frozen_state(self) -> dict[str, torch.Tensor]:
         """Return the weights that training never changes, by their names in this network."""
         return {
-            name: value for name, value in self.state_dict().items() if name.startswith(_FROZEN)
+            name: value for name, value in self.state_dict().items() if not self._is_trained(name)
         }
 
     def parameter_counts(self) -> dict[str, int]:
@@ -114,8 +117,12 @@ class FrozenSam(nn.Module, ABC):
         as trained, and the whole prompt encoder belongs to all.
         """
         sizes = {name: weight.numel() for name, weight in self.named_parameters()}
-        trained = sum(size for name, size in sizes.items() if not name.startswith(_FROZEN))
+        trained = sum(size for name, size in sizes.items() if self._is_trained(name))
         return {"all": sum(sizes.values()), "trained": trained}
+
+    def _is_trained(self, name: str) -> bool:
+        """Whether a weight of this name is trained."""
+        return name.partition(".")[0] not in self.frozen_parts
 
     def check_image(self, image: torch.Tensor) -> None:
         """Check that an image is (B, 4, S, S).
@@ -130,9 +137,6 @@ class FrozenSam(nn.Module, ABC):
                 f"{channels}, {side}, {side}) was expected: set `image_size` to the side of your "
                 "slices."
             )
-
-
-_FROZEN = tuple(f"{part}." for part in FROZEN)
 
 
 class SingleModalitySam(FrozenSam):

@@ -23,7 +23,8 @@ class ImageEncoder(nn.Module, ABC):
     block: every block of `attention_blocks` has the submodules `attn`, with the linear layers
     `attn.qkv` (c to 3c) and `attn.proj` (c to c), and `mlp`. Both submodules map (B, h, w, c) to
     the same shape and may be replaced by any module that does; the linear layers may be replaced
-    by any module of the same shapes.
+    by any module of the same shapes. `attn.interleaved` is whether the 3c channels hold query, key
+    and value for each of `attn.heads` in turn.
 
     Attributes:
         image_size: side of the image, pixels.

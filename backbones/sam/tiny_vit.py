@@ -41,6 +41,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return (B, out, h, w) of (B, into, h * stride, w * stride)."""
+        if self.training:  # only an encoder that is not frozen
+            return self.bn(self.c(image))
         norm: Any = self.bn
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = self.c.weight * factor[:, None, None, None]
@@ -124,6 +126,7 @@ class WindowAttention(nn.Module):
     """
 
     index: torch.Tensor
+    interleaved = True  # `qkv` gives query, key and value head by head
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()

@@ -44,7 +44,8 @@ class SamAdapterModule(SliceModule):
         size: tiny is MobileSAM, for a processor; base the paper's ViT-B.
         variant: mobile_sam, lite_medsam, vit_b, vit_l, vit_h or medsam_vit_b; null: by the size.
         weights: the frozen base's: null or ``published``, the published file of the variant,
-            fetched once; the path of such a file; ``random``.
+            fetched once; the path of such a file; ``random``, which null is for a network that
+            trains its encoder.
         colour_rate: factor on the learning rate of the convolutions from modalities to colours.
         **training: image_size, regions, loss, optimizer, scheduler, overlap, postprocessing,
             precision.
@@ -67,7 +68,7 @@ class SamAdapterModule(SliceModule):
         super().__init__(**training)
         self.variant = variant or VARIANT_OF_SIZE[size]
         self.network: Any = network(self.variant, self.image_size, len(self.regions))
-        self.weights = _absolute(weights or PUBLISHED)
+        self.weights = _absolute(weights or (PUBLISHED if self._is_frozen else "random"))
         self.origin = self._load_base(network, self.weights)
         self.colour_rate = colour_rate
         self._check_colour_rate()
@@ -86,8 +87,10 @@ class SamAdapterModule(SliceModule):
 
     def remarks(self) -> list[str]:
         """Return origin and caveats of the base, and whether its embeddings are stored."""
-        remarks = [f"frozen base {self.variant}: {self.origin}"]
-        known = (variant_of(self.variant).remark, padding_remark(self.variant, self.image_size))
+        kind = "frozen" if self._is_frozen else "trained"
+        remarks = [f"{kind} base {self.variant}: {self.origin}"]
+        about_weights = variant_of(self.variant).remark if self._is_frozen else ""
+        known = (about_weights, padding_remark(self.variant, self.image_size))
         remarks += [remark for remark in known if remark]
         if self._stores:
             remarks.append(
@@ -101,11 +104,24 @@ class SamAdapterModule(SliceModule):
         """Whether embeddings are stored: the encoder's input never changes."""
         return bool(self.network.fixed_input) and not self.augmented
 
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether the image encoder is frozen, as in all networks but one."""
+        return "encoder" in self.network.frozen_parts
+
     def _load_base(self, network: SamFactory, weights: str) -> str:
         """Load the frozen base; return its origin in words."""
         if weights == "random":
             self._randomise(network)
+            if not self._is_frozen:
+                return "from random weights"
             return "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
+        if not self._is_frozen:
+            raise InputError(
+                f"model.weights is {weights}, but {type(self.network).__name__} trains its encoder "
+                "from random weights: set it to random, or model.network to "
+                "adapters.CrossModalitySam for a pretrained base."
+            )
         if weights == PUBLISHED:
             weights = str(published_weights(self.variant))
         elif not weights.endswith((".pth", ".pt")):
