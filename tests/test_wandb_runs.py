@@ -157,7 +157,6 @@ def test_panels_name_only_what_runs_log(trainings, folders):
     runs = [
         *folders,
         *stored(trainings.tested("sam_t1")),
-        *stored(trainings.trained("sam_tiny_pretrain")),
     ]
     history = {name for run in runs for row in run.history for name in row}
     summaries = {name for run in runs for name in run.summary}

@@ -143,7 +143,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def identity(self) -> dict[str, Any]:
         """Every setting that changes results; not paths, workers or cache.
 
-        `regions` is not here but in the network's settings: pretraining without labels serves both.
+        `regions` is not here but among the settings of the network, which takes it over.
         """
         cases = self.cases.values()
         version = None

@@ -34,7 +34,7 @@ def share_regions(config: Namespace) -> None:
     regions = list(read_regions(data.regions, "data.regions"))
     data.regions = ",".join(regions)
     if model is None or "regions" not in model:
-        return  # pretraining without labels
+        return  # a model that segments nothing
     if model.regions is not None and list(model.regions) != regions:
         raise InputError(
             f"model.regions is {','.join(model.regions)} and data.regions {data.regions}: give "

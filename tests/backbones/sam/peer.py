@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from backbones.sam.modeling import sam_modeling
-from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW
+from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW, ViTShape
+
+SMALL = ViTShape(dim=192, depth=12, heads=3, global_blocks=(2, 5, 8, 11))  # a quarter of vit_b
+
+
+def shape_of(variant):
+    """Return the shape of a variant; a shape is its own."""
+    return VARIANTS[variant].shape if isinstance(variant, str) else variant
 
 
 def peer_encoder(variant, image_size, depth=None):
@@ -14,7 +21,7 @@ def peer_encoder(variant, image_size, depth=None):
 
     Or with `depth` blocks only, the last of which attends to the whole grid.
     """
-    preset = VARIANTS[variant]
+    preset = shape_of(variant)
     encoder = sam_modeling().ImageEncoderViT(
         depth=preset.depth if depth is None else depth,
         embed_dim=preset.dim,
