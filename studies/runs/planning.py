@@ -31,7 +31,6 @@ LATER_PROTOCOL = ("compile",)  # the same among the trainer's settings, where un
 LATER_OPTIONS: dict[str, Any] = {
     "frozen": "nothing",
     "output_rate": 1.0,
-    "colour_rate": 1.0,
     "output_bias": None,
     "deep_supervision": False,
     "trained_on": None,
