@@ -53,8 +53,10 @@ def is_as_published(manifest: Mapping[str, Any]) -> bool:
     """Whether a run trained the system of its experiment file, so that the paper's numbers apply.
 
     Overlays and options may set the scale and training of the model (`OF_SCALE`), nothing else. A
-    run whose overlays are gone does not count.
+    run whose overlays are gone does not count, nor one of the 2D study with three regions.
     """
+    if manifest.get("per_slice") and manifest.get("scores", {}).keys() - {"val/dice/WT"}:
+        return False
     line = CommandLine.parse([str(word) for word in manifest.get("command", [])][2:])
     overlays = line.configs[1:]
     if len(overlays) < len(manifest.get("overlays", [])):

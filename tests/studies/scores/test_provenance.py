@@ -67,6 +67,14 @@ def test_a_papers_numbers_belong_to_its_own_system(tmp_path, monkeypatch, words,
     assert is_as_published(manifest) is cited
 
 
+def test_three_regions_of_the_2d_study_are_not_the_papers_one():
+    scores = {"val/dice/WT": 0.8}
+    command = ["lightning", "fit", "--config", "experiments/sam_adapter.yaml"]
+    manifest = {"command": command, "per_slice": True, "scores": scores}
+    assert is_as_published(manifest)
+    assert not is_as_published({**manifest, "scores": {**scores, "val/dice/TC": 0.7}})
+
+
 @pytest.mark.parametrize(
     ("data", "place", "stated"),
     [
