@@ -27,11 +27,12 @@ class LowRankUpdate(nn.Module):
         super().__init__()
         self.heads = heads
         self.place = -2 if interleaved else -3  # of query, key, value among (heads, c / heads)
-        self.down = nn.ModuleList(nn.Linear(channels, rank, bias=False) for _ in range(2))
-        self.up = nn.ModuleList(nn.Linear(rank, channels, bias=False) for _ in range(2))
-        for down, up in zip(self.down, self.up, strict=True):
-            nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
-            nn.init.zeros_(up.weight)
+        down = [nn.Linear(channels, rank, bias=False) for _ in range(2)]
+        up = [nn.Linear(rank, channels, bias=False) for _ in range(2)]
+        for first, second in zip(down, up, strict=True):
+            nn.init.kaiming_uniform_(first.weight, a=math.sqrt(5))
+            nn.init.zeros_(second.weight)
+        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the update of the projections of tokens."""
