@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from adapters.frozen_sam import FrozenSam, channels_of
-from backbones.sam.variants import variant_of
+from adapters.frozen_sam import FrozenSam, channels_of, grey_colours
 from errors import InputError
 
 Init = Literal["zero", "default"]
@@ -52,14 +51,16 @@ class CrossModalitySam(FrozenSam):
     """A frozen SAM with cross-modality adapters (Shi et al., https://arxiv.org/abs/2307.01124).
 
     Two groups of modalities, each brought to three colours by a 1x1 convolution, pass through the
-    encoder as one batch twice as long; after each of the first blocks an adapter adds a joint term
-    to both. Their embeddings are merged and decoded. Convolutions, adapters and decoder are
-    trained.
+    encoder as one batch twice as long; after each of the first attention blocks an adapter of the
+    block's width adds a joint term to both. Their embeddings are merged and decoded. Convolutions,
+    adapters and decoder are trained.
 
     Args:
-        variant: `vit_b`, `vit_l`, `vit_h` or `vit_tiny`.
-        image_size: side of a slice, pixels, a multiple of 16.
-        first_blocks: blocks that an adapter follows, from the first on; 0 to the variant's depth.
+        variant: as for `FrozenSam`.
+        image_size: side of a slice, pixels, a multiple of the variant's stride.
+        regions: regions that are segmented.
+        first_blocks: attention blocks that an adapter follows, from the first on; 0 to all of them
+            (10 of `mobile_sam` and `lite_medsam`, 12 of `vit_b`).
         init: `zero`, with which training starts at the frozen model, or `default`, PyTorch's.
         merge: `sum` of the two embeddings, as in the paper, or their `mean`.
         groups: modalities of the two streams.
@@ -67,50 +68,49 @@ class CrossModalitySam(FrozenSam):
             less memory, a third more time.
 
     Raises:
-        InputError: unknown variant, init, merge or modality; a size that is no multiple of 16; too
-            many blocks; other than two groups, an empty one, or a modality named twice.
+        InputError: unknown variant, init, merge or modality; a size that the variant cannot take;
+            too many blocks; other than two groups, an empty one, or a modality named twice.
     """
 
     def __init__(
         self,
         variant: str = "vit_b",
         image_size: int = 256,
+        regions: int = 1,
         first_blocks: int = 6,
         init: Init = "zero",
         merge: Merge = "sum",
         groups: Sequence[Sequence[str]] = GROUPS,
         checkpointing: bool = False,
     ) -> None:
-        preset = variant_of(variant)
-        _check(variant, preset.depth, first_blocks, merge, groups)
-        super().__init__(variant, image_size)
+        super().__init__(variant, image_size, regions)
+        _check(variant, len(self.encoder.widths), first_blocks, merge, groups)
         self.first_blocks = first_blocks
         self.merge = merge
         self.checkpointing = checkpointing
         self.channels = [channels_of(list(group)) for group in groups]
-        self.colours = nn.ModuleList(
-            nn.Conv2d(len(channels), 3, kernel_size=1) for channels in self.channels
-        )
+        self.colours = nn.ModuleList(grey_colours(len(channels)) for channels in self.channels)
         self.adapters = nn.ModuleList(
-            CrossModalityAdapter(preset.dim, init) for _ in range(first_blocks)
+            CrossModalityAdapter(width, init) for width in self.encoder.widths[:first_blocks]
         )
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the merged embedding (B, 256, S/16, S/16) of four modalities (B, 4, S, S)."""
-        self.check_image(image)
+        """Return the merged embedding (B, 256, h, w) of four modalities (B, 4, S, S)."""
+        image = self.prepare(image)
         streams = [
             colour(image[:, channels])
             for colour, channels in zip(self.colours, self.channels, strict=True)
         ]
-        tokens = self.encoder.embed(torch.cat(streams))  # (2B, h, w, C)
-        for index, block in enumerate(self.encoder.blocks):
+        encoder = self.encoder
+        tokens = encoder.embed(self.paint(torch.cat(streams)))  # (2B, h, w, c)
+        for index in range(len(encoder.widths)):
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
+                tokens = checkpoint(encoder.step, index, tokens, use_reentrant=False)
             else:
-                tokens = block(tokens)
+                tokens = encoder.step(index, tokens)
             if index < self.first_blocks:
                 tokens = torch.cat(self.adapters[index](*tokens.chunk(2)))
-        first, second = self.encoder.neck(tokens.permute(0, 3, 1, 2)).chunk(2)
+        first, second = encoder.finish(tokens).chunk(2)
         merged = first + second
         return merged if self.merge == "sum" else merged / 2
 
@@ -121,8 +121,8 @@ def _check(
     """Check `first_blocks`, `merge` and `groups`."""
     if not 0 <= first_blocks <= depth:
         raise InputError(
-            f"`first_blocks` is {first_blocks} but {variant} has {depth} blocks: set it to a "
-            f"number from 0 to {depth}."
+            f"`first_blocks` is {first_blocks} but {variant} has {depth} attention blocks: set it "
+            f"to a number from 0 to {depth}."
         )
     if merge not in ("sum", "mean"):
         raise InputError(f"Embeddings cannot be merged by {merge!r}: set `merge` to sum or mean.")

@@ -7,6 +7,7 @@ from backbones.planned_unet import PlannedUNet
 from backbones.residual_encoder_unet import ResidualEncoderUNet
 from backbones.sam.decoder import SamMaskDecoder, SamPrompt
 from backbones.sam.encoder import SamImageEncoder
+from backbones.sam.tiny_vit import TinyViT
 from backbones.segresnet import SegResNet
 from backbones.slices.swin_unet import SwinUnet
 from backbones.slices.transunet import TransUNet
@@ -22,5 +23,6 @@ __all__ = [
     "SamPrompt",
     "SegResNet",
     "SwinUnet",
+    "TinyViT",
     "TransUNet",
 ]

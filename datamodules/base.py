@@ -14,6 +14,7 @@ from datamodules.cases.case import PreparedCase
 from datamodules.cases.intensity import BACKGROUND
 from datamodules.cases.reading import combine
 from datamodules.layouts.case_files import MODALITIES, check_dropped
+from datamodules.layouts.label_values import misread, remarks
 from datamodules.nifti.geometry import spacing_mark
 from datamodules.patients.grouping import check_pattern, one_person, regroup
 from datamodules.phantom_cohort import phantom_cohort
@@ -278,7 +279,25 @@ class CohortDataModule(BatchDataModule, Generic[Case]):
             )
         if unlabelled:
             self._note(f"left out, having no label: {', '.join(unlabelled)}")
+        if len(self.regions) > 1:
+            self._check_meanings(labelled)
         return labelled
+
+    def _check_meanings(self, labelled: list[str]) -> None:
+        """Refuse label values that contradict their meaning, and note doubtful ones."""
+        labels = {i: (self.cases[i].convention, self.cases[i].label_values) for i in labelled}
+        for case_id, sentence in remarks(labels).items():
+            self._note(f"{case_id}: {sentence}")
+        problems = misread(labels)
+        if problems:
+            first, sentence = next(iter(problems.items()))
+            others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise InputError(f"{first}{others}: {sentence}.")
+
+    def _note_meanings(self) -> None:
+        """Note the label values of predicted masks."""
+        meanings = sorted({case.convention.describe() for case in self.cases.values()})
+        self._note(f"masks are written as {' or '.join(meanings)}")
 
     def _decide_split(self, stage: str) -> Split:
         identities = self._identities(self._labelled())

@@ -5,7 +5,6 @@ from lightning_modules.feature_transition import FeatureTransitionModule
 from lightning_modules.fusion import FusionModule
 from lightning_modules.optimisation.schedules import Polynomial, WarmupCosine
 from lightning_modules.sam.adapter import SamAdapterModule
-from lightning_modules.sam.pretraining import SamPretrainModule
 from lightning_modules.segmentation import SegmentationModule
 from lightning_modules.slice_segmentation import SliceModule
 
@@ -15,7 +14,6 @@ __all__ = [
     "FusionModule",
     "Polynomial",
     "SamAdapterModule",
-    "SamPretrainModule",
     "SegmentationModule",
     "SliceBackboneModule",
     "SliceModule",

@@ -180,10 +180,11 @@ class SliceBackboneModule(NetworkModule, SliceModule):
     """Train one network of ``backbones`` on slices of all four modalities.
 
     Args:
-        network: a class of ``backbones``, built as ``network(4, 1, size, image_size)``.
+        network: a class of ``backbones``, built as ``network(4, R, size, image_size)``.
         size: named size of the network: tiny for a CPU, base as in its paper.
         weights: file of pretrained weights in the form its authors published; null: random.
-        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
+        **training: image_size, regions, loss, optimizer, scheduler, overlap, postprocessing,
+            precision.
     """
 
     def __init__(

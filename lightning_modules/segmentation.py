@@ -21,10 +21,13 @@ UNPROCESSED = "unprocessed/"  # columns of scores before post-processing
 
 
 def nest(regions: Tensor) -> Tensor:
-    """Return regions (B, 3, *S), bool, nested as in the composed label map: ET in TC in WT.
+    """Return regions (B, R, *S), bool, nested as in the composed label map: ET in TC in WT.
 
-    The same as ``LabelConvention.from_regions`` and back, without leaving the device.
+    One region stays as it is. The same as ``LabelConvention.from_regions`` and back, without
+    leaving the device.
     """
+    if regions.shape[1] == 1:
+        return regions
     whole, core, enhancing = regions.unbind(dim=1)
     core = core | enhancing
     return torch.stack([whole | core, core, enhancing], dim=1)
@@ -76,10 +79,15 @@ class SegmentationModule(TrainingModule):
         # channels-last, where chosen, saves a third of a step of the tiny networks
         step = self.compiled(self.forward_with_terms)
         logits, terms = step(self.execution.arrange(batch["image"]))
-        loss: Tensor = self.loss(logits.float(), batch["mask"])
+        loss = self.region_loss(logits.float(), batch["mask"])
         for name, term in terms.items():
             self.log_train(name, term, batch)
             loss = loss + term
+        return loss
+
+    def region_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of logits and masks, both (B, R, *spatial)."""
+        loss: Tensor = self.loss(logits, mask)
         return loss
 
     def window(self, **changes: Any) -> SlidingWindow:

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, SHRUNKEN
 from tests.test_slice_experiments import SYSTEMS
 from tests.trainings import LOGGED, only_run
 
-FIRST_STAGES = ("FeatureTransitionModule", "SamPretrainModule")
+FIRST_STAGES = ("FeatureTransitionModule",)
 
 
 def segmenting(data_class):

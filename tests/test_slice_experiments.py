@@ -12,6 +12,7 @@ import yaml
 
 import cli
 from datamodules import RegisteredSliceDataModule
+from datamodules.layouts.conventions import REGIONS
 from datamodules.splits import make_split
 from evaluation.metrics.scores import METRICS, SLICE_METRICS
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
@@ -21,9 +22,13 @@ from tests.trainings import only_run
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
-SAM = ["sam_t1", "sam_t1ce", "sam_t2", "sam_flair", "sam_early_fusion", "sam_adapter"]
+SAM = [
+    *("sam_t1", "sam_t1ce", "sam_t2", "sam_flair", "sam_early_fusion", "sam_adapter"),
+    *("sam_low_rank", "sam_bottleneck"),
+]
 MODALITIES = ("t1", "t1ce", "t2", "flair")
-SYSTEMS = [*SAM, "transunet", "swin_unet"]
+SYSTEMS = [*SAM, "sam_untrained_base", "transunet", "swin_unet"]
+RANDOM = ("--model.weights", "random")
 
 
 def run(*words):
@@ -56,7 +61,11 @@ def test_fit_test_predict(name, trainings):
     if name in SAM:
         assert not any(key.startswith("network.encoder.") for key in checkpoint["state_dict"])
         assert len(card["base"]["hash"]) == 64
-        assert list(card["stages"]) == ["experiments/sam_tiny_pretrain.yaml"]
+        assert card["base"]["variant"] == "mobile_sam"
+        assert "RANDOM WEIGHTS" in printed  # no test downloads the published ones
+    if name == "sam_untrained_base":
+        assert any(key.startswith("network.encoder.") for key in checkpoint["state_dict"])
+        assert "trained base mobile_sam: from random weights" in printed
     assert list((folder / "overlays").glob("*.png"))
 
     printed = trainings.printed("test", name)
@@ -76,8 +85,7 @@ def test_fit_test_predict(name, trainings):
 def test_systems_stand_side_by_side(trainings, home, capsys):
     for name in SYSTEMS:
         trainings.copy(trainings.tested(name), home)
-    trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
-    assert run("fit", *config_of("sam_adapter")) == 0  # finished before: printed again
+    assert run("fit", *config_of("sam_adapter"), *RANDOM) == 0  # finished before: printed again
     printed = capsys.readouterr().out
     table = printed[printed.index("Systems trained on the same data") :]
     for name in SYSTEMS:
@@ -104,7 +112,7 @@ def test_several_systems_validate_and_test_as_an_ensemble(trainings, home, capsy
     assert "selected slices" in capsys.readouterr().out
     assert run("test", "--ckpt_path", *members, "--results_dir", "results") == 0
     printed = capsys.readouterr().out
-    assert "frozen base vit_tiny" in printed
+    assert "frozen base mobile_sam" in printed
     assert "training began from" in printed
 
 
@@ -113,18 +121,6 @@ def test_slices_of_another_size_are_refused(trainings, home, capsys):
     words = ["test", "--config", "experiments/sam_adapter.yaml", "--data.slice_size", "96"]
     assert run(*words) == 2
     assert "leave data.slice_size as the checkpoint has it" in capsys.readouterr().err
-
-
-def test_pretraining_is_a_stage_that_segments_nothing(trainings, home, capsys):
-    folder = trainings.copy(trainings.trained("sam_tiny_pretrain"), home)
-    assert (folder / "overlays" / "reconstruction.png").is_file()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["scores"]["val/loss"] > 0
-    train = set(read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]["split"]["train"])
-    adapter = read_checkpoint(trainings.trained("sam_adapter") / "checkpoints" / "best.ckpt")
-    assert train == set(adapter[KEY]["split"]["train"])
-    assert run("test", "--config", "experiments/sam_tiny_pretrain.yaml") == 2
-    assert "Pretraining segments nothing" in capsys.readouterr().err
 
 
 def test_predictions_lie_on_the_original_grid_of_every_modality(trainings, home):
@@ -160,8 +156,38 @@ def test_a_raw_exam_is_predicted_on_its_own_t2(trainings, home):
         assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1}
 
 
+def test_three_regions_from_training_to_label_maps(trainings, home, capsys):
+    regions = ["--data.regions", "WT,TC,ET"]
+    words = [*config_of("sam_adapter"), *regions, "--model.weights", "random"]
+    assert run("fit", *words, "--trainer.max_epochs", "1") == 0
+    folder = only_run(home / "runs", "sam_adapter")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["scores"]) == {"val/dice/WT", "val/dice/TC", "val/dice/ET"}
+    assert read_checkpoint(folder / "checkpoints" / "best.ckpt")[KEY]["regions"] == list(REGIONS)
+    assert list((folder / "overlays").glob("*.png"))
+    assert run("test", "--config", "experiments/sam_adapter.yaml", *regions) == 0
+    assert "TC, selected slices" in capsys.readouterr().out
+    (row,) = rows_of(folder / "per_case.csv")
+    columns = {f"slices/{metric}/{region}" for metric in SLICE_METRICS for region in REGIONS}
+    assert columns | {f"{metric}/{region}" for metric in METRICS for region in REGIONS} <= set(row)
+    output = home / "masks"
+    assert run("predict", "--config", "experiments/sam_adapter.yaml", "--output", str(output)) == 0
+    (volumes,) = rows_of(output / "volumes.csv")
+    assert {"WT_ml", "TC_ml", "ET_ml"} <= set(volumes)
+    assert "masks are written as" in capsys.readouterr().out
+
+    one = trainings.copy(trainings.trained("sam_adapter"), home) / "checkpoints" / "best.ckpt"
+    assert run("test", "--ckpt_path", str(one), *regions) == 2
+    assert "leave data.regions as the checkpoint has it" in capsys.readouterr().err
+    three = ["--ckpt_path", str(folder / "checkpoints" / "best.ckpt")]
+    assert run("test", *three, "--data.regions", "WT") == 2
+    assert "leave data.regions as the checkpoint has it" in capsys.readouterr().err
+    assert run("test", *three, str(one)) == 2
+    assert "an ensemble needs members of the same regions" in capsys.readouterr().err
+
+
 def test_unaugmented_single_modality_trains_on_stored_embeddings(home, session_folder, capsys):
-    words = ["--data.augmentation", "false", "--model.weights", "random"]
+    words = ["--data.augmentation", "false", *RANDOM]
     assert run("fit", *config_of("sam_flair"), *words) == 0
     assert "is computed once a slice" in capsys.readouterr().out
     stored = list((session_folder / "cache" / "embeddings").rglob("*.npy"))

@@ -156,8 +156,8 @@ def test_pictures_of_one_list_are_equally_large(folders):
 def test_panels_name_only_what_runs_log(trainings, folders):
     runs = [
         *folders,
+        *stored(trainings.trained("zhang2021_transition")),
         *stored(trainings.tested("sam_t1")),
-        *stored(trainings.trained("sam_tiny_pretrain")),
     ]
     history = {name for run in runs for row in run.history for name in row}
     summaries = {name for run in runs for name in run.summary}

@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 import cli
 from backbones.sam.variants import VARIANTS
+from lightning_modules.weights.published import PUBLISHED
 from tests.conftest import SHRUNKEN_SLICES
 from tests.test_wrong_input import refused
 
@@ -21,7 +23,7 @@ def fit(name, *words):
 
 
 def adapter(*words):
-    """The adapter on a random base: no stage comes before the check."""
+    """The adapter on a random base, which needs no download."""
     return fit("sam_adapter", "--model.weights", "random", *words)
 
 
@@ -33,7 +35,9 @@ def adapter(*words):
         (["--data.n_folds", "40"], "data.n_folds is 40 for 6 patients"),
         (["--data.selection", "best"], "selection"),
         (["--data.empty_fraction", "1.0"], "empty_fraction"),
-        (["--model.network.init_args.first_blocks", "13"], "from 0 to 12"),
+        (["--data.regions", "WT,ET,TC"], "expected WT,TC,ET"),
+        (["--model.regions", "[WT,TC,ET]"], "give data.regions alone"),
+        (["--model.network.init_args.first_blocks", "13"], "from 0 to 10"),
         (["--model.network.init_args.merge", "max"], "merge"),
         (["--model.network.init_args.groups", "[[t1,t2],[t2,flair]]"], "stands twice"),
     ],
@@ -51,7 +55,7 @@ def official_like(path, dim):
 
 
 def test_weights(in_workplace, tmp_path, capsys):
-    wrong = official_like(tmp_path / "sam_l.pth", VARIANTS["vit_l"].dim)
+    wrong = official_like(tmp_path / "sam_l.pth", VARIANTS["vit_l"].shape.dim)
     (tmp_path / "cut.pth").write_bytes(wrong.read_bytes()[:200])
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(print, protocol=2))
     (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(wrong.read_bytes())
@@ -68,15 +72,10 @@ def test_weights(in_workplace, tmp_path, capsys):
 
 
 def test_absent_official_checkpoint_offline(in_workplace, tmp_path, monkeypatch, capsys):
-    from lightning_modules.weights import pretrained
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    original = pretrained.official_sam
-    monkeypatch.setattr(
-        "lightning_modules.sam.adapter.official_sam",
-        lambda variant: original(variant, "http://127.0.0.1:9/"),
-    )
-    words = ["--model.variant", "vit_b", "--model.weights", "official"]
+    nowhere = replace(PUBLISHED["vit_b"], url="http://127.0.0.1:9/sam_vit_b_01ec64.pth")
+    monkeypatch.setitem(PUBLISHED, "vit_b", nowhere)
+    words = ["--model.variant", "vit_b", "--model.weights", "published"]
     message = refused(capsys, *fit("sam_adapter", *words, "--runs_dir", str(tmp_path)))
     assert "sam_vit_b_01ec64.pth" in message
     assert "--model.weights random" in message
@@ -85,7 +84,7 @@ def test_absent_official_checkpoint_offline(in_workplace, tmp_path, monkeypatch,
 @pytest.fixture
 def exams(trainings, in_workplace, tmp_path):
     """Two raw exams of the embedded cohort, to be spoilt."""
-    cohort = trainings.phantoms("sam_tiny_pretrain")
+    cohort = trainings.phantoms("sam_t1")
     for exam in sorted(path for path in cohort.iterdir() if path.is_dir())[:2]:
         shutil.copytree(exam, tmp_path / "exams" / exam.name)
     return tmp_path / "exams"

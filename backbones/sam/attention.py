@@ -36,6 +36,8 @@ class SamAttention(nn.Module):
         window: tokens a side of a window, or of the grid for attention over all of it.
     """
 
+    interleaved = False  # `qkv` gives all queries, then all keys, then all values
+
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads = heads

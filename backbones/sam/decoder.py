@@ -1,4 +1,4 @@
-"""SAM's mask decoder for one mask without prompts, over a whole batch at once."""
+"""SAM's mask decoder without prompts, a mask a region, over a whole batch at once."""
 
 import math
 from typing import Any
@@ -12,6 +12,7 @@ from backbones.sam.variants import EMBEDDING, PATCH, grid_of
 
 HEADS = 8
 HIDDEN = 2048  # channels inside the transformer's layers
+MASK_CHANNELS = 16  # of the prompt encoder's layers for masks
 UPSCALED = (EMBEDDING // 4, EMBEDDING // 8)  # channels after each doubling of the grid
 
 
@@ -23,20 +24,21 @@ class SamPrompt(nn.Module):
     parameter counts include them, and official checkpoints then load without exceptions.
 
     Args:
-        image_size: side of the image, pixels, a multiple of 16.
+        image_size: side of the image, pixels, a multiple of the stride.
+        stride: pixels between neighbouring positions of the embedding.
     """
 
     no_mask_embed: nn.Embedding
     pe_layer: Any
 
-    def __init__(self, image_size: int = 256) -> None:
+    def __init__(self, image_size: int = 256, stride: int = PATCH) -> None:
         super().__init__()
-        self.grid = grid_of(image_size)
+        self.grid = grid_of(image_size, stride)
         encoder = sam_modeling().PromptEncoder(
             embed_dim=EMBEDDING,
             image_embedding_size=(self.grid, self.grid),
             input_image_size=(image_size, image_size),
-            mask_in_chans=PATCH,
+            mask_in_chans=MASK_CHANNELS,
         )
         for name, child in encoder.named_children():
             self.add_module(name, child)
@@ -59,7 +61,7 @@ class SamPrompt(nn.Module):
 class DecoderAttention(nn.Module):
     """Multi-head attention between tokens, or between few tokens and an image.
 
-    Between the two tokens of an unprompted decoder and an image of hundreds, the image is never
+    Between the few tokens of an unprompted decoder and an image of hundreds, the image is never
     projected: q (W x + b) = (q W) x + q b, and a sum of W x + b is W times a sum of x. The tokens
     carry the matrices of both sides instead, which is the same function for an eighth of the work.
 
@@ -221,18 +223,21 @@ class LayeredMlp(nn.Module):
 
 
 class SamMaskDecoder(nn.Module):
-    """SAM's mask decoder with one mask token (Kirillov et al., https://arxiv.org/abs/2304.02643).
+    """SAM's mask decoder, a mask token a region (Kirillov et al., https://arxiv.org/abs/2304.02643).
 
-    It computes the same function as segment_anything's MaskDecoder with `num_multimask_outputs=0`,
-    under its weight names, but for a batch instead of one image. The head that predicts a mask's
-    quality is unused here: it gets no gradient, which plain DDP must know, so it requires none.
+    It computes the same function as segment_anything's MaskDecoder with as many mask tokens, under
+    its weight names, but for a batch instead of one image. The head that predicts a mask's quality
+    is unused here: it gets no gradient, which plain DDP must know, so it requires none.
+
+    Args:
+        regions: masks, each with a token and a hypernetwork of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, regions: int = 1) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer()
         self.iou_token = nn.Embedding(1, EMBEDDING)
-        self.mask_tokens = nn.Embedding(1, EMBEDDING)
+        self.mask_tokens = nn.Embedding(regions, EMBEDDING)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(EMBEDDING, UPSCALED[0], kernel_size=2, stride=2),
             nn.LayerNorm(UPSCALED[0], eps=1e-6),
@@ -240,11 +245,13 @@ class SamMaskDecoder(nn.Module):
             nn.ConvTranspose2d(UPSCALED[0], UPSCALED[1], kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.output_hypernetworks_mlps = nn.ModuleList([LayeredMlp(UPSCALED[1])])
-        self.iou_prediction_head = LayeredMlp(1).requires_grad_(False)
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            LayeredMlp(UPSCALED[1]) for _ in range(regions)
+        )
+        self.iou_prediction_head = LayeredMlp(regions).requires_grad_(False)
 
     def forward(self, embedding: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, 1, 4h, 4w) of the outputs of `SamPrompt`.
+        """Return the logits (B, R, 4h, 4w) of the outputs of `SamPrompt`.
 
         Args:
             embedding: (B, 256, h, w), no-mask embedding added.
@@ -262,12 +269,15 @@ class SamMaskDecoder(nn.Module):
         # A transposed convolution of 2 x 2 with stride 2 is a linear layer from one token to four.
         fine = gelu(norm(_quadruple(image, first.weight, first.bias).float()))  # (B, h * w, 4, 64)
         finest = gelu(_quadruple(fine, second.weight, second.bias))  # (B, h * w, 4, 4, 32)
-        mask = self.output_hypernetworks_mlps[0](tokens[:, 1])  # (B, 32)
-        logits = finest.flatten(1, 3) @ mask.unsqueeze(-1)  # (B, h * w * 16, 1)
+        masks = [
+            mlp(tokens[:, place])  # (B, 32)
+            for place, mlp in enumerate(self.output_hypernetworks_mlps, start=1)
+        ]
+        logits = finest.flatten(1, 3) @ torch.stack(masks, dim=-1)  # (B, h * w * 16, R)
         return (
-            logits.view(batch, height, width, 2, 2, 2, 2)
-            .permute(0, 1, 3, 5, 2, 4, 6)
-            .reshape(batch, 1, 4 * height, 4 * width)
+            logits.view(batch, height, width, 2, 2, 2, 2, -1)
+            .permute(0, 7, 1, 3, 5, 2, 4, 6)
+            .reshape(batch, -1, 4 * height, 4 * width)
         )
 
 

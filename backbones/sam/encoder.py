@@ -1,14 +1,16 @@
 """SAM's image encoder: a plain vision transformer with windows, computed without their padding."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from backbones.sam.attention import SamAttention
+from backbones.sam.image_encoder import ImageEncoder
 from backbones.sam.linear import linear
-from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW, grid_of, variant_of
+from backbones.sam.variants import EMBEDDING, PATCH, WINDOW, ViTShape, grid_of, variant_of
 from errors import InputError
-
-__all__ = ["VARIANTS", "ChannelNorm", "SamBlock", "SamImageEncoder"]
 
 CACHED_TOKENS = 1024  # tokens that pass through a processor together
 
@@ -76,38 +78,52 @@ class PatchEmbedding(nn.Module):
         return self.proj(image).permute(0, 2, 3, 1)
 
 
-class SamImageEncoder(nn.Module):
+class SamImageEncoder(ImageEncoder):
     """The image encoder of SAM (Kirillov et al., https://arxiv.org/abs/2304.02643).
 
     The same function as segment_anything's ImageEncoderViT, under its weight names:
-    (B, 3, S, S) to (B, 256, S/16, S/16). Its steps can be taken one by one: `embed`, every one of
-    `blocks`, then `neck` on (B, C, S/16, S/16).
+    (B, 3, S, S) to (B, 256, S/16, S/16). Its steps can be taken one by one, see `ImageEncoder`.
 
     Args:
-        variant: `vit_b`, `vit_l` or `vit_h`, or `vit_tiny`, a quarter of the width of `vit_b`.
+        variant: `vit_b`, `vit_l`, `vit_h` or `medsam_vit_b`, or a shape.
         image_size: side of the image, pixels, a multiple of 16.
 
     Raises:
         InputError: unknown variant, a size that is no multiple of 16, an image of another size.
     """
 
-    def __init__(self, variant: str = "vit_b", image_size: int = 256) -> None:
+    def __init__(self, variant: str | ViTShape = "vit_b", image_size: int = 256) -> None:
         super().__init__()
-        preset, grid = variant_of(variant), grid_of(image_size)
-        self.variant = variant
+        shape = variant_of(variant).shape if isinstance(variant, str) else variant
+        if not isinstance(shape, ViTShape):
+            raise InputError(
+                f"{variant} is no plain vision transformer: build it by `backbones.TinyViT`."
+            )
+        grid = grid_of(image_size)
         self.image_size = image_size
-        self.patch_embed = PatchEmbedding(preset.dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, preset.dim))
+        self.stride = shape.stride
+        self.widths = shape.widths
+        self.patch_embed = PatchEmbedding(shape.dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, shape.dim))
         self.blocks = nn.ModuleList(
-            SamBlock(preset.dim, preset.heads, grid if index in preset.global_blocks else WINDOW)
-            for index in range(preset.depth)
+            SamBlock(shape.dim, shape.heads, grid if index in shape.global_blocks else WINDOW)
+            for index in range(shape.depth)
         )
         self.neck = nn.Sequential(
-            nn.Conv2d(preset.dim, EMBEDDING, kernel_size=1, bias=False),
+            nn.Conv2d(shape.dim, EMBEDDING, kernel_size=1, bias=False),
             ChannelNorm(EMBEDDING, eps=1e-6),
             nn.Conv2d(EMBEDDING, EMBEDDING, kernel_size=3, padding=1, bias=False),
             ChannelNorm(EMBEDDING, eps=1e-6),
         )
+
+    @property
+    def attention_blocks(self) -> Sequence[Any]:
+        """Return all blocks."""
+        return list(self.blocks)
+
+    def step(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the tokens (B, h, w, c) after a block."""
+        return self.blocks[index](tokens)
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return the tokens (B, S/16, S/16, C) of an image (B, 3, S, S), with their positions."""
@@ -124,11 +140,5 @@ class SamImageEncoder(nn.Module):
         if image.device.type == "cpu" and not torch.is_grad_enabled():
             # Few images at a time stay in the processor's cache, and their memory is reused.
             together = max(1, CACHED_TOKENS // (image.shape[-1] // PATCH) ** 2)
-            return torch.cat([self._forward(part) for part in image.split(together)])
-        return self._forward(image)
-
-    def _forward(self, image: torch.Tensor) -> torch.Tensor:
-        tokens = self.embed(image)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.neck(tokens.permute(0, 3, 1, 2))
+            return torch.cat([self.encode(part) for part in image.split(together)])
+        return self.encode(image)

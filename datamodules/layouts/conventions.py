@@ -1,13 +1,16 @@
 """Meanings of label values: the conventions of the challenges, and a user's own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from errors import InputError
+
 REGIONS = ("WT", "TC", "ET")
+CHOICES = (REGIONS[:1], REGIONS)  # of regions in the 2D study
 CLASSES = ("necrosis", "oedema", "enhancing")
 Values = int | tuple[int, ...]
 
@@ -111,6 +114,39 @@ class LabelConvention:
     def from_dict(cls, plain: Mapping[str, Any]) -> "LabelConvention":
         """Inverse of `to_dict`."""
         return cls(**{**plain, "background": tuple(plain["background"])})
+
+
+def read_regions(given: str | Sequence[str], option: str) -> tuple[str, ...]:
+    """Return the regions of the 2D study by their names: WT alone, or WT, TC and ET.
+
+    Args:
+        given: names in a list, or separated by commas.
+        option: as it was given, ``data.regions``, for messages.
+
+    Raises:
+        InputError: no name, an unknown one, one twice, or another selection or order.
+    """
+    names = given.split(",") if isinstance(given, str) else given
+    regions = tuple(name.strip() for name in names if name.strip())
+    expected = " or ".join(",".join(choice) for choice in CHOICES)
+    if not regions:
+        raise InputError(f"{option} names no region: expected {expected}.")
+    for name in regions:
+        if name not in REGIONS:
+            raise InputError(f"{option} has the unknown region {name}: expected {expected}.")
+        if regions.count(name) > 1:
+            raise InputError(f"{option} has {name} twice: expected {expected}.")
+    if regions in CHOICES:
+        return regions
+    if sorted(regions) == sorted(REGIONS):
+        raise InputError(
+            f"{option} is {','.join(regions)}, in another order than that of every table and "
+            f"checkpoint: expected {','.join(REGIONS)}."
+        )
+    raise InputError(
+        f"{option} is {','.join(regions)}, a selection that label maps cannot hold: expected "
+        f"{expected}."
+    )
 
 
 def _holds(labels: npt.NDArray[Any], values: tuple[int, ...]) -> npt.NDArray[np.bool_]:

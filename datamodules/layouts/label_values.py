@@ -6,7 +6,9 @@ three classes hold only 0 and 1.
 
 from collections.abc import Iterable, Mapping
 
+from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.conventions import BY_NAME_PEDIATRIC, CLASSES, CONVENTIONS, LabelConvention
+from errors import InputError
 
 Labels = Mapping[str, tuple[LabelConvention, Iterable[int]]]
 SEVERAL = 3  # label maps with the same single value; as many are no coincidence
@@ -55,6 +57,26 @@ def remarks(labels: Labels) -> dict[str, str]:
                 "the whole tumour"
             )
     return found
+
+
+def refuse_whole_tumours(cases: Iterable[CaseFiles], because: str, instead: str) -> None:
+    """Refuse labels of the whole tumour alone where three regions are needed.
+
+    Args:
+        cases: The cases.
+        because: Why three regions are needed, for the message.
+        instead: What to do without them, for the message.
+
+    Raises:
+        InputError: A case's labels distinguish no other region.
+    """
+    whole = next((case for case in cases if len(case.convention.regions) == 1), None)
+    if whole is not None:
+        raise InputError(
+            f"the labels of {whole.case_id} are read as {whole.convention.describe()}, but "
+            f"{because}: {instead}, or give data.labels a meaning with necrosis, oedema and "
+            "enhancing."
+        )
 
 
 def misread(labels: Labels, option: str = "data.labels", *, stated: bool = False) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Patients as axial slices of four registered modalities, with the whole tumour as their mask."""
+"""Patients as axial slices of four registered modalities, with the masks of their regions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,9 @@ from datamodules.cases.cache import prepare_cohort
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
-from datamodules.layouts.conventions import REGIONS
+from datamodules.layouts.conventions import REGIONS, read_regions
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
+from datamodules.layouts.label_values import refuse_whole_tumours
 from datamodules.patients.left_out import left_out
 from datamodules.registration.folder import REGISTERED
 from datamodules.slices.dataset import SliceDataset, SlicePatientDataset
@@ -52,16 +53,18 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         selection: Slices of a patient: the largest tumour, n_per_patient or all_tumour.
         slices_per_patient: For n_per_patient, spread evenly over the tumour.
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
+        slices_per_epoch: Training slices an epoch, so that few patients are trained on in as many
+            steps as many; unset: each slice once.
         batch_size: Slices a step over all devices together, so that their number changes nothing.
         augmentation: Rotation, flips and intensity changes of training slices; `randomised` adds
             bias fields, drift, gamma, blobs, blur, sharpening and noise.
         modality_dropout: Probability of each modality to be blanked in a training slice, never all.
         split_by: `slice` draws single slices as the paper does, so that patients leak.
         phantom_patients: Number of phantom exams.
+        regions: What is segmented: WT alone, the whole tumour, or WT,TC,ET as in the 3D study; the
+            network takes it over.
         cohort: Arguments of `CohortDataModule`.
     """
-
-    regions = REGIONS[:1]
 
     def __init__(
         self,
@@ -77,11 +80,13 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         selection: Rule = "all_tumour",
         slices_per_patient: int = 3,
         empty_fraction: float = 0.2,
+        slices_per_epoch: int | None = None,
         batch_size: int = 4,
         augmentation: Kind = True,
         modality_dropout: float = 0.0,
         split_by: Literal["patient", "slice"] = "patient",
         phantom_patients: int = 12,
+        regions: list[str] | str = REGIONS[0],
         **cohort: Any,
     ) -> None:
         super().__init__(
@@ -94,7 +99,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             raise InputError(
                 f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
             )
-        check_selection(slices_per_patient, empty_fraction)
+        check_selection(slices_per_patient, empty_fraction, slices_per_epoch)
         check_kind(augmentation)
         check_probability(modality_dropout)
         if split_by == "slice" and self.train_patients is not None:
@@ -102,6 +107,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
                 f"data.train_patients is {self.train_patients}, a number of patients, and "
                 "data.split_by slice draws single slices: leave one of them out."
             )
+        self.regions = read_regions(regions, "data.regions")
         self.source = source
         self.layout = layout
         self.labels = labels
@@ -113,6 +119,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         self.selection = selection
         self.slices_per_patient = slices_per_patient
         self.empty_fraction = empty_fraction
+        self.slices_per_epoch = slices_per_epoch
         self.augmentation = augmentation
         self.modality_dropout = modality_dropout
         self.split_by = split_by
@@ -134,7 +141,10 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         return hashes
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that changes results; not paths, workers or cache."""
+        """Every setting that changes results; not paths, workers or cache.
+
+        `regions` is not here but among the settings of the network, which takes it over.
+        """
         cases = self.cases.values()
         version = None
         if any(case.layout == REGISTERED for case in cases):
@@ -163,6 +173,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             "background": BACKGROUND,
             **self._dropping(),
             **recorded(self.modality_dropout),
+            # absent where unset, so that earlier ids stay
+            **({"slices_per_epoch": self.slices_per_epoch} if self.slices_per_epoch else {}),
         }
 
     def selected(self, case_id: str) -> list[int]:
@@ -201,7 +213,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         places = self.training_slices()
         slices = SliceDataset(
             [(self.cases[case_id], index) for case_id, index in places],
-            -(-len(places) // self.batch_size) * self.batch_size,
+            -(-(self.slices_per_epoch or len(places)) // self.batch_size) * self.batch_size,
             self.seed,
             self.augmentation,
             self.modality_dropout,
@@ -242,12 +254,20 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
 
     def _prepare(self, progress: bool) -> tuple[list[SliceCase], dict[str, str]]:
         found, problems = self._find(progress)
+        if len(self.regions) > 1:
+            refuse_whole_tumours(
+                found,
+                f"data.regions is {','.join(self.regions)}",
+                "set data.regions to WT, in a training of its own",
+            )
         if self.root and found and not any(case.layout == REGISTERED for case in found):
             for notice in left_out(self.root, found):
                 self._note(notice)
         wanted = Preparation(self.spacing, True, self.missing, self.whole_head)
         prepared, bad = prepare_cohort(found, self.cache_dir, wanted, progress=progress)
-        cases = [SliceCase(case.files, case.folder, self.slice_size) for case in prepared]
+        cases = [
+            SliceCase(case.files, case.folder, self.slice_size, self.regions) for case in prepared
+        ]
         unfit = {case.case_id: case.problem() for case in cases if case.problem()}
         return [case for case in cases if case.case_id not in unfit], problems | bad | unfit
 
@@ -308,6 +328,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
     def _report(self, stage: str) -> None:
         """Note how many patients and slices each part has, and the leak of a split by slice."""
         if stage == "predict":
+            if len(self.regions) > 1:
+                self._note_meanings()
             return
         split = self.split
         if self._by_slice():

@@ -10,12 +10,16 @@ Rule = Literal["largest", "n_per_patient", "all_tumour"]
 Areas = Sequence[int]  # pixels a slice
 
 
-def check_selection(slices_per_patient: int, empty_fraction: float) -> None:
+def check_selection(
+    slices_per_patient: int, empty_fraction: float, slices_per_epoch: int | None = None
+) -> None:
     """Refuse numbers out of range.
 
     Raises:
-        InputError: No slice a patient, or a fraction outside 0 to 0.9.
+        InputError: No slice a patient or an epoch, or a fraction outside 0 to 0.9.
     """
+    if slices_per_epoch is not None and slices_per_epoch < 1:
+        raise InputError(f"data.slices_per_epoch is {slices_per_epoch}: expected 1 or more.")
     if slices_per_patient < 1:
         raise InputError(f"data.slices_per_patient is {slices_per_patient}: expected 1 or more.")
     if not 0 <= empty_fraction <= 0.9:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from datamodules.cases.case import PreparedCase, unlabelled
 from datamodules.cases.intensity import BACKGROUND, NORMALISATION_VERSION
 from datamodules.cases.settings import from_slices, to_slices
 from datamodules.layouts.case_files import MODALITIES, CaseFiles
+from datamodules.layouts.conventions import REGIONS
 from datamodules.nifti.geometry import canonical_view
 from datamodules.registration.folder import REGISTERED
 
@@ -29,6 +31,7 @@ class SliceCase(PreparedCase):
         files: Files of the examination.
         folder: Its folder in the cache, prepared by slice.
         slice_size: Pixels along either side.
+        regions: The regions that are segmented, the first of WT, TC and ET.
 
     Attributes:
         slice_size: Pixels along either side.
@@ -38,8 +41,15 @@ class SliceCase(PreparedCase):
 
     _modality_axis = 1
 
-    def __init__(self, files: CaseFiles, folder: Path, slice_size: int) -> None:
+    def __init__(
+        self,
+        files: CaseFiles,
+        folder: Path,
+        slice_size: int,
+        regions: Sequence[str] = REGIONS[:1],
+    ) -> None:
         super().__init__(files, folder)
+        self.regions = tuple(regions)
         areas = self.described["areas"]
         self.slice_size = slice_size
         self._maps: dict[str, torch.Tensor] = {}
@@ -97,8 +107,8 @@ class SliceCase(PreparedCase):
         return None if stored is None else from_slices(stored)
 
     def mask(self) -> npt.NDArray[np.float32]:
-        """Whole tumour on the prepared grid: (1, R, A, S), 0 or 1."""
-        return super().mask()[:1]
+        """The regions on the prepared grid: (regions, R, A, S), 0 or 1."""
+        return super().mask()[: len(self.regions)]
 
     def padded_images(self, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Slices `first` to `last` (excluded) as (S, 4, H, W) float16."""
@@ -148,8 +158,8 @@ class SliceCase(PreparedCase):
         return super().to_native(self.from_slices(probabilities))
 
     def native_regions(self) -> npt.NDArray[np.bool_]:
-        """Whole tumour of the original label file: (1, *native_shape)."""
-        return super().native_regions()[:1]
+        """The regions of the original label file: (regions, *native_shape)."""
+        return super().native_regions()[: len(self.regions)]
 
     def native_slices(self, volume: Array) -> Array:
         """Slices of a volume (*native_shape) that match the prepared ones: (S, rows, columns).

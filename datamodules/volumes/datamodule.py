@@ -14,7 +14,7 @@ from datamodules.cases.intensity import BACKGROUND, Normalisation, identified
 from datamodules.cases.settings import Preparation
 from datamodules.layouts.case_files import CaseFiles
 from datamodules.layouts.label_files import refuse_labels_of_phantoms
-from datamodules.layouts.label_values import misread, remarks
+from datamodules.layouts.label_values import refuse_whole_tumours
 from datamodules.patients.find import find_cases, single_case
 from datamodules.patients.left_out import left_out
 from datamodules.splits import Split
@@ -208,18 +208,6 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
     def _preparation(self) -> Preparation:
         return Preparation(self.spacing, normalisation=self.normalisation)
 
-    def _labelled(self) -> list[str]:
-        labelled = super()._labelled()
-        labels = {i: (self.cases[i].convention, self.cases[i].label_values) for i in labelled}
-        for case_id, sentence in remarks(labels).items():
-            self._note(f"{case_id}: {sentence}")
-        problems = misread(labels)
-        if problems:
-            first, sentence = next(iter(problems.items()))
-            others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise InputError(f"{first}{others}: {sentence}.")
-        return labelled
-
     def _report(self, stage: str) -> None:
         """Note the label values of predicted masks, and the phantoms that are mixed in."""
         if stage == "fit" and self.phantoms:
@@ -230,18 +218,13 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
                 f"training patches{others}; validation and test have no phantoms"
             )
         if stage == "predict":
-            meanings = sorted({case.convention.describe() for case in self.cases.values()})
-            self._note(f"masks are written as {' or '.join(meanings)}")
+            self._note_meanings()
 
     def _find(self) -> list[CaseFiles]:
         cases = self._found()
-        whole = next((case for case in cases if len(case.convention.regions) == 1), None)
-        if whole is not None:
-            raise InputError(
-                f"the labels of {whole.case_id} are read as {whole.convention.describe()}, but the "
-                "3D study trains on, scores and writes three regions: use the 2D study, or give "
-                "data.labels a meaning with necrosis, oedema and enhancing."
-            )
+        refuse_whole_tumours(
+            cases, "the 3D study trains on, scores and writes three regions", "use the 2D study"
+        )
         return cases
 
     def _found(self) -> list[CaseFiles]:

@@ -165,7 +165,7 @@ def _overlay(
         for column, (name, picture) in enumerate(slices.items()):
             axes = grid[row, column]
             show_slice(axes, picture[box], inside[box], grey_window(volumes[name]), extent)
-            for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study has only WT
+            for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study may have only WT
                 draw_contour(axes, cut(mask)[box], region, extent)
             side_letters(axes, plane)
             if row == 0:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from evaluation.figures.overlay import save_png
 from evaluation.statistics.columns import ScoreColumn
 from evaluation.statistics.comparison import Row, patient_scores, summarise
 
-BAND = "bands: 95% interval of the mean over the tested patients"
+SEED = "seed"  # column of the rows
+OVER_PATIENTS = "bands: 95% interval of the mean over the tested patients"
+OVER_SEEDS = "bands: lowest and highest mean over the tested patients among {} seeds"
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class TrainedOn:
     Args:
         line: name of the line.
         patients: number of patients trained on.
-        rows: rows of ``per_case.csv`` over all folds and seeds; a patient's seeds are averaged.
+        rows: rows of ``per_case.csv`` over all folds and seeds, with the seed of each; a patient's
+            seeds are averaged.
     """
 
     line: str
@@ -34,8 +38,8 @@ def patient_number_png(
 ) -> None:
     """Write the mean score by the number of patients trained on, with bands, as a PNG.
 
-    The band is the bootstrap interval of the mean over tested patients; of one patient there is
-    none.
+    Of several seeds the band is from the lowest to the highest mean of a seed, else the bootstrap
+    interval of the mean over tested patients; of one patient there is none.
 
     Args:
         points: the points of all lines; a line is drawn from few patients to many.
@@ -51,9 +55,10 @@ def patient_number_png(
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     lines = list(dict.fromkeys(point.line for point in points))
     numbers = sorted({point.patients for point in points})
+    seeds = _seeds(points)
     for axes, column in zip(panels, columns, strict=True):
         for place, name in enumerate(lines):
-            found = _line([point for point in points if point.line == name], column)
+            found = _line([point for point in points if point.line == name], column, seeds)
             colour = colour_of(place)
             axes.plot(found[:, 0], found[:, 1], color=colour, marker="o", markersize=4, label=name)
             axes.fill_between(found[:, 0], found[:, 2], found[:, 3], color=colour, alpha=0.13)
@@ -68,7 +73,7 @@ def patient_number_png(
     legend = figure.legend(
         handles,
         labels,
-        title=BAND,
+        title=band_of(points),
         loc="outside lower center",
         ncols=min(4, len(lines)),
         frameon=False,
@@ -81,10 +86,26 @@ def patient_number_png(
     save_png(figure, path)
 
 
-def _line(points: Sequence[TrainedOn], column: ScoreColumn) -> np.ndarray:
-    """Return number of patients, mean, and the interval's two ends, a point a row (K, 4)."""
+def band_of(points: Sequence[TrainedOn]) -> str:
+    """Return what the bands of a curve show, in words."""
+    seeds = _seeds(points)
+    return OVER_SEEDS.format(len(seeds)) if len(seeds) > 1 else OVER_PATIENTS
+
+
+def _seeds(points: Sequence[TrainedOn]) -> list[Any]:
+    """Return the seeds of all points."""
+    return list(dict.fromkeys(row.get(SEED) for point in points for row in point.rows))
+
+
+def _line(points: Sequence[TrainedOn], column: ScoreColumn, seeds: Sequence[Any]) -> np.ndarray:
+    """Return number of patients, mean, and the band's two ends, a point a row (K, 4)."""
     found = []
     for point in sorted(points, key=lambda one: one.patients):
         summary = summarise(patient_scores(point.rows, column))
-        found.append((point.patients, summary.mean, summary.low, summary.high))
+        low, high = summary.low, summary.high
+        if len(seeds) > 1:
+            by_seed = [[row for row in point.rows if row.get(SEED) == seed] for seed in seeds]
+            means = [summarise(patient_scores(rows, column)).mean for rows in by_seed if rows]
+            low, high = float(np.nanmin(means)), float(np.nanmax(means))
+        found.append((point.patients, summary.mean, low, high))
     return np.array(found)

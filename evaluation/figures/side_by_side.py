@@ -85,7 +85,7 @@ def systems_png(case: ViewedCase, path: Path) -> None:
             axes.set_axis_on()
             window = grey_window(case.images[modality])
             show_slice(axes, picture[box], inside[box], window, extent)
-            for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study has only WT
+            for region, mask in zip(REGIONS, masks, strict=False):  # the 2D study may have only WT
                 draw_contour(axes, plane.cut(mask, index)[box], region, extent)
             side_letters(axes, plane)
             if row == 0:

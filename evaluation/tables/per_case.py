@@ -123,17 +123,24 @@ SCOPES = {"slices/": "selected slices", "": "whole volumes"}
 
 
 def slice_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Return the scores of the 2D study: whole tumour on selected slices and on whole volumes.
+    """Return the scores of the 2D study: every region on selected slices and on whole volumes.
 
     Args:
         rows: one a patient: ``slices/dice/WT`` and ``slices/hd95/WT`` are means over the patient's
-            selected slices, ``dice/WT`` and ``hd95/WT`` those of its volume; either may be absent.
+            selected slices, ``dice/WT`` and ``hd95/WT`` those of its volume; either may be absent,
+            and so may the other regions.
         title: above the table.
     """
     rule = rule_of(rows)
-    measured = [f"{prefix}{metric}/WT" for prefix in SCOPES for metric in ("dice", "hd95")]
+    measured = [
+        f"{prefix}{metric}/{region}"
+        for prefix in SCOPES
+        for metric in ("dice", "hd95")
+        for region in REGIONS
+    ]
     shown = [{name: row[name] for name in measured if name in row} for row in rows]
-    volumes = any("dice/WT" in row for row in rows)
+    regions = [name for name in REGIONS if any(one.endswith(name) for row in shown for one in row)]
+    volumes = any(f"dice/{region}" in row for row in shown for region in regions)
     notes = [
         f"{_counted_cases(rows)}, slices averaged within each case",
         f"slices {rule.of_slices()}",
@@ -148,13 +155,17 @@ def slice_table(rows: Sequence[Row], title: str = "") -> Table:
         box=box.SIMPLE_HEAD,
         min_width=84,
     )
-    for header in ("Whole tumour", "Dice % mean ± sd", "median", "HD95 mm mean ± sd", "median"):
-        table.add_column(header, justify="left" if header == "Whole tumour" else "right")
+    several = len(regions) > 1
+    table.add_column("Region" if several else "Whole tumour")
+    for header in ("Dice % mean ± sd", "median", "HD95 mm mean ± sd", "median"):
+        table.add_column(header, justify="right")
     for prefix, scope in SCOPES.items():
-        dices = [100 * value for value in _values(rows, f"{prefix}dice", "WT")]
-        distances = _values(rows, f"{prefix}hd95", "WT")
-        if dices:
-            table.add_row(scope, *_percent_cells(dices), *_percent_cells(distances))
+        for region in regions:
+            dices = [100 * value for value in _values(rows, f"{prefix}dice", region)]
+            distances = _values(rows, f"{prefix}hd95", region)
+            name = f"{region}, {scope}" if several else scope
+            if dices:
+                table.add_row(name, *_percent_cells(dices), *_percent_cells(distances))
     return table
 
 

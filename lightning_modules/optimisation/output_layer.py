@@ -58,13 +58,7 @@ class OutputLayer:
         """
         if self.layer is None or self.rate == 1.0:
             return build(weights)
-        own = {id(weight) for weight in self.layer.parameters()}
-        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-        for weight in weights:
-            groups[id(weight) in own].append(weight)
-        optimizer = build([{"params": group} for group in groups])
-        optimizer.param_groups[1]["lr"] *= self.rate
-        return optimizer
+        return with_own_rate(build, weights, self.layer.parameters(), self.rate)
 
     def start(self, prevalence: Prevalence | None) -> None:
         """Set the bias at the start of a training.
@@ -81,3 +75,28 @@ class OutputLayer:
                 bias.fill_(float(self.bias))
             elif prevalence is not None:
                 bias.copy_(torch.logit(torch.tensor(prevalence(), dtype=torch.float64)))
+
+
+def with_own_rate(
+    build: Callable[[Any], Optimizer],
+    weights: Iterable[nn.Parameter],
+    own: Iterable[nn.Parameter],
+    rate: float,
+) -> Optimizer:
+    """Return an optimiser over weights, with the learning rate of some of them multiplied.
+
+    Args:
+        build: builds the optimiser from weights or from groups of them.
+        weights: all weights that are trained.
+        own: those with a rate of their own.
+        rate: factor on their learning rate.
+    """
+    chosen = {id(weight) for weight in own}
+    if rate == 1.0 or not chosen:
+        return build(weights)
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for weight in weights:
+        groups[id(weight) in chosen].append(weight)
+    optimizer = build([{"params": group} for group in groups])
+    optimizer.param_groups[1]["lr"] *= rate
+    return optimizer

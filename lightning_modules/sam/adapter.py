@@ -1,24 +1,31 @@
 """Training of a frozen SAM's adapters, input convolutions and decoder."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from backbones.sam.state import fit_state_dict
+from backbones.sam.variants import padding_remark, variant_of
 from errors import InputError
 from lightning_modules.base import TRAINED_WEIGHTS
 from lightning_modules.contracts.protocols import TrainingSlices
+from lightning_modules.optimisation.output_layer import with_own_rate
 from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
-from lightning_modules.weights.checkpoints import KEY, read_checkpoint, set_arguments
-from lightning_modules.weights.pretrained import official_sam, read_pretrained
+from lightning_modules.weights.checkpoints import KEY, set_arguments
+from lightning_modules.weights.pretrained import read_pretrained
+from lightning_modules.weights.published import published_weights
 
-SamFactory = Callable[[str, int], nn.Module]
-VARIANT_OF_SIZE = {"tiny": "vit_tiny", "base": "vit_b"}
+SamFactory = Callable[[str, int, int], nn.Module]
+VariantName = Literal["mobile_sam", "lite_medsam", "vit_b", "vit_l", "vit_h", "medsam_vit_b"]
+VARIANT_OF_SIZE = {"tiny": "mobile_sam", "base": "vit_b"}
+PUBLISHED = "published"
 BASE_SEED = 0  # of random base weights, which all systems share
 
 
@@ -33,13 +40,15 @@ class SamAdapterModule(SliceModule):
     uses embeddings that are computed once and stored in half precision beside the cache.
 
     Args:
-        network: a class of ``adapters``, built as ``network(variant, image_size)``.
-        size: tiny is a small encoder of the same code for a CPU, base the paper's ViT-B.
-        variant: vit_tiny, vit_b, vit_l or vit_h; null: by the size.
-        weights: the frozen base's: an official checkpoint file; ``official``, downloaded once;
-            a pretraining experiment or its checkpoint (vit_tiny); ``random``; null: official
-            where there is one, else random.
-        **training: image_size, loss, optimizer, scheduler, overlap, postprocessing, precision.
+        network: a class of ``adapters``, built as ``network(variant, image_size, regions)``.
+        size: tiny is MobileSAM, for a processor; base the paper's ViT-B.
+        variant: mobile_sam, lite_medsam, vit_b, vit_l, vit_h or medsam_vit_b; null: by the size.
+        weights: the frozen base's: null or ``published``, the published file of the variant,
+            fetched once; the path of such a file; ``random``, which null is for a network that
+            trains its encoder.
+        colour_rate: factor on the learning rate of the convolutions from modalities to colours.
+        **training: image_size, regions, loss, optimizer, scheduler, overlap, postprocessing,
+            precision.
 
     Raises:
         InputError: when the weights are absent, altered or of another variant.
@@ -51,22 +60,23 @@ class SamAdapterModule(SliceModule):
         self,
         network: SamFactory,
         size: Literal["tiny", "base"] = "tiny",
-        variant: Literal["vit_tiny", "vit_b", "vit_l", "vit_h"] | None = None,
+        variant: VariantName | None = None,
         weights: str | None = None,
+        colour_rate: float = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(**training)
         self.variant = variant or VARIANT_OF_SIZE[size]
-        self.network: Any = network(self.variant, self.image_size)
-        self.weights = _absolute(
-            weights or ("random" if self.variant == "vit_tiny" else "official")
-        )
+        self.network: Any = network(self.variant, self.image_size, len(self.regions))
+        self.weights = _absolute(weights or (PUBLISHED if self._is_frozen else "random"))
         self.origin = self._load_base(network, self.weights)
+        self.colour_rate = colour_rate
+        self._check_colour_rate()
         self.store: EmbeddingStore | None = None
         self._base_hash: str | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map slices (B, 4, H, W) to logits (B, 1, H, W)."""
+        """Map slices (B, 4, H, W) to logits (B, R, H, W)."""
         logits: Tensor = self.network(image)
         return logits
 
@@ -76,8 +86,12 @@ class SamAdapterModule(SliceModule):
         return counts
 
     def remarks(self) -> list[str]:
-        """Return the variant and origin of the base, and whether its embeddings are stored."""
-        remarks = [f"frozen base {self.variant}: {self.origin}"]
+        """Return origin and caveats of the base, and whether its embeddings are stored."""
+        kind = "frozen" if self._is_frozen else "trained"
+        remarks = [f"{kind} base {self.variant}: {self.origin}"]
+        about_weights = variant_of(self.variant).remark if self._is_frozen else ""
+        known = (about_weights, padding_remark(self.variant, self.image_size))
+        remarks += [remark for remark in known if remark]
         if self._stores:
             remarks.append(
                 "no slice is augmented, so the encoder's output is computed once a slice and kept "
@@ -90,68 +104,62 @@ class SamAdapterModule(SliceModule):
         """Whether embeddings are stored: the encoder's input never changes."""
         return bool(self.network.fixed_input) and not self.augmented
 
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether the image encoder is frozen, as in all networks but one."""
+        return "encoder" in self.network.frozen_parts
+
     def _load_base(self, network: SamFactory, weights: str) -> str:
         """Load the frozen base; return its origin in words."""
-        if weights == "official":
-            if self.variant == "vit_tiny":
-                raise InputError(
-                    "model.weights is official, but vit_tiny was never published: set "
-                    "model.variant vit_b, or model.weights experiments/sam_tiny_pretrain.yaml."
-                )
-            weights = str(official_sam(self.variant))
-        if weights.endswith((".yaml", ".yml")):
+        if weights == "random":
+            self._randomise(network)
+            if not self._is_frozen:
+                return "from random weights"
+            return "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
+        if not self._is_frozen:
             raise InputError(
-                f"The base {weights} is an experiment that is not trained yet: only `lightning "
-                "fit` trains upstream stages; elsewhere give its checkpoint file."
+                f"model.weights is {weights}, but {type(self.network).__name__} trains its encoder "
+                "from random weights: set it to random, or model.network to "
+                "adapters.CrossModalitySam for a pretrained base."
             )
-        if weights.endswith((".pth", ".pt")):
-            self._randomise(network)  # the parts that a file of the encoder alone lacks
-            self.network.load_base(
-                fit_state_dict(read_pretrained(weights), self.variant, self.image_size)
-            )
-            return f"pretrained, {weights}"
-        self._randomise(network)
-        if weights.endswith(".ckpt"):
-            self._take_encoder(weights)
-            return f"pretrained without labels, {weights}"
-        if weights != "random" and not weights.startswith("{"):
+        if weights == PUBLISHED:
+            weights = str(published_weights(self.variant))
+        elif not weights.endswith((".pth", ".pt")):
             raise InputError(
-                f"model.weights is {weights!r}: expected official, random, an experiment (.yaml), "
-                "its checkpoint (.ckpt) or an official file (.pth)."
+                f"model.weights is {weights!r}, but a frozen base is published, random, or a file "
+                "of weights (.pth, .pt): give one of these, or leave it out."
             )
-        return "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
+        self._randomise(network)  # the parts that a file of the encoder alone lacks
+        self.network.load_base(
+            fit_state_dict(
+                read_pretrained(weights), self.variant, self.image_size, len(self.regions)
+            )
+        )
+        return f"pretrained, {weights}"
 
     def _randomise(self, network: SamFactory) -> None:
         """Give the base random weights of a fixed seed, so that they can be reproduced."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(BASE_SEED)
-            twin: Any = network(self.variant, self.image_size)
+            twin: Any = network(self.variant, self.image_size, len(self.regions))
         self._set_frozen(twin.frozen_state())
-
-    def _take_encoder(self, path: str) -> None:
-        if not Path(path).is_file():
-            raise InputError(
-                f"The frozen base {path} is missing, and a checkpoint holds only what was "
-                "trained on it: put it back, or name its new place by --model.weights FILE."
-            )
-        checkpoint = read_checkpoint(path)
-        found = (checkpoint[KEY].get("model") or {}).get("init_args", {})
-        variant = found.get("variant") or VARIANT_OF_SIZE.get(found.get("size", "tiny"))
-        if variant != self.variant or found.get("image_size") != self.image_size:
-            raise InputError(
-                f"{path} pretrained {variant} at {found.get('image_size')} pixels, model wants "
-                f"{self.variant} at {self.image_size}: set model.variant and image_size alike."
-            )
-        weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
-        if not weights:
-            raise InputError(
-                f"{path} holds no SAM encoder: give a checkpoint of an experiment such as "
-                "experiments/sam_tiny_pretrain.yaml."
-            )
-        self._set_frozen(weights)
 
     def _set_frozen(self, weights: Mapping[str, Tensor]) -> None:
         self.network.load_state_dict({**self.network.state_dict(), **weights})
+
+    def _check_colour_rate(self) -> None:
+        if not 0 < self.colour_rate < math.inf:
+            raise InputError(f"model.colour_rate is {self.colour_rate}: expected a factor above 0.")
+        if self.colour_rate != 1 and not self.network.colour_weights():
+            raise InputError(
+                "model.colour_rate acts on convolutions from modalities to colours, which "
+                f"{type(self.network).__name__} does not have: leave it out."
+            )
+
+    def build_optimizer(self, weights: Iterable[nn.Parameter]) -> Optimizer:
+        """Return the configured optimiser, with a rate of its own for the colours."""
+        colours = self.network.colour_weights()
+        return with_own_rate(super().build_optimizer, weights, colours, self.colour_rate)
 
     def base_hash(self) -> str:
         """Return the SHA-256 of the frozen tensors, names and values."""
@@ -229,11 +237,10 @@ class SamAdapterModule(SliceModule):
             return super().compute_loss(batch)
         decode = self.compiled(self.network.decode)
         logits = decode(self.store.read(batch["slice_key"], self.device))
-        loss: Tensor = self.loss(logits.float(), batch["mask"])
-        return loss
+        return self.region_loss(logits.float(), batch["mask"])
 
     def selected_probabilities(self, batch: dict[str, Any]) -> Tensor:
-        """Return probabilities (N, 1, H, W) of the selected slices, from stored embeddings."""
+        """Return probabilities (N, R, H, W) of the selected slices, from stored embeddings."""
         if self.store is None:
             return super().selected_probabilities(batch)
         selected = batch["selected"][0]
@@ -260,5 +267,5 @@ class SamAdapterModule(SliceModule):
 
 def _absolute(weights: str) -> str:
     """Return a source of weights, a file by its absolute path."""
-    is_file = weights.endswith((".ckpt", ".pth", ".pt")) and not weights.startswith("{")
+    is_file = weights.endswith((".pth", ".pt"))
     return str(Path(weights).expanduser().resolve()) if is_file else weights

@@ -53,7 +53,7 @@ def main() -> None:
 def _measure(variant: str, precision: Any, *, bf16: bool) -> dict[str, float]:
     torch.manual_seed(0)
     module: Any = SamAdapterModule(
-        network=lambda name, size: SingleModalitySam(name, size, "t2"),
+        network=lambda *how: SingleModalitySam(*how, modality="t2"),
         variant=variant,  # type: ignore[arg-type]
         weights="random",
         image_size=SIZE,

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ KEYS = (
     "seeds",
     "overlays",
     "options",
+    "train_patients",
     "test",
     "tables",
     "allow_different",
 )
 ENTRY_KEYS = ("file", "label", "line", "overlays", "options")
 TABLE_KEYS = ("title", "experiments", "metrics", "regions", "scope", "variants", "published")
+PATIENTS = "data.train_patients"  # the option that `train_patients` crosses the systems with
 TEST_OPTIONS = ("data", "model", "trainer", "rule", "postprocessing")  # first parts of the names
 METRICS = (
     "dice",
@@ -111,6 +113,10 @@ def read_benchmark(file: str) -> Benchmark:
     content = read_mapping(path)
     only_keys(content, KEYS, str(path))
     entries = [_entry(item, path) for item in as_list(content, "experiments", path)]
+    allowed = [str(name) for name in as_list(content, "allow_different", path)]
+    if content.get("train_patients") is not None:
+        entries = _over_patients(entries, content["train_patients"], path)
+        allowed.append(PATIENTS)
     if not entries:
         raise InputError(f"{path} names no experiments: list their files under experiments.")
     systems = [entry.system for entry in entries]
@@ -130,7 +136,7 @@ def read_benchmark(file: str) -> Benchmark:
         options=option_words(content.get("options") or {}, str(path)),
         variants=[_variant(item, path) for item in as_list(content, "test", path)],
         tables=as_list(content, "tables", path),
-        allow_different=[str(name) for name in as_list(content, "allow_different", path)],
+        allow_different=allowed,
     )
     for table in benchmark.tables:
         _check_table(table, benchmark)
@@ -240,6 +246,27 @@ def _entry(item: Any, path: Path) -> Entry:
     options = option_words(described.get("options") or {}, f"{path}: {system}")
     line = str(described.get("line") or "")
     return Entry(str(system), file, tuple(overlays), tuple(options), line)
+
+
+def _over_patients(entries: list[Entry], given: Any, path: Path) -> list[Entry]:
+    """Return every system once for each number of patients, a line of the curve each."""
+    numbers = integers(given, f"{path}: train_patients")
+    for entry in entries:
+        if any(PATIENTS in word.replace("init_args.", "") for word in entry.options):
+            raise InputError(
+                f"{path}: {entry.system} has {PATIENTS} of its own, and train_patients gives it to "
+                "every experiment: leave one of them out."
+            )
+    return [
+        replace(
+            entry,
+            system=f"{entry.system}, {number}",
+            options=(*entry.options, f"--{PATIENTS}={number}"),
+            line=entry.line or entry.system,
+        )
+        for entry in entries
+        for number in numbers
+    ]
 
 
 def _files(content: Mapping[str, Any], path: Path) -> list[str]:

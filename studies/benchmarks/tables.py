@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.heat_map import variants_png
-from evaluation.figures.patient_number import patient_number_png
+from evaluation.figures.patient_number import SEED, patient_number_png
 from evaluation.page.page import shared_footnotes
 from evaluation.statistics.columns import SLICES, ScoreColumn
 from evaluation.statistics.comparison import Row, common_patients, patients_of
@@ -38,6 +38,18 @@ AS_TRAINED = "as trained"
 CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
 
 
+Mark = Callable[[Mapping[str, Any]], Row]  # an entry of ``plan.json`` to columns of its rows
+
+
+def _trained(cell: Mapping[str, Any]) -> Row:
+    fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']} "
+    return {"trained": f"{fold}seed {cell['seed']}"}
+
+
+def _seed(cell: Mapping[str, Any]) -> Row:
+    return {SEED: cell["seed"]}
+
+
 @dataclass(frozen=True)
 class BenchmarkScores:
     """The scores of a benchmark so far.
@@ -54,24 +66,23 @@ class BenchmarkScores:
     cells: Sequence[Mapping[str, Any]]
     damaged: Sequence[str] = ()
 
-    def rows(self, variant: str = "") -> dict[str, list[Row]]:
-        """Return the rows of every system tested this way, over all folds and seeds."""
+    def rows(self, variant: str = "", marked: Mark | None = None) -> dict[str, list[Row]]:
+        """Return the rows of every system tested this way, over all folds and seeds.
+
+        Args:
+            variant: name of the further test; empty: as trained.
+            marked: returns further columns of a run's rows; None: none.
+        """
         found: dict[str, list[Row]] = {}
         for cell, item in zip(self.cells, self.tested, strict=True):
             if cell["variant"] == variant:
-                found.setdefault(cell["system"], []).extend(item.rows)
+                columns = marked(cell) if marked else {}
+                found.setdefault(cell["system"], []).extend({**row, **columns} for row in item.rows)
         return found
 
     def rows_with_runs(self, variant: str = "") -> dict[str, list[Row]]:
         """Return the same rows with a column ``trained``, the fold and seed of the run."""
-        found: dict[str, list[Row]] = {}
-        for cell, item in zip(self.cells, self.tested, strict=True):
-            if cell["variant"] == variant:
-                fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']} "
-                trained = f"{fold}seed {cell['seed']}"
-                rows = found.setdefault(cell["system"], [])
-                rows += [{**row, "trained": trained} for row in item.rows]
-        return found
+        return self.rows(variant, _trained)
 
     def first(self, system: str) -> Tested:
         """Return the first tested run of a system."""
@@ -222,7 +233,7 @@ def patient_curves(scores: BenchmarkScores) -> dict[str, partial[None]]:
         if wanted.get("variants"):
             continue
         try:
-            rows, columns = _selection(scores, wanted)
+            rows, columns = _selection(scores, wanted, _seed)
         except InputError:
             continue
         points = trained_on(scores.plan.get("systems", []), rows)
@@ -271,10 +282,10 @@ def provenance(
 
 
 def _selection(
-    scores: BenchmarkScores, wanted: Mapping[str, Any]
+    scores: BenchmarkScores, wanted: Mapping[str, Any], marked: Mark | None = None
 ) -> tuple[dict[str, list[Row]], list[ScoreColumn]]:
     """Return the systems of a table, over the patients that all share, and its columns."""
-    rows = scores.rows()
+    rows = scores.rows(marked=marked)
     names = wanted.get("experiments") or list(rows)
     chosen = {name: rows[name] for name in names if name in rows}
     shared = common_patients(chosen) if chosen else {}

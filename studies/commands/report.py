@@ -16,7 +16,7 @@ from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.curves import systems_curves_png
 from evaluation.figures.heat_map import variants_png
-from evaluation.figures.patient_number import BAND
+from evaluation.figures.patient_number import band_of
 from evaluation.figures.reliability import calibration_table, reliability_png
 from evaluation.figures.side_by_side import systems_png
 from evaluation.figures.viewed_case import ViewedCase
@@ -254,7 +254,7 @@ def _variants(tables: Sequence[BenchmarkTable], folder: Path) -> list[Picture]:
 
 def _patients(draw: partial[None], file: Path) -> Picture:
     draw(file)
-    return Picture.of(file, f"Dice by the number of patients trained on; {BAND}.")
+    return Picture.of(file, f"Dice by the number of patients trained on; {band_of(draw.args[0])}.")
 
 
 def draw_distributions(

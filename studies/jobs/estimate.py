@@ -34,7 +34,7 @@ BATCHES = 4  # number of batches that are timed
 # Settings that never change the cost: trials that differ in these alone share a measurement.
 COST_NEUTRAL = (
     *("lr", "weight_decay", "eps", "betas", "scheduler", "overlap", "postprocessing"),
-    *("output_rate", "output_bias"),
+    *("output_rate", "colour_rate", "output_bias"),
 )
 
 

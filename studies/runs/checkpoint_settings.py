@@ -16,6 +16,7 @@ from studies.runs.request import GROUPS, Request, Trained, read_settings, settin
 from studies.runs.run import Run, finished_runs
 from studies.runs.unused_options import check_together
 from studies.settings.command_line import CommandLine, find_file
+from studies.settings.regions import without_regions
 
 # Data settings that must equal those of the training.
 PREPARATION = ("spacing", "normalisation")
@@ -186,6 +187,8 @@ def _check_named(
     if harmless and not experiment:  # such as the folder of the data
         return None
     below = None if experiment else {name: first["config"].get(name) for name in GROUPS}
+    if below is not None:
+        below["model"] = without_regions(below["model"])
     request = Request(settings, resolve(_of_training(line), below))
     check_together(line, request.resolved["data"]["init_args"])
     if experiment:
@@ -253,7 +256,12 @@ def stated(described: Mapping[str, Any], name: str) -> Any:
 
 
 def _check_alike(path: Path, card: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
-    """Refuse an ensemble whose members were trained on differently prepared data."""
+    """Refuse an ensemble whose members segment other regions or have differently prepared data."""
+    if card["regions"] != other["regions"]:
+        raise InputError(
+            f"{second} segments {', '.join(other['regions'])} and {path} "
+            f"{', '.join(card['regions'])}: an ensemble needs members of the same regions."
+        )
     for name in PREPARATION:
         if card["data"].get(name) != other["data"].get(name):
             raise InputError(

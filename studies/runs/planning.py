@@ -29,6 +29,7 @@ LATER_OPTIONS: dict[str, Any] = {
     "output_bias": None,
     "deep_supervision": False,
     "trained_on": None,
+    "regions": None,
 }
 
 WEIGHTS = (".ckpt", ".pth", ".pt", ".npz")  # files identified by their content, not their path

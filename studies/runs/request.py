@@ -20,7 +20,7 @@ SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
 TRAINING = (
     *("class_path", "spacing", "normalisation", "patch_size", "batch_size", "patches_per_epoch"),
     *("augmentation", "modality_dropout", "healthy_share", "empty_fraction", "seed"),
-    *("phantoms", "train_patients"),
+    *("phantoms", "train_patients", "regions", "slices_per_epoch"),
 )
 MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # may differ from training
 PLACES = ("weights",)  # paths of files that the checkpoint identifies by content

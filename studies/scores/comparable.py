@@ -1,4 +1,4 @@
-"""Find runs that may share a table: the same patients, the same split, the same seed."""
+"""Find runs that may share a table: the same patients, split, seed and regions."""
 
 import json
 from collections.abc import Collection
@@ -57,6 +57,8 @@ def _comparable(manifest: dict[str, Any], own: dict[str, Any]) -> bool:
     if manifest.get("status") != "finished" or not manifest.get("validation_cases"):
         return False
     if not manifest.get("per_slice") or not same_cohort(manifest, own):
+        return False
+    if manifest["scores"].keys() != own["scores"].keys():  # other regions
         return False
     theirs, ours = (m.get("determinants", {}).get("data", {}) for m in (manifest, own))
     return bool(theirs == ours and manifest.get("seed") == own.get("seed"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from backbones.sam.variants import VARIANTS
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
@@ -23,7 +24,7 @@ PACKAGES = ("gliofuse", "torch", "lightning", "monai", "python")
 # Settings of a model that leave it the paper's own system: its scale and its training.
 OF_SCALE = (
     *("size", "image_size", "weights", "optimizer", "scheduler"),
-    *("output_rate", "output_bias", "deep_supervision"),
+    *("output_rate", "colour_rate", "output_bias", "deep_supervision"),
 )
 
 
@@ -52,8 +53,10 @@ def is_as_published(manifest: Mapping[str, Any]) -> bool:
     """Whether a run trained the system of its experiment file, so that the paper's numbers apply.
 
     Overlays and options may set the scale and training of the model (`OF_SCALE`), nothing else. A
-    run whose overlays are gone does not count.
+    run whose overlays are gone does not count, nor one of the 2D study with three regions.
     """
+    if manifest.get("per_slice") and manifest.get("scores", {}).keys() - {"val/dice/WT"}:
+        return False
     line = CommandLine.parse([str(word) for word in manifest.get("command", [])][2:])
     overlays = line.configs[1:]
     if len(overlays) < len(manifest.get("overlays", [])):
@@ -101,7 +104,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     unknown = [run.name for run in tested if not run.manifest]
     data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
-    notes += [*_origin_remarks(known), *_exposure_remarks(known)]
+    notes += [*_origin_remarks(known), *_exposure_remarks(known), *_base_remarks(known)]
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -204,6 +207,17 @@ def _exposure_remarks(known: Sequence[Tested]) -> list[str]:
         if (unknown := run.manifest.get("foreign", {}).get("unknown"))
     }
     return [doubt(list(names))] if names else []
+
+
+def _base_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the systems whose frozen base may have seen the patients that are scored."""
+    caveats = {variant.remark for variant in VARIANTS.values() if variant.remark}
+    names: dict[str, list[str]] = {}
+    for run in known:
+        for remark in run.manifest.get("remarks", []):
+            if remark in caveats and run.name not in names.setdefault(remark, []):
+                names[remark].append(run.name)
+    return [f"{', '.join(found)}: {remark}" for remark, found in names.items()]
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:

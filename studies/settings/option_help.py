@@ -29,7 +29,6 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
             "lightning_modules.FeatureTransitionModule",
             "lightning_modules.SliceBackboneModule",
             "lightning_modules.SamAdapterModule",
-            "lightning_modules.SamPretrainModule",
         ),
     ),
     (

@@ -43,7 +43,7 @@ from studies.training.summary import prediction_summary, test_summary, validatio
 # Entries of a data identity that change no test, and those that follow from another cohort.
 OF_TRAINING = (
     *("batch_size", "patches_per_epoch", "augmentation", "modality_dropout", "healthy_share"),
-    *("empty_fraction", "seed", "phantoms", "train_patients"),
+    *("empty_fraction", "seed", "phantoms", "train_patients", "slices_per_epoch"),
 )
 OF_A_COHORT = ("protocol", "filled", "registration")
 # Data settings that change no mask, or name the folder of the patients.

@@ -25,6 +25,7 @@ from studies.settings.command_line import DEFAULTS, CommandLine
 from studies.settings.compilation import check_compiler, compiler_of
 from studies.settings.loss_check import check_loss
 from studies.settings.option_help import BriefParser
+from studies.settings.regions import share_regions
 from studies.settings.trainer import precision_of_machine, repeatability
 from studies.settings.trainer_check import build_trainer, check_trainer
 from studies.settings.unknown_names import ExperimentParser, explain
@@ -173,6 +174,7 @@ class ExperimentCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise explain(error, self.line, typed=True, command=str(args[0])) from error
+        share_regions(self.config[str(args[0])])
         # `studies.runs.checkpoint_settings` reads a checkpoint's constructor arguments, never this
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
@@ -192,9 +194,11 @@ class ExperimentCLI(LightningCLI):
         """
         parser = self._subcommand_parsers["fit"]
         try:
-            return self.plain(parser, parser.parse_args(line.words()))
+            parsed = parser.parse_args(line.words())
         except ArgumentError as error:
             raise explain(error, line, typed=typed) from error
+        share_regions(parsed)
+        return self.plain(parser, parsed)
 
     @staticmethod
     def plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:

@@ -119,7 +119,10 @@ def _validation(manifest: dict[str, Any]) -> Any:
 def _table(rows: list[dict[str, Any]], title: str, *, per_slice: bool) -> Any:
     if not per_slice:
         return score_table(rows, title=title)
-    named = [{"case_id": row["case_id"], "slices/dice/WT": row["WT"]} for row in rows]
+    named = [
+        {name if name == "case_id" else f"slices/dice/{name}": value for name, value in row.items()}
+        for row in rows
+    ]
     return slice_table(named, title=title)
 
 

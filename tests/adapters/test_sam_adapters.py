@@ -6,16 +6,43 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adapters import CrossModalityAdapter, CrossModalitySam, EarlyFusionSam, SingleModalitySam
+from adapters import (
+    BottleneckSam,
+    CrossModalityAdapter,
+    CrossModalitySam,
+    EarlyFusionSam,
+    LowRankSam,
+    SingleModalitySam,
+    UntrainedBaseSam,
+)
+from backbones.sam.variants import VARIANTS, Variant
 from errors import InputError
+from tests.backbones.sam.peer import SMALL
 from tests.channels_last import assert_layout_changes_nothing
 
 SYSTEMS = {
-    "single": lambda: SingleModalitySam("vit_tiny", 64, "flair"),
-    "early": lambda: EarlyFusionSam("vit_tiny", 64),
-    "adapter": lambda: CrossModalitySam("vit_tiny", 64),
-    "checkpointing": lambda: CrossModalitySam("vit_tiny", 64, checkpointing=True),
+    "single": lambda: SingleModalitySam("vit_b", 64, modality="flair"),
+    "early": lambda: EarlyFusionSam("vit_b", 64),
+    "adapter": lambda: CrossModalitySam("vit_b", 64),
+    "checkpointing": lambda: CrossModalitySam("vit_b", 64, checkpointing=True),
+    "single mobile": lambda: SingleModalitySam("mobile_sam", 64, modality="flair"),
+    "early lite": lambda: EarlyFusionSam("lite_medsam", 16),
+    "adapter mobile": lambda: CrossModalitySam("mobile_sam", 64),
+    "checkpointing mobile": lambda: CrossModalitySam("mobile_sam", 64, checkpointing=True),
+    "adapter lite": lambda: CrossModalitySam("lite_medsam", 16),
+    "three regions": lambda: CrossModalitySam("mobile_sam", 64, regions=3),
+    "low rank": lambda: LowRankSam("vit_b", 64),
+    "low rank mobile": lambda: LowRankSam("mobile_sam", 64),
+    "bottleneck": lambda: BottleneckSam("vit_b", 64),
+    "bottleneck mobile": lambda: BottleneckSam("mobile_sam", 64),
+    "untrained base": lambda: UntrainedBaseSam("mobile_sam", 64),
 }
+
+
+@pytest.fixture
+def small_vit(monkeypatch):
+    """A vit_b of a quarter of its width, which a test can afford."""
+    monkeypatch.setitem(VARIANTS, "vit_b", Variant(SMALL))
 
 
 def built(name):
@@ -23,12 +50,16 @@ def built(name):
     return SYSTEMS[name]()
 
 
+def regions_of(network):
+    return len(network.decoder.mask_tokens.weight)
+
+
 def step(network, image, bfloat16=False):
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         logits = network(image)
-    mask = (image[:, :1] > 0).float()
+    mask = (image[:, : logits.shape[1]] > 0).float()
     functional.binary_cross_entropy_with_logits(logits, mask).backward()
     optimizer.step()
     return logits
@@ -42,6 +73,8 @@ def step(network, image, bfloat16=False):
         (lambda: CrossModalitySam("vit_b", 512), 98_004_959, 10_719_891),
         (lambda: SingleModalitySam("vit_b", 256), 90_316_237, 3_637_377),
         (lambda: CrossModalityAdapter(768), 1_180_416, 1_180_416),
+        (lambda: CrossModalitySam("mobile_sam", 224), 9_658_739, 3_908_627),
+        (lambda: CrossModalitySam("lite_medsam", 112), 9_641_587, 3_908_627),
     ],
 )
 def test_parameters_are_the_published_counts(build, every, trained):
@@ -53,18 +86,33 @@ def test_parameters_are_the_published_counts(build, every, trained):
         assert network.parameter_counts() == {"all": every, "trained": trained}
 
 
+def test_adapters_of_a_tiny_vit_have_the_width_of_their_block():
+    with torch.device("meta"):
+        network = CrossModalitySam("mobile_sam", 224)
+    widths = [adapter.fuse.out_features for adapter in network.adapters]
+    assert widths == [128, 128, 160, 160, 160, 160]
+    assert sum(weight.numel() for weight in network.adapters.parameters()) == 271_232
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    assert trained == 3_776_786  # without the head for a mask's quality
+
+
+@pytest.mark.usefixtures("small_vit")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_gpus_layout_changes_nothing(name):
-    assert_layout_changes_nothing(built(name), torch.randn(2, 4, 64, 64))
+    network = built(name)
+    side = network.image_size
+    assert_layout_changes_nothing(network, torch.randn(2, 4, side, side))
 
 
+@pytest.mark.usefixtures("small_vit")
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_step_moves_all_that_is_trained_and_nothing_frozen(name, bfloat16):
     network = built(name).train()
     before = copy.deepcopy(network.state_dict())
-    logits = step(network, torch.randn(2, 4, 64, 64), bfloat16)
-    assert logits.shape == (2, 1, 64, 64)
+    side = network.image_size
+    logits = step(network, torch.randn(2, 4, side, side), bfloat16)
+    assert logits.shape == (2, regions_of(network), side, side)
     assert logits.isfinite().all()
     frozen = network.frozen_state()
     for key, value in network.state_dict().items():
@@ -79,10 +127,11 @@ def test_a_step_moves_all_that_is_trained_and_nothing_frozen(name, bfloat16):
             assert weight.grad.isfinite().all(), key
     assert not torch.equal(network.decoder.mask_tokens.weight, before["decoder.mask_tokens.weight"])
     assert network.decoder.training
-    assert not network.encoder.training
+    assert network.encoder.training == isinstance(network, UntrainedBaseSam)
     assert not network.prompt.training
 
 
+@pytest.mark.usefixtures("small_vit")
 def test_counts_split_the_state_into_frozen_and_trained():
     network = built("adapter")
     names = {name for name, _ in network.named_parameters()}
@@ -91,17 +140,18 @@ def test_counts_split_the_state_into_frozen_and_trained():
     assert {name.split(".")[0] for name in names - frozen} == {"decoder", "adapters", "colours"}
 
 
+@pytest.mark.usefixtures("small_vit")
 def test_zero_adapters_leave_the_frozen_model():
     network = built("adapter").eval()
     image = torch.randn(2, 4, 64, 64)
     with torch.no_grad():
         streams = [
-            network.encoder(colour(image[:, channels]))
+            network.encoder(colour(image[:, channels]))  # z-scores are vit_b's own range
             for colour, channels in zip(network.colours, ([0, 1], [2, 3]), strict=True)
         ]
         expected = network.decode(streams[0] + streams[1])
         torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
-        twin = CrossModalitySam("vit_tiny", 64, merge="mean")
+        twin = CrossModalitySam("vit_b", 64, merge="mean")
         twin.load_state_dict(network.state_dict())
         torch.testing.assert_close(
             twin.embed(image), (streams[0] + streams[1]) / 2, rtol=1e-4, atol=1e-5
@@ -125,42 +175,62 @@ def test_the_adapter_adds_one_term_to_both_streams():
     )
 
 
-def test_adapters_follow_the_first_blocks():
+@pytest.mark.usefixtures("small_vit")
+@pytest.mark.parametrize("variant", ["vit_b", "mobile_sam"])
+def test_adapters_follow_the_first_blocks(variant):
     torch.manual_seed(0)
-    network = CrossModalitySam("vit_tiny", 64, first_blocks=2, init="default").eval()
-    image = torch.randn(1, 4, 64, 64)
+    network = CrossModalitySam(variant, 64, first_blocks=3, init="default").eval()
+    encoder, image = network.encoder, torch.randn(1, 4, 64, 64)
     with torch.no_grad():
         first, second = (
-            network.encoder.embed(colour(part))
-            for colour, part in zip(network.colours, image.split(2, dim=1), strict=True)
+            encoder.embed(network.paint(colour(part)))
+            for colour, part in zip(
+                network.colours, network.prepare(image).split(2, dim=1), strict=True
+            )
         )
-        for index, block in enumerate(network.encoder.blocks):
-            first, second = block(first), block(second)
-            if index < 2:
+        for index in range(len(encoder.widths)):
+            first, second = encoder.step(index, first), encoder.step(index, second)
+            if index < 3:
                 first, second = network.adapters[index](first, second)
-        expected = sum(network.encoder.neck(one.permute(0, 3, 1, 2)) for one in (first, second))
+        expected = encoder.finish(first) + encoder.finish(second)
         torch.testing.assert_close(network.embed(image), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpointing_changes_no_gradient():
+@pytest.mark.usefixtures("small_vit")
+@pytest.mark.parametrize("base", ["", " mobile"])
+def test_checkpointing_changes_no_gradient(base):
     image = torch.randn(2, 4, 64, 64)
     gradients = []
-    for name in ("adapter", "checkpointing"):
+    for name in (f"adapter{base}", f"checkpointing{base}"):
         network = built(name)
         step(network, image)
         gradients.append([one.grad for one in network.colours.parameters()])
     torch.testing.assert_close(*gradients)
 
 
+def test_colours_begin_as_grey_of_the_bases_own_range():
+    torch.manual_seed(0)
+    network = EarlyFusionSam("mobile_sam", 64).eval()
+    image = torch.zeros(1, 4, 64, 64)
+    image[:, :, 8:56, 8:56] = torch.randn(1, 4, 48, 48)
+    seen = network.paint(network.colours(network.prepare(image)))
+    black = network.paint(torch.zeros(1, 3, 1, 1))
+    torch.testing.assert_close(seen[:, :, :8], black.expand(1, 3, 8, 64))
+    grey = network.prepare(image).mean(dim=1, keepdim=True)
+    torch.testing.assert_close(seen, network.paint(grey.expand(-1, 3, -1, -1)))
+    assert [weight.shape for weight in network.colour_weights()] == [(3, 4, 1, 1), (3,)]
+    assert SingleModalitySam("mobile_sam", 64).colour_weights() == []
+
+
+@pytest.mark.usefixtures("small_vit")
 def test_groups_take_any_number_of_modalities():
-    network = CrossModalitySam("vit_tiny", 64, groups=[["flair"], ["t1", "t2", "t1ce"]])
+    network = CrossModalitySam("vit_b", 64, groups=[["flair"], ["t1", "t2", "t1ce"]])
     assert network.channels == [[3], [0, 2, 1]]
     assert network(torch.zeros(1, 4, 64, 64)).shape == (1, 1, 64, 64)
-    assert (
-        CrossModalitySam("vit_tiny", 64, first_blocks=0).parameter_counts()["trained"] == 3_637_395
-    )
+    assert CrossModalitySam("vit_b", 64, first_blocks=0).parameter_counts()["trained"] == 3_637_395
 
 
+@pytest.mark.usefixtures("small_vit")
 def test_a_single_modality_needs_no_other():
     network = built("single").eval()
     assert network.fixed_input
@@ -173,16 +243,21 @@ def test_a_single_modality_needs_no_other():
     assert not network.embed(image).requires_grad
 
 
+@pytest.mark.usefixtures("small_vit")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_meta_device_gives_the_shape(name):
     network = copy.deepcopy(built(name)).to("meta")
-    assert network(torch.zeros(2, 4, 64, 64, device="meta")).shape == (2, 1, 64, 64)
+    side = network.image_size
+    image = torch.zeros(2, 4, side, side, device="meta")
+    assert network(image).shape == (2, regions_of(network), side, side)
 
 
+@pytest.mark.usefixtures("small_vit")
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"first_blocks": 13}, "13 but vit_tiny has 12 blocks.*from 0 to 12"),
+        ({"first_blocks": 13}, "13 but vit_b has 12 attention blocks.*from 0 to 12"),
+        ({"first_blocks": 11, "variant": "mobile_sam"}, "mobile_sam has 10 attention blocks"),
         ({"first_blocks": -1}, "from 0 to 12"),
         ({"merge": "max"}, "merged by 'max'.*sum or mean"),
         ({"init": "ones"}, "no init 'ones'.*zero or default"),
@@ -196,11 +271,12 @@ def test_the_meta_device_gives_the_shape(name):
 )
 def test_wrong_options_are_one_sentence(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        CrossModalitySam(**{"variant": "vit_tiny", "image_size": 64, **options})
+        CrossModalitySam(**{"variant": "vit_b", "image_size": 64, **options})
 
 
+@pytest.mark.usefixtures("small_vit")
 def test_wrong_images_and_modalities_are_one_sentence():
     with pytest.raises(InputError, match="no modality 'T2'"):
-        SingleModalitySam("vit_tiny", 64, "T2")
+        SingleModalitySam("vit_b", 64, modality="T2")
     with pytest.raises(InputError, match=r"EarlyFusionSam got .*\(batch, 4, 64, 64\)"):
         built("early")(torch.zeros(1, 3, 64, 64))

@@ -17,7 +17,7 @@ def train(rank, port, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     torch.manual_seed(0)
-    network = DistributedDataParallel(CrossModalitySam("vit_tiny", 64))
+    network = DistributedDataParallel(CrossModalitySam("mobile_sam", 64))
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     image = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(rank))
@@ -39,7 +39,7 @@ def test_two_processes_train_plainly(tmp_path):
     multiprocessing.spawn(train, args=(port, tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.manual_seed(0)
-    start = CrossModalitySam("vit_tiny", 64)
+    start = CrossModalitySam("mobile_sam", 64)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     assert not torch.equal(first["adapters.5.fuse.weight"], start.adapters[5].fuse.weight)

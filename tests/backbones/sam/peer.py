@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from backbones.sam.modeling import sam_modeling
-from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW
+from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW, ViTShape
+
+SMALL = ViTShape(dim=192, depth=12, heads=3, global_blocks=(2, 5, 8, 11))  # a quarter of vit_b
+
+
+def shape_of(variant):
+    """Return the shape of a variant; a shape is its own."""
+    return VARIANTS[variant].shape if isinstance(variant, str) else variant
 
 
 def peer_encoder(variant, image_size, depth=None):
@@ -14,7 +21,7 @@ def peer_encoder(variant, image_size, depth=None):
 
     Or with `depth` blocks only, the last of which attends to the whole grid.
     """
-    preset = VARIANTS[variant]
+    preset = shape_of(variant)
     encoder = sam_modeling().ImageEncoderViT(
         depth=preset.depth if depth is None else depth,
         embed_dim=preset.dim,
@@ -63,16 +70,15 @@ def peer_prompt(image_size):
 
 
 def peer_masks(decoder, prompt, embedding):
-    """Return the logits (B, 1, 4h, 4w) of an embedding, one image after the other, unprompted."""
+    """Return the logits (B, R, 4h, 4w) of an embedding, one image after the other, unprompted."""
     sparse, dense = prompt(None, None, None)
     position = prompt.get_dense_pe()
     masks = [
-        decoder(
+        decoder.predict_masks(
             image_embeddings=one,
             image_pe=position,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=False,
         )[0]
         for one in embedding.split(1)
     ]

@@ -7,16 +7,16 @@ from backbones.sam.decoder import SamMaskDecoder, SamPrompt
 from tests.backbones.sam.peer import peer_decoder, peer_masks, peer_prompt
 
 
-@pytest.mark.parametrize("image_size", [64, 256])
-def test_decoder_is_segment_anythings(image_size):
+@pytest.mark.parametrize(("image_size", "regions"), [(64, 1), (64, 3), (256, 1)])
+def test_decoder_is_segment_anythings(image_size, regions):
     torch.manual_seed(0)
-    decoder, prompt = peer_decoder(), peer_prompt(image_size)
-    own_decoder, own_prompt = SamMaskDecoder(), SamPrompt(image_size)
+    decoder, prompt = peer_decoder(regions), peer_prompt(image_size)
+    own_decoder, own_prompt = SamMaskDecoder(regions), SamPrompt(image_size)
     own_decoder.load_state_dict(decoder.state_dict())
     own_prompt.load_state_dict(prompt.state_dict())
     side = image_size // 16
     embedding = torch.randn(3, 256, side, side)
-    weight = torch.randn(3, 1, 4 * side, 4 * side)
+    weight = torch.randn(3, regions, 4 * side, 4 * side)
     results = []
     for network, masks_of in (
         (decoder, lambda seen: peer_masks(decoder, prompt, seen)),

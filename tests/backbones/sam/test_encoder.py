@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from backbones.sam.encoder import SamImageEncoder
-from backbones.sam.variants import VARIANTS
 from errors import InputError
-from tests.backbones.sam.peer import peer_encoder
+from tests.backbones.sam.peer import SMALL, peer_encoder, shape_of
 
 TOLERANCE = 1e-5
 
@@ -24,8 +23,9 @@ def pair(variant, image_size, depth=None):
     with torch.device("meta"):
         own = SamImageEncoder(variant, image_size)
     if depth is not None:
-        last = VARIANTS[variant].global_blocks[0] + 1
+        last = shape_of(variant).global_blocks[0] + 1
         own.blocks = own.blocks[last - depth : last]
+    assert own.widths == (shape_of(variant).dim,) * shape_of(variant).depth
     own.load_state_dict(peer.state_dict(), assign=True)
     return own, peer
 
@@ -33,16 +33,16 @@ def pair(variant, image_size, depth=None):
 @pytest.mark.parametrize(
     ("variant", "image_size", "depth"),
     [
-        ("vit_tiny", 256, None),
+        (SMALL, 256, None),
         ("vit_b", 256, None),
         ("vit_l", 256, 2),
         ("vit_h", 256, 2),
-        ("vit_tiny", 16, 3),
-        ("vit_tiny", 208, 3),  # smaller than a window
-        ("vit_tiny", 224, 3),  # exactly a window
-        ("vit_tiny", 496, 3),
-        ("vit_tiny", 512, 3),
-        ("vit_tiny", 1024, 2),
+        (SMALL, 16, 3),
+        (SMALL, 208, 3),  # smaller than a window
+        (SMALL, 224, 3),  # exactly a window
+        (SMALL, 496, 3),
+        (SMALL, 512, 3),
+        (SMALL, 1024, 2),
     ],
 )
 def test_encoder_is_segment_anythings(variant, image_size, depth):
@@ -63,7 +63,7 @@ def test_encoder_is_segment_anythings(variant, image_size, depth):
 
 @pytest.mark.parametrize("image_size", [160, 256, 448, 528])
 def test_gradients_are_segment_anythings(image_size):
-    own, peer = pair("vit_tiny", image_size, 3)
+    own, peer = pair(SMALL, image_size, 3)
     image = torch.randn(2, 3, image_size, image_size)
     weight = torch.randn(2, 256, image_size // 16, image_size // 16)
     gradients = []
@@ -85,7 +85,7 @@ def test_long_sequences_take_the_fused_kernel_with_the_same_gradients(monkeypatc
 
 
 def test_a_batch_is_what_its_images_are():
-    own, _ = pair("vit_tiny", 256, 3)
+    own, _ = pair(SMALL, 256, 3)
     image = torch.randn(6, 3, 256, 256)
     with torch.no_grad():
         one_by_one = torch.cat([own(one) for one in image.split(1)])
@@ -93,7 +93,7 @@ def test_a_batch_is_what_its_images_are():
 
 
 def test_bfloat16_is_near_float32_forward_and_backward():
-    own, _ = pair("vit_tiny", 256, 3)
+    own, _ = pair(SMALL, 256, 3)
     image = torch.randn(2, 3, 256, 256)
     weight = torch.randn(2, 256, 16, 16)
     results = []
@@ -112,7 +112,7 @@ def test_bfloat16_is_near_float32_forward_and_backward():
 
 
 def test_bfloat16_follows_weights_that_change():
-    own, _ = pair("vit_tiny", 256, 1)
+    own, _ = pair(SMALL, 256, 1)
     image = torch.randn(1, 3, 256, 256)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = own(image)
@@ -127,17 +127,19 @@ def test_bfloat16_follows_weights_that_change():
 
 
 def test_the_meta_device_gives_the_shape():
-    own = SamImageEncoder("vit_tiny", 512)
+    own = SamImageEncoder(SMALL, 512)
     image = torch.zeros(2, 3, 512, 512, device="meta")
     assert copy.deepcopy(own).to("meta")(image).shape == (2, 256, 32, 32)
 
 
 def test_wrong_sizes_and_variants_are_one_sentence():
-    with pytest.raises(InputError, match=r"no variant 'vit_x'.*vit_tiny, vit_b, vit_l, vit_h"):
+    with pytest.raises(InputError, match=r"no variant 'vit_x'.*mobile_sam, lite_medsam, vit_b"):
         SamImageEncoder("vit_x")
+    with pytest.raises(InputError, match="mobile_sam is no plain vision transformer"):
+        SamImageEncoder("mobile_sam")
     with pytest.raises(InputError, match=r"250 pixels.*multiple of 16.*`image_size` to 256"):
-        SamImageEncoder("vit_tiny", 250)
+        SamImageEncoder(SMALL, 250)
     with pytest.raises(InputError, match="multiple of 16"):
-        SamImageEncoder("vit_tiny", 0)
+        SamImageEncoder(SMALL, 0)
     with pytest.raises(InputError, match=r"\(batch, 3, 256, 256\) was expected"):
-        SamImageEncoder("vit_tiny", 256)(torch.zeros(1, 3, 128, 128))
+        SamImageEncoder(SMALL, 256)(torch.zeros(1, 3, 128, 128))

@@ -1,4 +1,4 @@
-"""Official weights, made for 1024 pixels and three masks, fitted to other sizes and one mask."""
+"""Official weights, made for 1024 pixels and four masks, fitted to other sizes and regions."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from adapters import EarlyFusionSam
+from backbones.sam.decoder import SamMaskDecoder
 from backbones.sam.state import fit_state_dict
 from errors import InputError
 from tests.backbones.sam.peer import peer_decoder, peer_encoder, peer_prompt
@@ -51,6 +52,22 @@ def test_positions_are_resized_and_the_first_mask_kept(official):
     assert torch.equal(network.decoder.mask_tokens.weight, mask[:1])
 
 
+def test_three_regions_start_from_the_first_three_masks(official):
+    fitted = fit_state_dict(official, "vit_b", 256, regions=3)
+    decoder = SamMaskDecoder(3)
+    prefix = "mask_decoder."
+    decoder.load_state_dict(
+        {name.removeprefix(prefix): v for name, v in fitted.items() if name.startswith(prefix)}
+    )
+    tokens = official[f"{prefix}mask_tokens.weight"]
+    assert torch.equal(decoder.mask_tokens.weight, tokens[:3])
+    for index, mlp in enumerate(decoder.output_hypernetworks_mlps):
+        name = f"{prefix}output_hypernetworks_mlps.{index}.layers.2.weight"
+        assert torch.equal(mlp.layers[2].weight, official[name])
+    alone = fit_state_dict(official, "vit_b", 256)
+    assert torch.equal(alone[f"{prefix}mask_tokens.weight"], tokens[:1])
+
+
 def test_nothing_changes_at_1024_pixels(official):
     fitted = fit_state_dict(official, "vit_b", 1024)
     for name, value in fitted.items():
@@ -71,7 +88,7 @@ def test_the_encoder_alone_is_accepted(official):
 def test_wrong_weights_are_one_sentence(official):
     with pytest.raises(InputError, match="are of SAM's vit_b where those of vit_l"):
         fit_state_dict(official, "vit_l", 256)
-    with pytest.raises(InputError, match="not SAM's"):
+    with pytest.raises(InputError, match=r"not SAM's vit_b.*`image_encoder\.pos_embed`"):
         fit_state_dict({"conv1.weight": torch.zeros(1)}, "vit_b", 256)
     partial = {k: v for k, v in official.items() if "blocks.7.mlp.lin1" not in k}
     with pytest.raises(InputError, match=r"2 of them are missing.*blocks\.7\.mlp\.lin1\.bias"):

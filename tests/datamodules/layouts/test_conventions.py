@@ -10,7 +10,9 @@ from datamodules.layouts.conventions import (
     CONVENTIONS,
     MSD,
     PEDIATRIC,
+    REGIONS,
     LabelConvention,
+    read_regions,
 )
 from datamodules.layouts.label_files import named_convention
 from errors import InputError
@@ -69,3 +71,28 @@ def test_values_from_a_file(tmp_path):
     assert named_convention(str(file), "--labels").meaning == "whole tumour 1 2, background 3"
     with pytest.raises(InputError, match="--labels nowhere is neither a file nor one of"):
         named_convention("nowhere", "--labels")
+
+
+@pytest.mark.parametrize("given", ["WT,TC,ET", " WT, TC ,ET", ["WT", "TC", "ET"]])
+def test_regions_are_read_from_words_and_lists(given):
+    assert read_regions(given, "data.regions") == REGIONS
+    assert read_regions("WT", "data.regions") == ("WT",)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "names no region"),
+        ([], "names no region"),
+        ("WT,XY", "unknown region XY"),
+        ("wt", "unknown region wt"),
+        ("WT,WT", "has WT twice"),
+        ("ET,TC,WT", "in another order .* expected WT,TC,ET"),
+        ("WT,TC", "a selection that label maps cannot hold"),
+        ("ET", "a selection that label maps cannot hold"),
+    ],
+)
+def test_wrong_regions_are_one_sentence(given, expected):
+    with pytest.raises(InputError, match=f"data.regions .*{expected}") as error:
+        read_regions(given, "data.regions")
+    assert "\n" not in str(error.value)

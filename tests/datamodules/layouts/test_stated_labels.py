@@ -62,6 +62,9 @@ def test_masks_of_0_and_1_train_no_three_regions(cohort, tmp_path, volumes):
     case = slices.cases["BraTS2021_00001"]
     assert case.native_regions().sum() == (case.native_regions()[0]).sum() > 0
     assert case.mask().sum() > 0
+    three = {"labels": str(whole), "regions": "WT,TC,ET", "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(InputError, match=r"data\.regions is WT,TC,ET: set data\.regions to WT"):
+        RegisteredSliceDataModule(root=str(cohort), slice_size=32, **three).prepare_data()
 
 
 def test_cases_that_an_older_version_prepared_are_refused_alike(cohort, tmp_path, volumes):

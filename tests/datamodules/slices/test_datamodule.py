@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -374,3 +375,49 @@ def test_real_cases_give_slices_of_the_papers_size(tmp_path, real_data):
     native = case.to_native(batch["mask"][0]) > 0.5
     np.testing.assert_array_equal(native, case.native_regions())
     assert case.native_slices(native[0]).shape == (case.slices, 240, 240)
+
+
+def test_three_regions_are_those_of_the_3d_study(module, cohort, tmp_path):
+    data = module(regions="WT,TC,ET", augmentation=False)
+    data.setup("fit")
+    one = module(augmentation=False)
+    one.setup("fit")
+    assert data.identity() == one.identity()  # the network's settings have the regions
+    assert data.training_slices() == one.training_slices()
+    batch, alone = batches(data)[0], batches(one)[0]
+    assert batch["mask"].shape[1] == 3
+    assert torch.equal(batch["mask"][:, :1], alone["mask"])
+    assert batch["mask"].sum((0, 2, 3)).diff().lt(0).all()  # ET in TC in WT
+    case = next(iter(data.cases.values()))
+    assert case.mask().shape[0] == case.native_regions().shape[0] == 3
+    assert np.array_equal(case.native_regions(), case.convention.to_regions(case._native_label()))
+    predicted = module(regions="WT,TC,ET")
+    predicted.setup("predict")
+    assert predicted.notices[-1].startswith("masks are written as brats2021 (")
+
+
+def test_labels_that_contradict_three_regions_are_refused(module, cohort):
+    for path in cohort.rglob("*_seg.nii.gz"):
+        image = nib.load(path)
+        masks = (np.asanyarray(image.dataobj) > 0).astype(np.uint8)
+        nib.save(nib.Nifti1Image(masks, image.affine), path)
+    module().setup("fit")
+    with pytest.raises(InputError, match="hold only 0 and 1"):
+        module(regions="WT,TC,ET").setup("fit")
+
+
+def test_few_patients_are_trained_on_in_as_many_steps_as_many(module):
+    few = module(train_patients=2, slices_per_epoch=30, batch_size=4, augmentation=False)
+    few.setup("fit")
+    many = module(slices_per_epoch=30, batch_size=4)
+    many.setup("fit")
+    assert set(few.split.train) < set(many.split.train)
+    assert len(few.train_dataloader()) == len(many.train_dataloader()) == 8
+    seen = [key for batch in batches(few) for key in batch["slice_key"]]
+    counts = [seen.count(key) for key in set(seen)]
+    assert len(counts) == min(len(few.training_slices()), 32)
+    assert max(counts) - min(counts) <= 1  # every slice once before any comes again
+    assert few.identity()["slices_per_epoch"] == 30
+    assert "slices_per_epoch" not in module().identity()
+    with pytest.raises(InputError, match=r"data\.slices_per_epoch is 0"):
+        module(slices_per_epoch=0)

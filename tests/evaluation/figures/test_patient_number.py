@@ -64,3 +64,31 @@ def test_one_patient_has_a_point_without_a_band(drawn):
 def test_the_picture_is_written(tmp_path):
     patient_number_png(POINTS, COLUMNS, tmp_path / "new" / "c.png")
     assert np.ptp(imread(tmp_path / "new" / "c.png")[..., :3]) > 0.5
+
+
+def test_several_seeds_have_bands_from_the_lowest_mean_to_the_highest(drawn):
+    points = [
+        TrainedOn(
+            "adapter",
+            patients,
+            [
+                {"case_id": f"p{case}", "seed": seed, "dice/WT": 0.4 + 0.1 * seed + 0.02 * case}
+                for seed in range(seeds)
+                for case in range(3)
+            ],
+        )
+        for patients, seeds in ((2, 3), (4, 2), (8, 1))
+    ]
+    figure = drawn(points, COLUMNS[:1])
+    assert figure.axes[0].get_lines()[0].get_ydata() == pytest.approx([0.52, 0.47, 0.42])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    ends = {
+        patients: (band[band[:, 0] == patients, 1].min(), band[band[:, 0] == patients, 1].max())
+        for patients in (2, 4, 8)
+    }
+    assert ends == {
+        2: pytest.approx((0.42, 0.62)),
+        4: pytest.approx((0.42, 0.52)),
+        8: pytest.approx((0.42, 0.42)),
+    }
+    assert "among 3 seeds" in figure.legends[0].get_title().get_text()

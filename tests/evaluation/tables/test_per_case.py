@@ -148,6 +148,18 @@ def test_slice_table_keeps_slices_and_volumes_apart():
     assert "cases counted: 1 in slices/hd95/WT" in render(slice_table(left_out))
 
 
+def test_slice_table_has_a_line_a_region_and_scope():
+    regions = {"WT": 0.8, "TC": 0.5, "ET": 0.25}
+    row = {f"{scope}dice/{name}": v for scope in ("slices/", "") for name, v in regions.items()}
+    lines = [" ".join(line.split()) for line in render(slice_table([row])).splitlines()]
+    shown = [line.partition(" n/a")[0] for line in lines if ", " in line and "n/a" in line]
+    assert shown == [
+        f"{name}, {scope} {100 * value:.2f} {100 * value:.2f}"
+        for scope in ("selected slices", "whole volumes")
+        for name, value in regions.items()
+    ]
+
+
 def test_means_are_taken_over_patients():
     means = mean_scores(SLICED)
     assert means["slices/dice/WT"] == pytest.approx(0.7)

@@ -1,15 +1,13 @@
 """The frozen base: its origin, its absence from checkpoints, and the check that it matches."""
 
-import json
-
 import pytest
 import torch
 from monai.losses import DiceCELoss
 
 from adapters import CrossModalitySam, SingleModalitySam
-from backbones import SamImageEncoder, SwinUnet
+from backbones import SwinUnet
 from errors import InputError
-from lightning_modules import SamAdapterModule, SamPretrainModule, SliceBackboneModule
+from lightning_modules import SamAdapterModule, SliceBackboneModule
 from lightning_modules.base import TRAINED_WEIGHTS
 from lightning_modules.inference import Execution
 from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
@@ -36,7 +34,8 @@ def test_random_base_is_the_same_whatever_the_seed_and_the_trained_parts_are_not
     torch.manual_seed(2)
     second = module()
     assert first.base_hash() == second.base_hash()
-    assert not torch.equal(first.network.colours[0].weight, second.network.colours[0].weight)
+    name = "decoder.mask_tokens.weight"
+    assert not torch.equal(first.network.state_dict()[name], second.network.state_dict()[name])
     assert "RANDOM WEIGHTS" in first.remarks()[0]
 
 
@@ -72,45 +71,69 @@ def test_another_base_is_refused():
     checkpoint = saved(module())
     other = module()
     with torch.no_grad():
-        other.network.encoder.pos_embed.add_(1e-3)
+        other.network.encoder.layers[1].blocks[0].local_conv.bn.running_var.add_(1e-3)
     with pytest.raises(InputError, match="was trained on the frozen base"):
         other.on_load_checkpoint(checkpoint)
-    smaller = module(image_size=SIZE - 16)
-    with pytest.raises(InputError, match="was trained on the frozen base"):
-        smaller.on_load_checkpoint(checkpoint)
+    lite = module(variant="lite_medsam")
+    with pytest.raises(InputError, match=r"frozen base .* \(mobile_sam, RANDOM.* \(lite_medsam"):
+        lite.on_load_checkpoint(checkpoint)
 
 
-def pretrained_file(folder, **arguments):
-    model = SamPretrainModule(image_size=SIZE, **arguments)
-    checkpoint = {"state_dict": model.state_dict()}
-    model.on_save_checkpoint(checkpoint)
-    spec = {"class_path": "lightning_modules.SamPretrainModule", "init_args": {"image_size": SIZE}}
-    checkpoint[KEY]["model"] = spec
-    torch.save(checkpoint, folder / "best.ckpt")
-    return model, folder / "best.ckpt"
+def weights_file(folder, variant="mobile_sam"):
+    """A file of random weights laid out as the published one."""
+    torch.manual_seed(5)
+    network = SingleModalitySam(variant, SIZE)
+    prefixes = {"encoder.": "image_encoder.", "prompt.": "prompt_encoder."}
+    prefixes["decoder."] = "mask_decoder."
+    state = {}
+    for name, value in network.state_dict().items():
+        first, _, rest = name.partition(".")
+        state[f"{prefixes[f'{first}.']}{rest}"] = value
+    state["image_encoder.head.weight"] = torch.zeros(10, 320)
+    torch.save(state, folder / f"{variant}-random.pt")
+    return network, folder / f"{variant}-random.pt"
 
 
-def test_pretrained_encoder_is_taken_over(tmp_path):
-    teacher, file = pretrained_file(tmp_path)
-    model = module(weights=str(file))
-    for name, value in teacher.encoder.state_dict().items():
-        assert torch.equal(model.network.encoder.state_dict()[name], value)
-    assert "without labels" in model.remarks()[0]
-    with pytest.raises(InputError, match=r"set model\.variant and image_size alike"):
-        module(weights=str(file), image_size=SIZE + 16)
+def test_weights_of_a_file_are_taken_over_whole(tmp_path):
+    source, file = weights_file(tmp_path)
+    model = module(weights=str(file), colour_rate=30.0)
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value), name
+    assert model.remarks()[0] == f"frozen base mobile_sam: pretrained, {file}"
+
+
+def test_remarks_name_contamination_and_padded_windows():
+    lite = module(variant="lite_medsam").remarks()
+    assert any("may be contaminated" in remark for remark in lite)
+    assert any("multiple of 56" in remark for remark in lite)
+    assert not any("contaminated" in remark for remark in module().remarks())
+    assert len(module(variant="lite_medsam", image_size=56).remarks()) == 2
+
+
+def test_colours_have_a_rate_of_their_own():
+    model = module(colour_rate=30.0, optimizer=lambda weights: torch.optim.AdamW(weights, lr=1e-3))
+    optimizer = model.configure_optimizers()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([1e-3, 3e-2])
+    colours = optimizer.param_groups[1]["params"]
+    assert {id(one) for one in colours} == {id(one) for one in model.network.colours.parameters()}
+    sizes = [sum(one.numel() for one in group["params"]) for group in optimizer.param_groups]
+    assert sizes == [3_776_786 - 18, 18]
+    with pytest.raises(InputError, match=r"colour_rate is 0.*above 0"):
+        module(colour_rate=0.0)
+    with pytest.raises(InputError, match="SingleModalitySam does not have"):
+        module(network=SingleModalitySam, colour_rate=2.0)
 
 
 def test_weights_that_cannot_be_used_are_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="vit_tiny was never published"):
-        module(weights="official")
-    with pytest.raises(InputError, match="not trained yet"):
-        module(weights="experiments/sam_tiny_pretrain.yaml")
-    with pytest.raises(InputError, match="expected official, random"):
-        module(weights="offical")
-    torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth|vit_tiny"):
-        module(weights=str(tmp_path / "other.pth"))
-    assert "RANDOM" in module(weights=json.dumps({"class_path": "rehearsal"})).remarks()[0]
+    for wrong in ("offical", "experiments/sam_adapter.yaml", "runs/best.ckpt"):
+        with pytest.raises(InputError, match=rf"weights is '{wrong}'.*published, random, or"):
+            module(weights=wrong)
+    with pytest.raises(InputError, match=r"medsam_vit_b are fetched from nowhere"):
+        module(variant="medsam_vit_b", weights=None)
+    _, file = weights_file(tmp_path, "lite_medsam")
+    with pytest.raises(InputError, match="are of SAM's lite_medsam where those of mobile_sam"):
+        module(weights=str(file))
 
 
 def test_slice_size_and_image_size_are_held_against_each_other():
@@ -147,7 +170,7 @@ def test_store_computes_whole_groups_once_and_rounds_to_half(tmp_path):
 
 
 def test_stored_embeddings_train_the_decoder_as_the_encoder_itself_does(tmp_path):
-    model = module(network=lambda variant, size: SingleModalitySam(variant, size, "flair"))
+    model = module(network=lambda *how: SingleModalitySam(*how, modality="flair"))
     model.precision = "fp32"
     image, mask = torch.randn(3, 4, SIZE, SIZE), (torch.rand(3, 1, SIZE, SIZE) > 0.7).float()
     batch = {"image": image, "mask": mask, "slice_key": ["aa", "bb", "cc"]}
@@ -163,43 +186,6 @@ def test_stored_embeddings_train_the_decoder_as_the_encoder_itself_does(tmp_path
     )
 
 
-def test_pretraining_teaches_the_encoder_to_fill_in():
-    torch.manual_seed(0)
-    model = SamPretrainModule(image_size=SIZE)
-    ramp = torch.linspace(-1, 1, SIZE).expand(SIZE, SIZE)
-    image = torch.stack([ramp, ramp.T, -ramp, ramp * ramp.T]).expand(4, 4, SIZE, SIZE) + 2
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-
-    def error():
-        with torch.no_grad():
-            return float(model.loss_of(image, torch.Generator().manual_seed(7)))
-
-    before = error()
-    for _ in range(40):
-        optimizer.zero_grad()
-        model.compute_loss({"image": image}).backward()
-        optimizer.step()
-    assert error() < 0.6 * before
-    assert all(weight.grad is not None for weight in model.encoder.parameters())
-
-
-def test_pretraining_hides_its_share_in_blocks_and_counts_only_those():
-    model = SamPretrainModule(image_size=256, masked=0.5, block=32)
-    hidden = model.hide(torch.Size([8, 3, 256, 256]))
-    assert hidden.shape == (8, 1, 256, 256)
-    assert 0.35 < float(hidden.mean()) < 0.65
-    blocks = hidden.unfold(2, 32, 32).unfold(3, 32, 32)
-    assert torch.equal(blocks.amin((-1, -2)), blocks.amax((-1, -2)))
-    with pytest.raises(InputError, match="multiple of 16"):
-        SamPretrainModule(image_size=SIZE, block=24)
-    with pytest.raises(InputError, match="between 0 and 1"):
-        SamPretrainModule(image_size=SIZE, masked=1.0)
-
-
-def test_encoder_of_pretraining_is_the_one_of_the_adapter():
-    assert isinstance(SamPretrainModule(image_size=SIZE).encoder, SamImageEncoder)
-
-
 def test_a_rivals_checkpoint_does_not_ask_for_its_pretrained_file_again():
     model = SliceBackboneModule(network=SwinUnet, image_size=SIZE, loss=DiceCELoss(sigmoid=True))
     model.origin = "swin.pth, 3 tensors are not in it and began random"
@@ -212,13 +198,13 @@ def test_a_rivals_checkpoint_does_not_ask_for_its_pretrained_file_again():
 
 
 def test_card_names_the_base_from_any_folder(tmp_path, monkeypatch):
-    _, file = pretrained_file(tmp_path)
+    _, file = weights_file(tmp_path)
     monkeypatch.chdir(tmp_path)
     model = module(weights=file.name)
     model.card["model"] = {"class_path": "x", "init_args": {"weights": "experiments/stage.yaml"}}
     assert saved(model)[KEY]["model"]["init_args"]["weights"] == str(file)
     file.unlink()
-    with pytest.raises(InputError, match="put it back, or name its new place"):
+    with pytest.raises(InputError, match="No weights at"):
         module(weights=str(file))
 
 
@@ -231,11 +217,3 @@ def test_stored_embeddings_belong_to_what_decides_their_last_digits(monkeypatch)
     assert threaded != first
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
     assert numerics_of(Execution(device="cuda")) not in (first, threaded)
-
-
-def test_pretraining_goes_on_past_a_batch_of_blank_slices():
-    model = SamPretrainModule(image_size=SIZE)
-    loss = model.loss_of(torch.zeros(2, 4, SIZE, SIZE))
-    loss.backward()
-    assert float(loss) == 0
-    assert all(weight.grad.isfinite().all() for weight in model.encoder.parameters())

@@ -85,6 +85,8 @@ def test_some_of_the_folds(tmp_path):
         ({"tables": [{"title": "T", "experiments": ["late"]}]}, "names late under experiments"),
         ({"tables": [{"title": "T", "scope": "voxels"}]}, "scope is voxels"),
         ({"tables": [{"title": "T", "published": "yes!"}]}, "published is yes!"),
+        ({"train_patients": [2, 2]}, "train_patients is .* different whole numbers"),
+        ({"train_patients": "many"}, "train_patients is .* different whole numbers"),
     ],
 )
 def test_one_sentence_for_the_rest(changes, sentence, tmp_path):
@@ -106,7 +108,7 @@ def test_the_shipped_ones_are_whole(file):
     assert benchmark.tables
     # the embedded scale: one split, one seed; where each patient counts, leave-one-out
     assert benchmark.n_folds == (8 if file.stem == "few_real" else None)
-    assert benchmark.seeds == [0]
+    assert benchmark.seeds == ([0, 1, 2] if file.stem == "few_patients" else [0])
     assert f"lightning benchmark experiments/benchmarks/{file.name}" in file.read_text()
 
 
@@ -121,6 +123,25 @@ def test_few_patients_are_compared_by_equal_steps_over_the_same_numbers():
         assert not any(name.startswith("trainer.") for name in options)
         lines.setdefault(entry.line, []).append(number)
     assert list(lines.values()) == [[0, 1, 2, 4, 6]] * 4
+
+
+def test_systems_are_crossed_with_numbers_of_patients(tmp_path):
+    experiments = [
+        "experiments/sam_adapter.yaml",
+        {"file": "experiments/transunet.yaml", "label": "TransUNet", "line": "a U-Net"},
+    ]
+    changes = {"experiments": experiments, "reference": "sam_adapter, 4", "tables": []}
+    benchmark = read_benchmark(write(tmp_path, **changes, train_patients=[2, 4]))
+    assert [(one.system, one.line, one.options) for one in benchmark.entries] == [
+        ("sam_adapter, 2", "sam_adapter", ("--data.train_patients=2",)),
+        ("sam_adapter, 4", "sam_adapter", ("--data.train_patients=4",)),
+        ("TransUNet, 2", "a U-Net", ("--data.train_patients=2",)),
+        ("TransUNet, 4", "a U-Net", ("--data.train_patients=4",)),
+    ]
+    assert benchmark.allow_different == ["data.train_patients"]
+    experiments[0] = {"file": experiments[0], "options": {"data.train_patients": 3}}
+    with pytest.raises(InputError, match=r"has data\.train_patients of its own"):
+        read_benchmark(write(tmp_path, **changes, train_patients=[2, 4]))
 
 
 def test_every_subset_of_modalities_is_dropped_once():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from backbones.sam.variants import VARIANTS
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from evaluation.tables.per_case import write_csv
 from studies.runs.run import run_at
@@ -66,6 +67,14 @@ def test_a_papers_numbers_belong_to_its_own_system(tmp_path, monkeypatch, words,
     assert is_as_published(manifest) is cited
 
 
+def test_three_regions_of_the_2d_study_are_not_the_papers_one():
+    scores = {"val/dice/WT": 0.8}
+    command = ["lightning", "fit", "--config", "experiments/sam_adapter.yaml"]
+    manifest = {"command": command, "per_slice": True, "scores": scores}
+    assert is_as_published(manifest)
+    assert not is_as_published({**manifest, "scores": {**scores, "val/dice/TC": 0.7}})
+
+
 @pytest.mark.parametrize(
     ("data", "place", "stated"),
     [
@@ -83,3 +92,14 @@ def test_a_system_that_saw_phantoms_only_is_named_beside_scores_of_others(
     found = provenance_of([table_of_run(run_at(home), table, read_scores(table))])
     remarks = [one for one in found.remarks if one.startswith(SYNTHETIC_TRAINING)]
     assert bool(remarks) is stated
+
+
+def test_a_base_that_may_have_seen_the_patients_is_named(tmp_path):
+    remark = VARIANTS["lite_medsam"].remark
+    runs = []
+    for name, remarks in (("adapter", ["frozen base", remark]), ("flair", [remark]), ("unet", [])):
+        home = run(tmp_path, name, "f0", scored(), remarks=remarks)
+        table = home / "per_case.csv"
+        runs.append(table_of_run(run_at(home), table, read_scores(table)))
+    assert f"adapter, flair: {remark}" in provenance_of(runs).remarks
+    assert not any(remark in one for one in provenance_of(runs[2:]).remarks)

@@ -194,7 +194,6 @@ def test_an_agent_gets_the_scores_of_a_trial_trained_before(tmp_path, monkeypatc
         ("SliceBackboneModule", "backbone"),
         ("FusionModule", "fusion"),
         ("SamAdapterModule", "adapter"),
-        ("SamPretrainModule", "pretrain"),
         ("FeatureTransitionModule", "pretrain"),
         ("SegmentationModule", "training"),  # a class without a job type
     ],
