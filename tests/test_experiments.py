@@ -61,7 +61,7 @@ def test_the_list_of_experiments_is_complete():
     # each has its test below or in test_slice_experiments.py
     assert overlays == {
         *("brats3d", "dice_ce", "nnunet_recipe", "phantom_long", "phantom_study"),
-        *("slices2d", "same_recipe", "phantom_study_slices"),
+        *("slices2d", "same_recipe", "phantom_study_slices", "lite_medsam"),
         *("recipe_zhang2021", "recipe_zhou2022", "recipe_akbar2022"),
     }
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import cli
+from backbones.sam.variants import VARIANTS
 from datamodules import RegisteredSliceDataModule
 from datamodules.layouts.conventions import REGIONS
 from datamodules.splits import make_split
@@ -214,6 +215,18 @@ def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(home):
         assert rival[key]["class_path"] == ours["class_path"]
         for option in options:
             assert rival[key]["init_args"][option] == ours["init_args"][option]
+
+
+@pytest.mark.slow
+def test_runs_on_lite_medsam_say_that_it_may_have_seen_brats(home, capsys):
+    overlay = "experiments/scale/lite_medsam.yaml"
+    content = yaml.safe_load((ROOT / overlay).read_text())
+    assert content["model"]["init_args"]["image_size"] == content["data"]["init_args"]["slice_size"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    assert run("fit", *config_of("sam_flair", overlay), *RANDOM, *short) == 0
+    assert "may be contaminated" in capsys.readouterr().out
+    manifest = json.loads((only_run(home / "runs", "sam_flair") / "manifest.json").read_text())
+    assert VARIANTS["lite_medsam"].remark in manifest["remarks"]
 
 
 def test_embedded_study_holds_out_eight_exams_for_every_system():

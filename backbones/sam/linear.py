@@ -23,16 +23,23 @@ def linear(layer: nn.Linear, tokens: torch.Tensor, gelu: bool = False) -> torch.
     if type(layer) is not nn.Linear:  # an adapted layer, with weights beside the frozen ones
         projected = layer(tokens)
         return functional.gelu(projected) if gelu else projected
+    return project(tokens, layer.weight, layer.bias, gelu)
+
+
+def project(
+    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool = False
+) -> torch.Tensor:
+    """Return a linear layer's output, as `linear` does, of a weight (out, in) and a bias (out,)."""
     dtype = tokens.dtype
     if tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
     if _has_kernel(tokens, dtype):
         if not torch.is_grad_enabled():
-            return _kernel(tokens.to(dtype), layer.weight, layer.bias, "gelu" if gelu else "none")
-        if not layer.weight.requires_grad and not layer.bias.requires_grad:
-            projected = _FrozenLinear.apply(tokens.to(dtype), layer.weight, layer.bias)
+            return _kernel(tokens.to(dtype), weight, bias, "gelu" if gelu else "none")
+        if not weight.requires_grad and not bias.requires_grad:
+            projected = _FrozenLinear.apply(tokens.to(dtype), weight, bias)
             return functional.gelu(projected) if gelu else projected
-    projected = layer(tokens)
+    projected = functional.linear(tokens, weight, bias)
     return functional.gelu(projected) if gelu else projected
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from backbones.sam.encoder import ChannelNorm
 from backbones.sam.image_encoder import ImageEncoder
-from backbones.sam.linear import linear
+from backbones.sam.linear import linear, project
 from backbones.sam.variants import EMBEDDING, TinyViTShape, grid_of, variant_of
 from errors import InputError
 
@@ -47,9 +47,11 @@ class ConvNorm(nn.Module):
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = self.c.weight * factor[:, None, None, None]
         bias = norm.bias - norm.running_mean * factor
-        return functional.conv2d(
-            image, weight, bias, self.c.stride, self.c.padding, groups=self.c.groups
-        )
+        layer = self.c
+        if layer.kernel_size == (1, 1):  # a linear layer of the channels of every pixel
+            tokens = project(image.permute(0, 2, 3, 1), weight.flatten(1), bias)
+            return tokens.permute(0, 3, 1, 2)
+        return functional.conv2d(image, weight, bias, layer.stride, layer.padding, 1, layer.groups)
 
 
 class Stem(nn.Module):
@@ -153,11 +155,17 @@ class WindowAttention(nn.Module):
             .permute(0, 1, 3, 5, 2, 4, 6)
         )
         query, key, value = windows.flatten(4, 5).chunk(3, dim=-1)  # (B, m, n, heads, size^2, d)
-        scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)
+        biases = self.attention_biases[:, self.index].to(query.dtype)  # (heads, size^2, size^2)
         # Explicit products train faster on a processor than the fused kernel with a bias.
-        weights = torch.softmax(scores + self.attention_biases[:, self.index], dim=-1)
+        scores = torch.baddbmm(
+            biases.expand(*query.shape[:3], -1, -1, -1).flatten(0, 3),
+            query.flatten(0, 3),
+            key.flatten(0, 3).transpose(1, 2),
+            alpha=1 / math.sqrt(query.shape[-1]),
+        )
         attended = (
-            (weights @ value)
+            (torch.softmax(scores, dim=-1) @ value.flatten(0, 3))
+            .view(query.shape)
             .unflatten(4, (size, size))
             .permute(0, 1, 4, 2, 5, 3, 6)
             .reshape(*tokens.shape[:3], channels)

@@ -58,9 +58,9 @@ def peer_decoder(masks=1):
     )
 
 
-def peer_prompt(image_size):
+def peer_prompt(image_size, stride=PATCH):
     """Return segment_anything's prompt encoder."""
-    grid = image_size // PATCH
+    grid = image_size // stride
     return sam_modeling().PromptEncoder(
         embed_dim=EMBEDDING,
         image_embedding_size=(grid, grid),
