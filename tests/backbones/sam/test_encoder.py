@@ -114,16 +114,19 @@ def test_bfloat16_is_near_float32_forward_and_backward():
 def test_bfloat16_follows_weights_that_change():
     own, _ = pair(SMALL, 256, 1)
     image = torch.randn(1, 3, 256, 256)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        before = own(image)
-        own.blocks[0].mlp.lin1.weight.mul_(2)
-        changed = own(image)
-        own.blocks[0].mlp.lin1.weight = torch.nn.Parameter(
-            own.blocks[0].mlp.lin1.weight.detach() / 2
-        )
-        assert not torch.equal(before, changed)
-        assert torch.equal(before, own(image))
-        assert torch.equal(before, copy.deepcopy(own)(image))
+
+    def output(network=own):
+        # a context for each pass, as torch itself keeps casts until the context ends
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return network(image)
+
+    before, layer = output(), own.blocks[0].mlp.lin1
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    assert not torch.equal(before, output())
+    layer.weight = torch.nn.Parameter(layer.weight.detach() / 2)
+    assert torch.equal(before, output())
+    assert torch.equal(before, output(copy.deepcopy(own)))
 
 
 def test_the_meta_device_gives_the_shape():
