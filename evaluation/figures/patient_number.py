@@ -12,6 +12,7 @@ from evaluation.figures.overlay import save_png
 from evaluation.statistics.columns import ScoreColumn
 from evaluation.statistics.comparison import Row, patient_scores, summarise
 
+FAR = 4  # largest number to smallest, above which the axis of numbers is logarithmic
 SEED = "seed"  # column of the rows
 OVER_PATIENTS = "bands: 95% interval of the mean over the tested patients"
 OVER_SEEDS = "bands: lowest and highest mean over the tested patients among {} seeds"
@@ -48,6 +49,7 @@ def patient_number_png(
         title: above the panels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     figure = Figure(
         figsize=(max(6.0, 3.4 * len(columns)), 3.9), dpi=130, facecolor=PAPER, layout="constrained"
@@ -64,7 +66,10 @@ def patient_number_png(
             axes.fill_between(found[:, 0], found[:, 2], found[:, 3], color=colour, alpha=0.13)
         axes.set_title(f"{column.region}, {column.scope}", color=INK, fontsize=10)
         plain_axes(axes)
-        axes.set_xticks(numbers)
+        if 0 < numbers[0] < numbers[-1] / FAR:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(numbers, labels=[str(number) for number in numbers])
         axes.set_xlabel("patients trained on", color=FAINT, fontsize=8)
         if not column.measure.unit:
             axes.set_ylim(0, 1)

@@ -66,6 +66,15 @@ def test_the_picture_is_written(tmp_path):
     assert np.ptp(imread(tmp_path / "new" / "c.png")[..., :3]) > 0.5
 
 
+@pytest.mark.parametrize(
+    ("numbers", "scale"), [((2, 4, 8, 16), "log"), ((2, 8), "linear"), ((0, 1, 8), "linear")]
+)
+def test_numbers_far_apart_stand_on_a_logarithmic_axis(drawn, numbers, scale):
+    axes = drawn([TrainedOn("given", n, rows(0.5)) for n in numbers], COLUMNS[:1]).axes[0]
+    assert axes.get_xscale() == scale
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(n) for n in numbers]
+
+
 def test_several_seeds_have_bands_from_the_lowest_mean_to_the_highest(drawn):
     points = [
         TrainedOn(
