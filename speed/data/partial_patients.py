@@ -62,6 +62,8 @@ def laid_out(folder: Path, collection: Collection, place: Path) -> tuple[str, ..
         case.mkdir(parents=True)
         for name, file in {**collection.images, "seg": collection.label}.items():
             (case / f"{name}.nii.gz").symlink_to((patient / file).resolve())
+        if collection.regions == ("WT",):
+            _split_whole_tumour(case / "seg.nii.gz")
         flair = nib.load(patient / collection.images["flair"])
         for power, name in enumerate(missing, start=1):
             values = -(flair.get_fdata(dtype=np.float32) ** power)
@@ -76,6 +78,18 @@ def laid_out(folder: Path, collection: Collection, place: Path) -> tuple[str, ..
         *("--data.root", str(place / "patients"), "--data.layout", str(place / "layout.yaml")),
         *("--data.drop", f"[{','.join(missing)}]"),
     )
+
+
+def _split_whole_tumour(mask: Path) -> None:
+    """Give two voxels of a mask of 1 the classes 2 and 3: WT, which alone is scored, stays.
+
+    The 3D study takes no label of fewer than three classes.
+    """
+    image = nib.load(mask)
+    labels = np.asarray(image.dataobj).astype(np.uint8)
+    labels[tuple(np.argwhere(labels)[:2].T)] = (2, 3)
+    mask.unlink()
+    nib.save(nib.Nifti1Image(labels, image.affine), mask)
 
 
 def main() -> None:
