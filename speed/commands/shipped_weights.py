@@ -19,8 +19,8 @@ from typing import Any
 
 from evaluation.tables.per_case import mean_scores, read_csv
 from speed.record import CLI, named_paths, write_record
-from studies.runs.shipped import check_shipped, find_shipped
 from studies.settings.command_line import ROOT
+from studies.training.shipped import check_shipped, find_shipped
 
 
 def retrained(

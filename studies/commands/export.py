@@ -40,8 +40,8 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"--scores {word}: expected NAME=FILE, a name and a per_case.csv.")
         tables.append((name, Path(file).expanduser()))
     from studies.runs.recreation import find_run
-    from studies.runs.shipped import check_shipped, check_size
     from studies.training.lightning_cli import quiet
+    from studies.training.shipped import check_shipped, check_size
     from studies.training.shipping import check_equal, exported, model_card
 
     quiet()

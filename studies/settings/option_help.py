@@ -58,7 +58,14 @@ RELEVANT_CLASSES: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (SliceNetworkFactory, ("backbones.TransUNet", "backbones.SwinUnet")),
     (
         SamFactory,
-        ("adapters.CrossModalitySam", "adapters.EarlyFusionSam", "adapters.SingleModalitySam"),
+        (
+            "adapters.CrossModalitySam",
+            "adapters.EarlyFusionSam",
+            "adapters.SingleModalitySam",
+            "adapters.LowRankSam",
+            "adapters.BottleneckSam",
+            "adapters.UntrainedBaseSam",
+        ),
     ),
     (
         nn.Module,  # a loss, the only option that takes a built module

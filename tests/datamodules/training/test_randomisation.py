@@ -76,7 +76,8 @@ def test_the_background_stays_and_so_do_mean_and_deviation(size, seed, monkeypat
     pieces = randomised(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
     monkeypatch.undo()
     whole = randomised(image, tumour, replace(numbers, noise=ZERO), ONE, ZERO)
-    torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=1e-3)
+    # two steps of float16, as sums over pieces may be rounded to either side
+    torch.testing.assert_close(pieces, whole, atol=1e-4, rtol=2e-3)
 
 
 def test_no_voxel_of_brain_becomes_background():

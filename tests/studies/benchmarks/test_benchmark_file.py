@@ -122,7 +122,7 @@ def test_few_patients_are_compared_by_equal_steps_over_the_same_numbers():
         assert options.get("data.phantoms") == (None if number else "1")
         assert not any(name.startswith("trainer.") for name in options)
         lines.setdefault(entry.line, []).append(number)
-    assert list(lines.values()) == [[0, 1, 2, 4, 6]] * 4
+    assert list(lines.values()) == [[0, 1, 2, 4, 6]] * 2
 
 
 def test_systems_are_crossed_with_numbers_of_patients(tmp_path):

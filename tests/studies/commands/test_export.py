@@ -12,9 +12,9 @@ from errors import InputError
 from evaluation.tables.per_case import write_csv
 from lightning_modules.weights.checkpoints import KEY, load_module
 from speed.commands import shipped_weights
-from studies.runs import shipped
 from studies.runs.run import run_at
-from studies.runs.shipped import check_shipped, find_shipped
+from studies.training import shipped
+from studies.training.shipped import check_shipped, find_shipped
 from studies.training.shipping import check_equal, command_of, slim, wall_seconds
 from tests.datamodules.tiny_patients import make_volumes, save
 from tests.trainings import lightning
