@@ -127,12 +127,7 @@ class SamImageEncoder(ImageEncoder):
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return the tokens (B, S/16, S/16, C) of an image (B, 3, S, S), with their positions."""
-        side = self.image_size
-        if image.ndim != 4 or tuple(image.shape[1:]) != (3, side, side):
-            raise InputError(
-                f"SAM's encoder got an image of shape {tuple(image.shape)} where (batch, 3, "
-                f"{side}, {side}) was expected: set `image_size` to the side of your slices."
-            )
+        self.check_image(image)
         return (self.patch_embed(image) + self.pos_embed).contiguous()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

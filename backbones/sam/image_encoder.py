@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from errors import InputError
+
 
 class ImageEncoder(nn.Module, ABC):
     """An image encoder of SAM: (B, 3, S, S) to the embedding (B, 256, S / stride, S / stride).
@@ -49,6 +51,19 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def step(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """Return the tokens after attention block `index` of those after the one before it."""
+
+    def check_image(self, image: torch.Tensor) -> None:
+        """Check that an image is (B, 3, S, S).
+
+        Raises:
+            InputError: another shape.
+        """
+        side = self.image_size
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, side, side):
+            raise InputError(
+                f"SAM's encoder got an image of shape {tuple(image.shape)} where (batch, 3, "
+                f"{side}, {side}) was expected: set `image_size` to the side of your slices."
+            )
 
     def finish(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the embedding (B, 256, h, w) of the last block's tokens (B, h, w, c)."""

@@ -288,12 +288,7 @@ class TinyViT(ImageEncoder):
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return the tokens (B, h, w, 128) of an image (B, 3, S, S): stem and first stage."""
-        side = self.image_size
-        if image.ndim != 4 or tuple(image.shape[1:]) != (3, side, side):
-            raise InputError(
-                f"SAM's encoder got an image of shape {tuple(image.shape)} where (batch, 3, "
-                f"{side}, {side}) was expected: set `image_size` to the side of your slices."
-            )
+        self.check_image(image)
         first: Any = self.layers[0]
         features = self.patch_embed(image.contiguous(memory_format=torch.channels_last))
         for block in first.blocks:
