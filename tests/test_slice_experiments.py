@@ -175,6 +175,7 @@ def test_three_regions_from_training_to_label_maps(trainings, home, capsys):
     assert run("predict", "--config", "experiments/sam_adapter.yaml", "--output", str(output)) == 0
     (volumes,) = rows_of(output / "volumes.csv")
     assert {"WT_ml", "TC_ml", "ET_ml"} <= set(volumes)
+    assert "masks are written as" in capsys.readouterr().out
 
     one = trainings.copy(trainings.trained("sam_adapter"), home) / "checkpoints" / "best.ckpt"
     assert run("test", "--ckpt_path", str(one), *regions) == 2

@@ -275,6 +275,8 @@ class Application(Session):
             self.failures = dict(data.failures)
             if trainer.is_global_zero:
                 print(prediction_summary(Path(self.arguments.output), self.failures, self.remark))
+                for notice in data.notices:
+                    print(f"Note         {notice}")
         elif self.subcommand == "validate":
             trainer.validate(model, datamodule=data, verbose=False)
             if trainer.is_global_zero:
