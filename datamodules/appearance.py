@@ -3,8 +3,13 @@
 Prepared images are z-scores, so their means and standard deviations say nothing. Compared are, in
 every modality, percentiles inside the brain, the share of fine detail and of flat areas; between
 modalities, their correlations; and the volume of the brain. A patient looks unlike a cohort where
-a number lies outside everything seen in it by a margin. The margins were set on phantoms and on
-eight real patients: `speed/results/unlike_cohort.json` has the rates.
+
+- a number lies outside everything seen in it by a margin,
+- two modalities look swapped: exchanged, the patient would lie closer to the cohort,
+- all numbers together, or the correlations between modalities, lie far from the cohort.
+
+Closeness is the squared Mahalanobis distance a number. Margins and thresholds were set on phantoms
+and on eight real patients: `speed/results/unlike_cohort.json` has the rates.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,8 +31,13 @@ MOST_PATIENTS = 100  # that a cohort is described by, evenly spread over its nam
 SPREADS = 1.0  # margin around a cohort's range in its robust standard deviations
 FEW = 4.0  # the margin is larger by this over the number of patients, as few show a small range
 NAMES = {"t1": "T1", "t1ce": "T1ce", "t2": "T2", "flair": "FLAIR"}
-DISTANCE = "images/distance"  # the mean of all numbers' distances from the cohort's medians
-FARTHEST = 3.0  # that one number counts in this mean
+FARTHEST = 6.0  # scaled deviation of a number that counts in distances and correlations
+SHRINKAGE = 0.5  # share of the identity in the correlations between numbers
+FAR = 3.0  # distance of all numbers from a cohort that is unusual
+FAR_ALIKE = 5.5  # distance of the correlations between modalities that is unusual
+CLOSER = 0.15  # logarithm of the distance that an exchange of two modalities takes away, from here
+LOOK_ALIKE = ("t1", "t1ce")  # too much to tell an exchange of the two
+PAIRS = {f"{one}+{other}/alike" for one, other in combinations(MODALITIES, 2)}
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,6 @@ NUMBERS = {
     "flat": Number(0.1, "", "has flat areas", "equal neighbours, share", ".2f"),
     "brain": Number(200.0, "is smaller", "is larger", "volume in ml", ".0f"),
     "alike": Number(0.35, "are less alike", "are more alike", "correlation", ".2f"),
-    # T1 and T1ce are less like T2 than FLAIR is, in phantoms and in patients: fluid and oedema.
-    "swapped": Number(0.1, "", "look swapped", "likeness to T2, difference", ".2f"),
-    "distance": Number(0.2, "", "differ in many numbers", "mean distance", ".2f"),
 }
 
 
@@ -103,12 +110,7 @@ def look(image: npt.NDArray[Any], brain_ml: float, absent: Collection[str]) -> d
     alike = {
         pair: _correlation(values[pair[0]], values[pair[1]]) for pair in combinations(values, 2)
     }
-    found |= {f"{one}+{other}/alike": value for (one, other), value in alike.items()}
-    for modality in ("t1", "t1ce"):
-        if {(modality, "t2"), ("t2", "flair")} <= alike.keys():
-            difference = alike[modality, "t2"] - alike["t2", "flair"]
-            found[f"{modality}+flair/swapped"] = difference
-    return found
+    return found | {f"{one}+{other}/alike": value for (one, other), value in alike.items()}
 
 
 def look_of(case: PreparedCase) -> dict[str, float]:
@@ -124,19 +126,16 @@ def cohort_statistics(cases: Iterable[PreparedCase]) -> Statistics:
 
 
 def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
-    """Return median, spread and range of every number over patients, as plain types.
+    """Return what numbers are over patients, as plain types.
 
     Args:
         looks: the numbers of each patient, as `look` returns them.
+
+    Returns:
+        The number of patients; of every number median, spread and range; and in the order of the
+        numbers the rows of their correlations, over the patients who have all of them.
     """
-    numbers = _described(looks)
-    distances = [{DISTANCE: _distance(one, numbers)} for one in looks]
-    return {"patients": len(looks), "numbers": numbers | _described(distances)}
-
-
-def _described(looks: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return median, spread and range of every number over patients."""
-    numbers = {}
+    numbers: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(name for one in looks for name in one):
         values = np.array([one[name] for one in looks if name in one])
         median = float(np.median(values))
@@ -148,11 +147,17 @@ def _described(looks: Sequence[Mapping[str, float]]) -> dict[str, dict[str, floa
             "high": float(values.max()),
         }
         numbers[name] = {key: round(value, 4) for key, value in described.items()}
-    return numbers
+    whole = [one for one in looks if len(one) == len(numbers)] or [{}]
+    scaled = np.array([[_scaled(one, numbers, name) for name in numbers] for one in whole])
+    scaled = scaled.clip(-FARTHEST, FARTHEST)
+    together = (scaled.T @ scaled / len(whole)).round(3).tolist()
+    return {"patients": len(looks), "numbers": numbers, "together": together}
 
 
 def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
-    """Return in what a patient looks unlike a cohort, the most unusual first; empty if in nothing.
+    """Return in what a patient looks unlike a cohort; empty if in nothing.
+
+    The most unusual comes first, and last that many numbers differ, as it says least.
 
     Args:
         found: the patient's numbers, as `look` returns them.
@@ -160,8 +165,9 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
     """
     unusual: list[tuple[float, str]] = []
     numbers = cohort["numbers"]
-    known = {name: value for name, value in found.items() if name in numbers}  # in the cohort too
-    for name, value in {**known, DISTANCE: _distance(known, numbers)}.items():
+    for name, value in found.items():
+        if name not in numbers:
+            continue
         seen = numbers[name]
         subject, _, kind = name.partition("/")
         number = NUMBERS[kind]
@@ -172,20 +178,88 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
             training = f"training {seen['low']:{number.form}} to {seen['high']:{number.form}}"
             stated = f"({number.name} {value:{number.form}}, {training})"
             unusual.append((distance / margin, f"{_subject(subject)} {what} {stated}"))
-    return [sentence for _, sentence in sorted(unusual, key=lambda one: -one[0])]
+    last = []
+    if "together" in cohort:  # statistics of earlier versions lack it
+        every, alike = _distances(found, cohort)
+        wider = 1 + FEW / cohort["patients"]
+        usual, usual_alike = FAR * wider, FAR_ALIKE * wider
+        unusual += _swapped(found, cohort)
+        if alike > usual_alike and found.keys() >= PAIRS:
+            stated = f"(correlations, distance {alike:.1f}, usual up to {usual_alike:.1f})"
+            unusual.append((alike / usual_alike, f"the modalities do not go together {stated}"))
+        if every > usual:
+            stated = f"(distance {every:.1f}, usual up to {usual:.1f})"
+            last = [f"the images differ in many numbers {stated}"]
+    return [sentence for _, sentence in sorted(unusual, key=lambda one: -one[0])] + last
 
 
-def _distance(found: Mapping[str, float], numbers: Mapping[str, Mapping[str, float]]) -> float:
-    """Return the mean distance of a patient's numbers from the medians of a cohort.
+def _swapped(found: Mapping[str, float], cohort: Statistics) -> list[tuple[float, str]]:
+    """Return the pair of modalities whose exchange brings a patient closest, if close enough."""
+    given = [modality for modality in MODALITIES if f"{modality}/p50" in found]
+    if len(given) < len(MODALITIES) - 1:
+        return []  # two modalities are as much alike before an exchange as after it
+    before, exchanged = _distances(found, cohort), {}
+    for pair in combinations(given, 2):
+        if pair != LOOK_ALIKE:
+            exchanged[pair] = _distances(_exchanged(found, *pair), cohort)
+    gains = {
+        pair: float(np.log1p(before).mean() - np.log1p(after).mean())
+        for pair, after in exchanged.items()
+    }
+    pair = max(gains, key=lambda pair: gains[pair])
+    threshold = CLOSER * (1 + FEW / cohort["patients"])
+    if gains[pair] <= threshold:
+        return []
+    stated = f"(distance from training {before[0]:.1f}, exchanged {exchanged[pair][0]:.1f})"
+    return [(gains[pair] / threshold, f"{_subject('+'.join(pair))} look swapped {stated}")]
 
-    Each counts in spreads of the cohort, or in half tolerances where these are larger.
+
+def _exchanged(found: Mapping[str, float], one: str, other: str) -> dict[str, float]:
+    """Return a patient's numbers as they are where two modalities are exchanged."""
+    renamed = {one: other, other: one}
+
+    def name(old: str) -> str:
+        subject, _, kind = old.partition("/")
+        parts = [renamed.get(part, part) for part in subject.split("+")]
+        if len(parts) > 1:
+            parts.sort(key=MODALITIES.index)
+        return f"{'+'.join(parts)}/{kind}"
+
+    return {name(old): value for old, value in found.items()}
+
+
+def _distances(found: Mapping[str, float], cohort: Statistics) -> tuple[float, float]:
+    """Return the squared Mahalanobis distance a number of all numbers, and of correlations alone.
+
+    The correlations of the numbers are shrunk towards independence, as a cohort may have fewer
+    patients than there are numbers.
     """
-    distances = []
-    for name, value in found.items():
-        seen, tolerance = numbers[name], NUMBERS[name.partition("/")[2]].tolerance
-        scale = max(seen["spread"], tolerance / 2)
-        distances.append(min(abs(value - seen["median"]) / scale, FARTHEST))
-    return float(np.mean(distances)) if distances else 0.0
+    numbers = cohort["numbers"]
+    names = [name for name in numbers if name in found]
+    places = {name: place for place, name in enumerate(numbers)}
+    both = np.array(cohort["together"])
+    both = (1 - SHRINKAGE) * both + SHRINKAGE * np.eye(len(both))
+
+    def distance(chosen: list[str]) -> float:
+        if not chosen:
+            return 0.0
+        rows = [places[name] for name in chosen]
+        scaled = np.array([_scaled(found, numbers, name) for name in chosen]).clip(-FARTHEST, FARTHEST)
+        return float(scaled @ np.linalg.solve(both[np.ix_(rows, rows)], scaled)) / len(chosen)
+
+    return distance(names), distance([name for name in names if name.endswith("/alike")])
+
+
+def _scaled(
+    found: Mapping[str, float], numbers: Mapping[str, Mapping[str, float]], name: str
+) -> float:
+    """Return how far a number is from a cohort's median; 0 where the patient lacks it.
+
+    The unit is the cohort's spread, or half the tolerance where that is larger.
+    """
+    seen = numbers[name]
+    unit = max(seen["spread"], NUMBERS[name.partition("/")[2]].tolerance / 2)
+    return (found.get(name, seen["median"]) - seen["median"]) / unit
 
 
 def _subject(name: str) -> str:

@@ -209,7 +209,8 @@ def generate_cohort(
     Args:
         out: folder to write, created if needed.
         patients: number of patients.
-        seed: another seed, other patients; the same seed, the same bytes.
+        seed: another seed, other patients; the same seed, the same bytes on one kind of processor
+            (another kind rounds single voxels otherwise).
         layout: `brats2018`, `brats2021`, `brats2023` or `exam`.
         spacing: voxel size, mm.
         progress: show a bar.

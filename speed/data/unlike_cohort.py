@@ -20,7 +20,18 @@ import numpy as np
 from scipy import ndimage
 
 from datamodules import BraTSPatchDataModule
-from datamodules.appearance import FEW, NUMBERS, SPREADS, cohort_statistics, look, unlike
+from datamodules.appearance import (
+    CLOSER,
+    FAR,
+    FAR_ALIKE,
+    FEW,
+    NUMBERS,
+    SHRINKAGE,
+    SPREADS,
+    cohort_statistics,
+    look,
+    unlike,
+)
 from datamodules.layouts.case_files import MODALITIES
 from speed.record import write_record
 from studies.settings.command_line import ROOT
@@ -147,6 +158,10 @@ def main() -> None:
         "margins": {
             "spreads": SPREADS,
             "few": FEW,
+            "shrinkage": SHRINKAGE,
+            "far": FAR,
+            "far alike": FAR_ALIKE,
+            "closer": CLOSER,
             **{name: number.tolerance for name, number in NUMBERS.items()},
         },
         "rates": tables,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.appearance import NUMBERS, PERCENTILES, look, summarise, unlike
+from datamodules.appearance import NUMBERS, PERCENTILES, _distances, look, summarise, unlike
 from datamodules.layouts.case_files import MODALITIES
 
 
@@ -65,26 +65,40 @@ def test_statistics_of_a_cohort():
     assert cohort["patients"] == 6
     described = {"median": 4.0, "spread": 1.4826, "low": 2.0, "high": 11.0}
     assert cohort["numbers"]["t2/p99"] == described
-    # distances in spreads of T2, at most 3; the brain's is the median itself
-    of_t2 = [2 / 1.4826, 1 / 1.4826, 0.0, 1 / 1.4826, 3.0]
-    found = cohort["numbers"]["images/distance"]
-    assert found["median"] == pytest.approx(np.median([*of_t2, 0.0]), abs=1e-4)
-    assert (found["low"], found["high"]) == (0.0, 3.0)
+    assert cohort["together"] == [[0.0, 0.0], [0.0, 0.0]]  # no patient has both numbers
+
+
+def test_correlations_of_a_cohort_are_in_bounded_spreads():
+    looks = [{"t2/p99": 1.0 * x, "t2/p95": -2.0 * x} for x in (-1, 0, 1, 2, -2, 100)]
+    (a, b), (c, d) = summarise(looks)["together"]
+    scaled = np.clip((np.array([-1, 0, 1, 2, -2, 100]) - 0.5) / (1.4826 * 1.5), -6, 6)
+    assert a == pytest.approx(d) == pytest.approx(np.mean(scaled**2), abs=1e-3)
+    assert b == c == pytest.approx(-a, abs=1e-3)
 
 
 def test_many_small_differences_are_one_large_one():
     rng = np.random.default_rng(0)
     names = [f"{modality}/p{p}" for modality in MODALITIES for p in PERCENTILES]
-    looks = [dict(zip(names, rng.uniform(-1, 1, len(names)), strict=True)) for _ in range(50)]
-    (finding,) = unlike(dict.fromkeys(names, 1.0), summarise(looks))
-    assert finding.startswith("the images differ in many numbers (mean distance 1.")
+    looks = [dict(zip(names, rng.uniform(-2, 2, len(names)), strict=True)) for _ in range(50)]
+    assert unlike(dict.fromkeys(names, 1.0), summarise(looks)) == []
+    (finding,) = unlike(dict.fromkeys(names, 2.4), summarise(looks))
+    assert finding.startswith("the images differ in many numbers (distance ")
+    assert finding.endswith(", usual up to 3.2)")
+
+
+def test_numbers_that_go_together_count_once():
+    """A patient along the direction in which a cohort varies is closer than one across it."""
+    names = ["t1/p50", "t2/p50"]
+    looks = [dict.fromkeys(names, value) for value in np.linspace(-2, 2, 50)]
+    cohort = summarise(looks)
+    along, _ = _distances(dict.fromkeys(names, 1.5), cohort)
+    across, _ = _distances({"t1/p50": 1.5, "t2/p50": -1.5}, cohort)
+    assert across > 2 * along
 
 
 def test_the_sentence_names_what_is_unusual():
     seen = {"median": 2.6, "spread": 0.1, "low": 2.2, "high": 3.0}
-    distances = {"median": 0.5, "spread": 0.1, "low": 0.0, "high": 9.0}
-    numbers = {"t2/p99": seen, "images/distance": distances}
-    cohort = {"patients": 100, "numbers": numbers}
+    cohort = {"patients": 100, "numbers": {"t2/p99": seen}}  # as an earlier version wrote it
     found = {"t2/p99": 4.1, "t1/p99": 99.0}  # T1 is not known of the cohort
     assert unlike(found, cohort) == [
         "T2 has a heavier bright tail (99th percentile 4.1, training 2.2 to 3.0)"
@@ -110,7 +124,8 @@ def test_a_patient_like_the_others_is_not_named(statistics):
 @pytest.mark.parametrize(
     ("alter", "sentence"),
     [
-        (lambda image: image[[3, 1, 2, 0]], "T1 and FLAIR look swapped (likeness to T2"),
+        (lambda image: image[[3, 1, 2, 0]], "T1 and FLAIR look swapped (distance from"),
+        (lambda image: image[[0, 2, 1, 3]], "T1ce and T2 look swapped (distance from"),
         (lambda image: image * np.float16([1, 1, -1, 1])[:, None, None, None], "T1 and T2 are mo"),
         (
             lambda image: image * np.float16([1, 0, 1, 1])[:, None, None, None],
@@ -121,6 +136,23 @@ def test_a_patient_like_the_others_is_not_named(statistics):
 def test_an_altered_patient_is_named_first_for_what_was_altered(statistics, alter, sentence):
     findings = unlike(look(alter(patient(100)), 1510, ()), statistics)
     assert any(one.startswith(sentence) for one in findings[:3]), findings
+
+
+def test_modalities_that_have_nothing_in_common_do_not_go_together(statistics):
+    noise = patient(100)
+    for number, image in enumerate(noise):  # another voxel order in each: the same percentiles
+        voxels = image[image != 0]
+        image[image != 0] = np.random.default_rng(number).permutation(voxels)
+    findings = unlike(look(noise, 1510, ()), statistics)
+    assert any(one.startswith("the modalities do not go together (") for one in findings), findings
+
+
+def test_a_swap_is_named_of_three_modalities_and_not_of_two(statistics):
+    swapped = patient(100)[[0, 3, 2, 1]]
+    found = look(swapped, 1510, {"t1"})
+    assert any("T1ce and FLAIR look swapped" in one for one in unlike(found, statistics))
+    found = look(swapped, 1510, {"t1", "t2"})
+    assert not any("look swapped" in one for one in unlike(found, statistics))
 
 
 def test_the_size_of_the_brain_is_in_ml(statistics):
