@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from errors import InputError
 from evaluation.tables.per_case import read_csv, write_csv
 from outputs import Outputs
+from progress import Bar
 from studies.benchmarks.benchmark_file import Benchmark, Entry
 from studies.benchmarks.fairness import check_fair, protocol_of
 from studies.jobs.graph import Job, JobGraph
@@ -138,17 +140,21 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     graph = JobGraph()
     cells: list[Cell] = []
     folds: list[int | None] = [*benchmark.folds] or [None]
-    for fold in folds:
-        for seed in benchmark.seeds:
-            for entry in benchmark.entries:
-                words = _line(benchmark, entry, line, fold=fold, seed=seed)
-                plan = planner.plan(words)
-                training = graph.add_training(plan)
-                _check_once(entry, training, cells)
-                for variant in [None, *benchmark.variants]:
-                    test = graph.add_test(plan, variant)
-                    name = variant.name if variant else ""
-                    cells.append(Cell(entry, fold, seed, name, training, test))
+    wanted = [*product(folds, benchmark.seeds, benchmark.entries)]
+
+    def add(fold: int | None, seed: int, entry: Entry) -> None:
+        plan = planner.plan(_line(benchmark, entry, line, fold=fold, seed=seed))
+        training = graph.add_training(plan)
+        _check_once(entry, training, cells)
+        for variant in [None, *benchmark.variants]:
+            test = graph.add_test(plan, variant)
+            name = variant.name if variant else ""
+            cells.append(Cell(entry, fold, seed, name, training, test))
+
+    add(*wanted[0])  # prepares the data, below a bar of its own
+    with Bar(wanted[1:], desc="resolving trainings", total=len(wanted) - 1, delay=5) as bar:
+        for one in bar:
+            add(*one)
     return BenchmarkPlan(benchmark, graph, cells, differences)
 
 
