@@ -1,10 +1,11 @@
 """Dual, early and late fusion of the same backbones on held-out phantoms, three seeds.
 
-    python -m speed.networks.fusion_heads --place FOLDER [--out FILE]
+    python -m speed.networks.fusion_heads --place FOLDER [--seeds 0 1 2] [--out FOLDER]
 
 A benchmark in FOLDER: 200 phantoms, 40 of them held out, every other setting that of the experiment
-files. Stopped, it goes on from the last epoch. What has to hold was written down before the first
-run, and nothing was tuned on the held-out phantoms:
+files. Stopped, it goes on from the last epoch. A seed that is done is a file in --out, and all that
+lie there are judged. What has to hold was written down before the first run, and nothing was tuned
+on the held-out phantoms:
 
 1. dual fusion's mean Dice over the regions is at least that of late and of early fusion;
 2. no region is worse beyond chance (two-sided Wilcoxon over patients, corrected after Holm over
@@ -33,7 +34,8 @@ from studies.settings.command_line import ROOT
 REGIONS = ("WT", "TC", "ET")
 SYSTEMS = ("late_fusion", "early_fusion", "fusion")
 PHANTOMS = 200
-SEEDS = ("0", "1", "2")
+SEEDS = (0, 1, 2)
+KEPT = ("case_id", "dice/", "hd95/", "volume_ml/")
 DEAD, WORST_CALIBRATION, CHANCE = 0.1, 1.5, 0.05
 FILE = {
     "name": "fusion_heads",
@@ -46,27 +48,30 @@ FILE = {
 Rows = list[dict[str, Any]]
 
 
-def results(place: Path) -> tuple[dict[str, Rows], dict[str, list[Path]]]:
-    """Return the rows of every system over all seeds, and the folders of its runs."""
+def results(place: Path, seed: int) -> dict[str, Any]:
+    """Return of every system with one seed its run, its scores a patient and its calibration."""
     plan = json.loads((place / "benchmarks" / str(FILE["name"]) / "plan.json").read_text())
-    rows: dict[str, Rows] = {name: [] for name in SYSTEMS}
-    folders: dict[str, list[Path]] = {name: [] for name in SYSTEMS}
+    found = {}
     for cell in plan["cells"]:
-        found = read_csv(place / cell["per_case"])
-        rows[cell["system"]] += [{**row, "run": cell["folder"]} for row in found]
-        folders[cell["system"]].append(place / cell["folder"])
-    return rows, folders
+        if cell["seed"] == seed:
+            rows = read_csv(place / cell["per_case"])
+            kept = [{key: row[key] for key in row if key.startswith(KEPT)} for row in rows]
+            errors = calibration_error(place / cell["folder"])
+            found[cell["system"]] = {
+                "run": Path(cell["folder"]).name,
+                "calibration_error": errors,
+                "patients": kept,
+            }
+    return found
 
 
-def calibration_error(folders: list[Path]) -> dict[str, float]:
-    """Return the expected calibration error of every region, the mean over runs."""
-    errors: dict[str, list[float]] = {region: [] for region in REGIONS}
-    for folder in folders:
-        bins = read_csv(folder / "calibration.csv")
-        for region in REGIONS:
-            own = [row for row in bins if row["region"] == region]
-            errors[region].append(Reliability.from_rows(own).ece)
-    return {region: round(float(np.mean(values)), 4) for region, values in errors.items()}
+def calibration_error(folder: Path) -> dict[str, float]:
+    """Return the expected calibration error of every region of a run."""
+    bins = read_csv(folder / "calibration.csv")
+    return {
+        region: Reliability.from_rows([row for row in bins if row["region"] == region]).ece
+        for region in REGIONS
+    }
 
 
 def lowest_over_seeds(rows: Rows) -> dict[str, float]:
@@ -81,8 +86,16 @@ def lowest_over_seeds(rows: Rows) -> dict[str, float]:
     return lowest
 
 
-def judge(rows: dict[str, Rows], folders: dict[str, list[Path]]) -> dict[str, Any]:
-    """Return the figures, and whether each of the four statements holds."""
+def judge(seeds: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures over seeds, and whether each of the four statements holds."""
+    rows: dict[str, Rows] = {
+        name: [
+            {**row, "run": one[name]["run"]}
+            for one in seeds.values()
+            for row in one[name]["patients"]
+        ]
+        for name in SYSTEMS
+    }
     columns = [ScoreColumn.parse(f"dice/{region}") for region in REGIONS]
     dice = {
         name: {
@@ -92,7 +105,16 @@ def judge(rows: dict[str, Rows], folders: dict[str, list[Path]]) -> dict[str, An
         for name in SYSTEMS
     }
     means = {name: float(np.mean(list(values.values()))) for name, values in dice.items()}
-    errors = {name: calibration_error(folders[name]) for name in SYSTEMS}
+    errors = {
+        name: {
+            region: round(
+                float(np.mean([one[name]["calibration_error"][region] for one in seeds.values()])),
+                4,
+            )
+            for region in REGIONS
+        }
+        for name in SYSTEMS
+    }
     error = {name: float(np.mean(list(values.values()))) for name, values in errors.items()}
     lowest = {name: lowest_over_seeds(rows[name]) for name in SYSTEMS}
     tests: list[dict[str, Any]] = [
@@ -107,7 +129,7 @@ def judge(rows: dict[str, Rows], folders: dict[str, list[Path]]) -> dict[str, An
     ]
     worse = [one for one in tests if one["difference"] > 0 and one["p_holm"] < CHANCE]
     return {
-        "runs": {name: [path.name for path in paths] for name, paths in folders.items()},
+        "seeds": sorted(seeds),
         "patients": len({row["case_id"] for row in rows["fusion"]}),
         "dice": dice,
         "mean_dice": {name: round(value, 4) for name, value in means.items()},
@@ -126,23 +148,29 @@ def judge(rows: dict[str, Rows], folders: dict[str, list[Path]]) -> dict[str, An
 
 
 def main() -> None:
-    """Train and test what is left to do, then judge."""
+    """Train and test what is left to do, seed by seed, then judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--place", type=Path, required=True, help="folder of the benchmark")
-    parser.add_argument("--out", type=Path, default=ROOT / "speed/results/fusion_heads.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--out", type=Path, default=ROOT / "speed/results/fusion_heads")
     options = parser.parse_args()
     options.place.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     file = options.place / "fusion_heads.yaml"
     file.write_text(yaml.safe_dump(FILE, sort_keys=False))
-    command = [*CLI, "benchmark", file.name, "--seeds", *SEEDS]
-    status = subprocess.run(command, cwd=options.place, check=False).returncode
-    if status:
-        sys.exit(f"the benchmark ended with status {status}: mend the cause, then repeat")
-    found = judge(*results(options.place))
+    for seed in options.seeds:
+        command = [*CLI, "benchmark", file.name, "--seeds", str(seed)]
+        status = subprocess.run(command, cwd=options.place, check=False).returncode
+        if status:
+            sys.exit(f"the benchmark ended with status {status}: mend the cause, then repeat")
+        write_record(options.out / f"seed-{seed}.json", {"systems": results(options.place, seed)})
+    files = sorted(options.out.glob("seed-*.json"))
+    seeds = {int(one.stem[5:]): json.loads(one.read_text())["systems"] for one in files}
+    found = judge(seeds)
     for statement, holds in found["holds"].items():
         print(f"{'yes' if holds else 'NO '}  {statement}")
     print(json.dumps({"dice": found["dice"], "calibration": found["calibration_error"]}, indent=2))
-    write_record(options.out, found)
+    write_record(options.out / "all.json", found)
 
 
 if __name__ == "__main__":
