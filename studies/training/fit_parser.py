@@ -11,9 +11,12 @@ from studies.runs.planning import Planner
 from studies.settings.command_line import CommandLine
 from studies.training.lightning_cli import ExperimentCLI
 
+# Whole numbers that a benchmark varies, and on which no other setting depends.
+VARIED = ("seed_everything", "data.seed", "data.fold", "data.train_patients")
+
 
 class FitParser(ExperimentCLI):
-    """Resolve command lines of ``fit``; equal ones are parsed once."""
+    """Resolve command lines of ``fit``; those that differ in a seed or so are parsed once."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -34,6 +37,18 @@ class FitParser(ExperimentCLI):
 
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
         """Return the resolved configuration of ``fit`` for a command line."""
+        varied = {name: line.given(name)[1] for name in VARIED}
+        numbers = {name: int(text) for name, text in varied.items() if text.isdecimal()}
+        rest = [(name, words) for name, words in line.options if name not in numbers]
+        config = self._parsed(CommandLine(line.configs, rest, line.contents))
+        for name, number in numbers.items():
+            settings = config["data"]["init_args"] if name.startswith("data.") else config
+            if name.removeprefix("data.") not in settings:
+                return self._parsed(line)  # which names the option that does not exist
+            settings[name.removeprefix("data.")] = number
+        return config
+
+    def _parsed(self, line: CommandLine) -> dict[str, Any]:
         words = tuple(line.words())
         if words not in self.known:
             self.known[words] = super().parse_fit(line)
