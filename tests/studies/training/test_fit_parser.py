@@ -40,5 +40,5 @@ def test_lines_that_differ_in_a_seed_are_parsed_once(parser):
 
 def test_a_number_that_the_data_do_not_take_is_refused(parser, monkeypatch):
     monkeypatch.setattr(fit_parser, "VARIED", ("data.folds",))
-    with pytest.raises(InputError, match="data.folds"):
+    with pytest.raises(InputError, match=r"data\.folds"):
         parser.parse_fit(line("--data.folds=3"))
