@@ -8,7 +8,7 @@ modalities, their correlations; and the volume of the brain. A patient looks unl
 - two modalities look swapped: exchanged, the patient would lie closer to the cohort,
 - all numbers together, or the correlations between modalities, lie far from the cohort.
 
-Closeness is the squared Mahalanobis distance a number. Margins and thresholds were set on phantoms
+Distances are squared Mahalanobis distances over the count of numbers. Margins and thresholds were set on phantoms
 and on eight real patients: `speed/results/unlike_cohort.json` has the rates.
 """
 
@@ -149,7 +149,6 @@ def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
         numbers[name] = {key: round(value, 4) for key, value in described.items()}
     whole = [one for one in looks if len(one) == len(numbers)] or [{}]
     scaled = np.array([[_scaled(one, numbers, name) for name in numbers] for one in whole])
-    scaled = scaled.clip(-FARTHEST, FARTHEST)
     together = (scaled.T @ scaled / len(whole)).round(3).tolist()
     return {"patients": len(looks), "numbers": numbers, "together": together}
 
@@ -229,7 +228,9 @@ def _exchanged(found: Mapping[str, float], one: str, other: str) -> dict[str, fl
 
 
 def _distances(found: Mapping[str, float], cohort: Statistics) -> tuple[float, float]:
-    """Return the squared Mahalanobis distance a number of all numbers, and of correlations alone.
+    """Return a patient's distance from a cohort in all numbers, and in the correlations alone.
+
+    Each is the squared Mahalanobis distance over the count of its numbers, about 1 in the cohort.
 
     The correlations of the numbers are shrunk towards independence, as a cohort may have fewer
     patients than there are numbers.
@@ -244,7 +245,7 @@ def _distances(found: Mapping[str, float], cohort: Statistics) -> tuple[float, f
         if not chosen:
             return 0.0
         rows = [places[name] for name in chosen]
-        scaled = np.array([_scaled(found, numbers, name) for name in chosen]).clip(-FARTHEST, FARTHEST)
+        scaled = np.array([_scaled(found, numbers, name) for name in chosen])
         return float(scaled @ np.linalg.solve(both[np.ix_(rows, rows)], scaled)) / len(chosen)
 
     return distance(names), distance([name for name in names if name.endswith("/alike")])
@@ -255,11 +256,13 @@ def _scaled(
 ) -> float:
     """Return how far a number is from a cohort's median; 0 where the patient lacks it.
 
-    The unit is the cohort's spread, or half the tolerance where that is larger.
+    The unit is the cohort's spread, or half the tolerance where that is larger; at most `FARTHEST`
+    of them count.
     """
     seen = numbers[name]
     unit = max(seen["spread"], NUMBERS[name.partition("/")[2]].tolerance / 2)
-    return (found.get(name, seen["median"]) - seen["median"]) / unit
+    scaled = (found.get(name, seen["median"]) - seen["median"]) / unit
+    return min(max(scaled, -FARTHEST), FARTHEST)
 
 
 def _subject(name: str) -> str:
