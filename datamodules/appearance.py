@@ -8,8 +8,8 @@ modalities, their correlations; and the volume of the brain. A patient looks unl
 - two modalities look swapped: exchanged, the patient would lie closer to the cohort,
 - all numbers together, or the correlations between modalities, lie far from the cohort.
 
-Distances are squared Mahalanobis distances over the count of numbers. Margins and thresholds were set on phantoms
-and on eight real patients: `speed/results/unlike_cohort.json` has the rates.
+Distances are squared Mahalanobis distances over the count of numbers. Margins and thresholds were
+set on phantoms and on eight real patients: `speed/results/unlike_cohort.json` has the rates.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
