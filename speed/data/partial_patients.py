@@ -1,11 +1,12 @@
 """Dice on real patients of whom two modalities exist, for networks with and without dropout.
 
     python -m speed.data.partial_patients --run NAME=CHECKPOINT [...] \
-        [--flair_t1 DIR] [--flair_t1ce DIR] [--out FILE]
+        [--flair_t1 DIR] [--flair_t1ce DIR] [--complete DIR [--layout FILE]] [--out FILE]
 
 Every checkpoint is tested with ``lightning test`` and ``--data.drop`` of the two modalities that
 are missing. The folders are those of public collections: BraTS 2018 patients with FLAIR, T1 and a
 mask of the whole tumour, and BraTS 2015 patients with z-scored FLAIR, T1ce and all labels.
+Patients with all four modalities show what dropout costs where none is missing.
 """
 
 import argparse
@@ -98,29 +99,41 @@ def main() -> None:
     parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
     for name in COLLECTIONS:
         parser.add_argument(f"--{name}", type=Path, metavar="DIR")
+    parser.add_argument("--complete", type=Path, metavar="DIR")
+    parser.add_argument("--layout", type=Path, metavar="FILE", help="of --complete")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/partial_patients.json")
     arguments = vars(parser.parse_args())
-    table: dict[str, Any] = {}
-    for name, collection in COLLECTIONS.items():
-        if arguments[name] is None:
-            continue
-        with tempfile.TemporaryDirectory() as place:
-            options = laid_out(arguments[name], collection, Path(place))
-            for run, checkpoint in named_paths(arguments["run"]):
-                rows = score(checkpoint, *options)
-                dice = {
-                    row["case_id"]: {
-                        region: round(row[f"dice/{region}"], 4) for region in collection.regions
-                    }
-                    for row in rows
-                }
-                mean = {
-                    region: round(float(np.mean([one[region] for one in dice.values()])), 4)
-                    for region in collection.regions
-                }
-                table.setdefault(run, {})[name] = {"mean": mean, "patients": dice}
-                print(name, run, mean, flush=True)
+    runs = named_paths(arguments["run"])
+    table: dict[str, Any] = {run: {} for run, _ in runs}
+    with tempfile.TemporaryDirectory() as place:
+        groups = {
+            name: (one.regions, laid_out(arguments[name], one, Path(place) / name))
+            for name, one in COLLECTIONS.items()
+            if arguments[name] is not None
+        }
+        if arguments["complete"] is not None:
+            layout = arguments["layout"]
+            named = () if layout is None else ("--data.layout", str(layout.resolve()))
+            root = ("--data.root", str(arguments["complete"].resolve()))
+            groups["complete"] = ("WT", "TC", "ET"), (*root, *named)
+        for name, (regions, options) in groups.items():
+            for run, checkpoint in runs:
+                table[run][name] = dice_of(score(checkpoint, *options), regions)
+                print(name, run, table[run][name]["mean"], flush=True)
     write_record(arguments["out"], {"dice": table})
+
+
+def dice_of(rows: list[dict[str, Any]], regions: tuple[str, ...]) -> dict[str, Any]:
+    """Return the mean Dice of every region, and that of every patient."""
+    dice = {
+        row["case_id"]: {region: round(row[f"dice/{region}"], 4) for region in regions}
+        for row in rows
+    }
+    mean = {
+        region: round(float(np.mean([one[region] for one in dice.values()])), 4)
+        for region in regions
+    }
+    return {"mean": mean, "patients": dice}
 
 
 if __name__ == "__main__":
