@@ -1,0 +1,120 @@
+"""A benchmark trained seed by seed, for studies that take longer than a machine is at hand.
+
+A seed that is done is one file of scores, small enough to be kept; all that lie in a folder are
+judged together. Within a seed the benchmark itself goes on where it was stopped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from evaluation.statistics.columns import ScoreColumn
+from evaluation.statistics.comparison import compare
+from evaluation.tables.per_case import read_csv
+from speed.record import CLI, write_record
+
+Rows = list[dict[str, Any]]
+Seeds = Mapping[int, Mapping[str, Mapping[str, Any]]]  # by seed and system: run and patients
+KEPT = ("case_id", "dice/", "hd95/", "volume_ml/", "slices/dice/", "slices/hd95/")
+
+
+def run_study(
+    file: Mapping[str, Any],
+    judge: Callable[[Seeds], dict[str, Any]],
+    description: str,
+    out: Path,
+    of_run: Callable[[Path], Mapping[str, Any]] = lambda folder: {},
+) -> None:
+    """Train and test what is left to do, seed by seed, then judge all seeds that are done.
+
+    Args:
+        file: content of the benchmark's file.
+        judge: returns the figures, and under ``holds`` whether each statement holds.
+        description: what ``--help`` says.
+        out: folder of the results, unless --out names another.
+        of_run: returns what else is kept of a run's folder.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--place", type=Path, required=True, help="folder of the benchmark")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only judge")
+    parser.add_argument("--out", type=Path, default=out)
+    options = parser.parse_args()
+    options.place.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = options.place / f"{file['name']}.yaml"
+    written.write_text(yaml.safe_dump(dict(file), sort_keys=False))
+    for seed in options.seeds:
+        command = [*CLI, "benchmark", written.name, "--seeds", str(seed)]
+        status = subprocess.run(command, cwd=options.place, check=False).returncode
+        if status:
+            sys.exit(f"the benchmark ended with status {status}: mend the cause, then repeat")
+        plan = json.loads((options.place / "benchmarks" / file["name"] / "plan.json").read_text())
+        found = {
+            cell["system"]: {
+                "run": Path(cell["folder"]).name,
+                **of_run(options.place / cell["folder"]),
+                "patients": kept(options.place / cell["per_case"]),
+            }
+            for cell in plan["cells"]
+        }
+        write_record(options.out / f"seed-{seed}.json", {"systems": found})
+    files = sorted(options.out.glob("seed-*.json"))
+    figures = judge({int(one.stem[5:]): json.loads(one.read_text())["systems"] for one in files})
+    for statement, holds in figures["holds"].items():
+        print(f"{'yes' if holds else 'NO '}  {statement}")
+    write_record(options.out / "all.json", figures)
+
+
+def kept(table: Path) -> Rows:
+    """Return the columns of a table of patients that a study keeps, rounded."""
+    return [
+        {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in row.items()
+            if name.startswith(KEPT)
+        }
+        for row in read_csv(table)
+    ]
+
+
+def rows_of(seeds: Seeds) -> dict[str, Rows]:
+    """Return the rows of every system over all seeds, each with its run."""
+    found: dict[str, Rows] = {}
+    for systems in seeds.values():
+        for name, one in systems.items():
+            rows = [{**row, "run": one["run"]} for row in one["patients"]]
+            found.setdefault(name, []).extend(rows)
+    return found
+
+
+def mean_of(rows: Rows, column: str) -> float:
+    """Return the mean of a column over rows, rounded; rows without a value are left out."""
+    values = np.array([np.nan if row[column] is None else row[column] for row in rows], float)
+    return round(float(np.nanmean(values)), 4)
+
+
+def tests_against(
+    rows: dict[str, Rows], columns: Sequence[str], reference: str
+) -> list[dict[str, Any]]:
+    """Compare every system with a reference, paired over patients, corrected after Holm.
+
+    Returns:
+        Of every rival and column: the median over patients of rival minus reference, and p.
+    """
+    parsed = [one for one in map(ScoreColumn.parse, columns) if one is not None]
+    return [
+        {
+            "rival": one.system,
+            "column": one.column.key,
+            "difference": round(one.difference, 4),
+            "p_holm": round(one.p_holm, 5),
+        }
+        for one in compare(rows, parsed, reference)
+    ]
