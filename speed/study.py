@@ -21,7 +21,7 @@ from evaluation.tables.per_case import read_csv
 from speed.record import CLI, write_record
 
 Rows = list[dict[str, Any]]
-Seeds = Mapping[int, Mapping[str, Mapping[str, Any]]]  # by seed and system: run and patients
+Seeds = Mapping[int, Mapping[str, Mapping[str, Any]]]  # by seed and system: `runs`, `patients`
 KEPT = ("case_id", "dice/", "hd95/", "volume_ml/", "slices/dice/", "slices/hd95/")
 
 
@@ -40,30 +40,30 @@ def run_study(
         description: what ``--help`` says.
         out: folder of the results, unless --out names another.
         of_run: returns what else is kept of a run's folder.
+
+    Options that are not its own, such as --data.root, go to the benchmark.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--place", type=Path, required=True, help="folder of the benchmark")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only judge")
     parser.add_argument("--out", type=Path, default=out)
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
     options.place.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     written = options.place / f"{file['name']}.yaml"
     written.write_text(yaml.safe_dump(dict(file), sort_keys=False))
     for seed in options.seeds:
-        command = [*CLI, "benchmark", written.name, "--seeds", str(seed)]
+        command = [*CLI, "benchmark", written.name, "--seeds", str(seed), *others]
         status = subprocess.run(command, cwd=options.place, check=False).returncode
         if status:
             sys.exit(f"the benchmark ended with status {status}: mend the cause, then repeat")
         plan = json.loads((options.place / "benchmarks" / file["name"] / "plan.json").read_text())
-        found = {
-            cell["system"]: {
-                "run": Path(cell["folder"]).name,
-                **of_run(options.place / cell["folder"]),
-                "patients": kept(options.place / cell["per_case"]),
-            }
-            for cell in plan["cells"]
-        }
+        found: dict[str, dict[str, Any]] = {}
+        for cell in plan["cells"]:
+            folder = options.place / cell["folder"]
+            of_system = found.setdefault(cell["system"], {"runs": {}, "patients": []})
+            of_system["runs"][folder.name] = of_run(folder)
+            of_system["patients"] += kept(options.place / cell["per_case"], folder.name)
         write_record(options.out / f"seed-{seed}.json", {"systems": found})
     files = sorted(options.out.glob("seed-*.json"))
     figures = judge({int(one.stem[5:]): json.loads(one.read_text())["systems"] for one in files})
@@ -72,10 +72,11 @@ def run_study(
     write_record(options.out / "all.json", figures)
 
 
-def kept(table: Path) -> Rows:
-    """Return the columns of a table of patients that a study keeps, rounded."""
+def kept(table: Path, run: str) -> Rows:
+    """Return the columns of a run's table of patients that a study keeps, rounded."""
     return [
-        {
+        {"run": run}
+        | {
             name: round(value, 4) if isinstance(value, float) else value
             for name, value in row.items()
             if name.startswith(KEPT)
@@ -85,12 +86,11 @@ def kept(table: Path) -> Rows:
 
 
 def rows_of(seeds: Seeds) -> dict[str, Rows]:
-    """Return the rows of every system over all seeds, each with its run."""
+    """Return the rows of every system over all seeds."""
     found: dict[str, Rows] = {}
     for systems in seeds.values():
         for name, one in systems.items():
-            rows = [{**row, "run": one["run"]} for row in one["patients"]]
-            found.setdefault(name, []).extend(rows)
+            found.setdefault(name, []).extend(one["patients"])
     return found
 
 

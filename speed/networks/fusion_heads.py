@@ -67,15 +67,13 @@ def judge(seeds: Seeds) -> dict[str, Any]:
         for name in SYSTEMS
     }
     means = {name: float(np.mean(list(values.values()))) for name, values in dice.items()}
-    errors = {
-        name: {
-            region: float(
-                np.mean([one[name]["calibration_error"][region] for one in seeds.values()])
-            )
+    errors: dict[str, dict[str, float]] = {}
+    for name in SYSTEMS:
+        kept = [of_run for systems in seeds.values() for of_run in systems[name]["runs"].values()]
+        errors[name] = {
+            region: round(float(np.mean([one["calibration_error"][region] for one in kept])), 4)
             for region in REGIONS
         }
-        for name in SYSTEMS
-    }
     error = {name: float(np.mean(list(values.values()))) for name, values in errors.items()}
     lowest = {name: lowest_over_seeds(rows[name]) for name in SYSTEMS}
     tests = tests_against(rows, [f"dice/{region}" for region in REGIONS], "fusion")

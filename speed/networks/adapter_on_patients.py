@@ -1,0 +1,47 @@
+"""The adapter and its rivals on slices of real patients, leaving two out at a time.
+
+    python -m speed.networks.adapter_on_patients --place FOLDER --data.root DIR [--data.layout FILE]
+        [--seeds 0] [--out FOLDER]
+
+A benchmark in FOLDER over all patients of DIR, four folds of two each where it holds eight: FLAIR
+alone, early fusion, low-rank matrices and the adapter, all on MobileSAM, and TransUNet. 24 slices a
+patient, every other setting that of the experiment files, which were chosen on phantoms. Scores are
+those of selected slices and of whole volumes, compared in pairs over patients. With so few of them
+no number of it is a clinical claim.
+"""
+
+from typing import Any
+
+from speed.networks.adapter_evidence import COLUMNS, REFERENCE
+from speed.study import Seeds, mean_of, rows_of, run_study, tests_against
+from studies.settings.command_line import ROOT
+
+SYSTEMS = ("sam_flair", "sam_early_fusion", "sam_low_rank", "transunet", REFERENCE)
+FILE = {
+    "name": "adapter_on_patients",
+    "reference": f"experiments/{REFERENCE}.yaml",
+    "folds": 4,
+    "options": {"data.slices_per_patient": 24},
+    "experiments": [f"experiments/{name}.yaml" for name in SYSTEMS],
+    "tables": [{"title": "Patients", "metrics": ["dice", "hd95"], "scope": "slices"}],
+}
+
+
+def judge(seeds: Seeds) -> dict[str, Any]:
+    """Return the means over patients, and the tests against the adapter."""
+    rows = rows_of(seeds)
+    return {
+        "seeds": sorted(seeds),
+        "patients": len({row["case_id"] for row in rows[REFERENCE]}),
+        "means": {
+            name: {column: mean_of(found, column) for column in COLUMNS}
+            for name, found in rows.items()
+        },
+        "tests": tests_against(rows, COLUMNS, REFERENCE),
+        "holds": {},  # nothing was stated before
+    }
+
+
+if __name__ == "__main__":
+    summary = __doc__.splitlines()[0]
+    run_study(FILE, judge, summary, ROOT / "speed/results/adapter_on_patients")
