@@ -1,6 +1,6 @@
 """The adapter and its rivals on held-out phantom exams, three seeds.
 
-    python -m speed.networks.adapter_evidence --place FOLDER [--seeds 0 1 2] [--out FOLDER]
+    python -m speed.evidence.adapter_on_phantoms --place FOLDER [--seeds 0 1 2] [--out FOLDER]
 
 The systems of `experiments/benchmarks/sam_adapter.yaml` in FOLDER on 60 exams, 12 of them held out,
 every other setting that of the benchmark. Stopped, it goes on from the last epoch. A seed that is
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from speed.study import Seeds, mean_of, rows_of, run_study, tests_against
+from speed.evidence.study import Seeds, mean_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
 EXAMS = 60
@@ -25,7 +25,7 @@ COLUMNS = ("slices/dice/WT", "slices/hd95/WT", "dice/WT", "hd95/WT")
 DECIDES = "slices/dice/WT"
 FILE = {
     **yaml.safe_load((ROOT / "experiments/benchmarks/sam_adapter.yaml").read_text()),
-    "name": "adapter_evidence",
+    "name": "adapter_on_phantoms",
     "options": {"data.phantom_patients": EXAMS},
 }
 
@@ -60,4 +60,4 @@ def judge(seeds: Seeds) -> dict[str, Any]:
 
 if __name__ == "__main__":
     summary = __doc__.splitlines()[0]
-    run_study(FILE, judge, summary, ROOT / "speed/results/adapter_evidence")
+    run_study(FILE, judge, summary, ROOT / "speed/results/adapter_on_phantoms")

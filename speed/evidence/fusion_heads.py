@@ -1,6 +1,6 @@
 """Dual, early and late fusion of the same backbones on held-out phantoms, three seeds.
 
-    python -m speed.networks.fusion_heads --place FOLDER [--seeds 0 1 2] [--out FOLDER]
+    python -m speed.evidence.fusion_heads --place FOLDER [--seeds 0 1 2] [--out FOLDER]
 
 A benchmark in FOLDER: 200 phantoms, 40 of them held out, every other setting that of the experiment
 files. Stopped, it goes on from the last epoch. A seed that is done is a file in --out, and all that
@@ -21,7 +21,7 @@ import numpy as np
 
 from evaluation.metrics.calibration import Reliability
 from evaluation.tables.per_case import read_csv
-from speed.study import Rows, Seeds, mean_of, rows_of, run_study, tests_against
+from speed.evidence.study import Rows, Seeds, mean_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
 REGIONS = ("WT", "TC", "ET")

@@ -1,6 +1,6 @@
 """The adapter and its rivals on slices of real patients, leaving two out at a time.
 
-    python -m speed.networks.adapter_on_patients --place FOLDER --data.root DIR [--data.layout FILE]
+    python -m speed.evidence.adapter_on_patients --place FOLDER --data.root DIR [--data.layout FILE]
         [--seeds 0] [--out FOLDER]
 
 A benchmark in FOLDER over all patients of DIR, four folds of two each where it holds eight: FLAIR
@@ -12,8 +12,8 @@ no number of it is a clinical claim.
 
 from typing import Any
 
-from speed.networks.adapter_evidence import COLUMNS, REFERENCE
-from speed.study import Seeds, mean_of, rows_of, run_study, tests_against
+from speed.evidence.adapter_on_phantoms import COLUMNS, REFERENCE
+from speed.evidence.study import Seeds, mean_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
 SYSTEMS = ("sam_flair", "sam_early_fusion", "sam_low_rank", "transunet", REFERENCE)

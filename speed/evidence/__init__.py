@@ -1,0 +1,1 @@
+"""Studies whose statements were written down before the first run, trained seed by seed."""
