@@ -23,6 +23,8 @@ EPOCHS = "3"
 def command(name, runs_dir, *words):
     config = ["--config", f"experiments/{name}.yaml", "--config", str(SHRUNKEN)]
     settings = ["--trainer.max_epochs", EPOCHS, "--data.patches_per_epoch", "8"]
+    if name == "fusion":  # its global attention takes most of the time, and resumes like the rest
+        settings += ["--model.head.init_args.parts", "[early, local]"]
     return ["fit", *config, *settings, "--runs_dir", runs_dir, *words]
 
 
