@@ -35,7 +35,7 @@ FARTHEST = 6.0  # scaled deviation of a number that counts in distances and corr
 SHRINKAGE = 0.5  # share of the identity in the correlations between numbers
 FAR = 3.0  # distance of all numbers from a cohort that is unusual
 FAR_ALIKE = 5.5  # distance of the correlations between modalities that is unusual
-CLOSER = 0.15  # logarithm of the distance that an exchange of two modalities takes away, from here
+CLOSER = 0.15  # an exchange that lowers the logarithm of the distances by more is a swap
 LOOK_ALIKE = ("t1", "t1ce")  # too much to tell an exchange of the two
 PAIRS = {f"{one}+{other}/alike" for one, other in combinations(MODALITIES, 2)}
 
@@ -60,7 +60,7 @@ class Number:
 
     def margin(self, spread: float, patients: int) -> float:
         """Return how far outside a cohort's range a patient may lie."""
-        return max(self.tolerance, SPREADS * spread) * (1 + FEW / patients)
+        return max(self.tolerance, SPREADS * spread) * _widened(patients)
 
 
 _DARK_TAIL = ("has a heavier dark tail", "has a lighter dark tail")
@@ -126,7 +126,7 @@ def cohort_statistics(cases: Iterable[PreparedCase]) -> Statistics:
 
 
 def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
-    """Return what numbers are over patients, as plain types.
+    """Return spread and correlations of the numbers over patients, as plain types.
 
     Args:
         looks: the numbers of each patient, as `look` returns them.
@@ -180,9 +180,9 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
     last = []
     if "together" in cohort:  # statistics of earlier versions lack it
         every, alike = _distances(found, cohort)
-        wider = 1 + FEW / cohort["patients"]
+        wider = _widened(cohort["patients"])
         usual, usual_alike = FAR * wider, FAR_ALIKE * wider
-        unusual += _swapped(found, cohort)
+        unusual += _swapped(found, cohort, (every, alike))
         if alike > usual_alike and found.keys() >= PAIRS:
             stated = f"(correlations, distance {alike:.1f}, usual up to {usual_alike:.1f})"
             unusual.append((alike / usual_alike, f"the modalities do not go together {stated}"))
@@ -192,21 +192,35 @@ def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:
     return [sentence for _, sentence in sorted(unusual, key=lambda one: -one[0])] + last
 
 
-def _swapped(found: Mapping[str, float], cohort: Statistics) -> list[tuple[float, str]]:
-    """Return the pair of modalities whose exchange brings a patient closest, if close enough."""
+def _widened(patients: int) -> float:
+    """Return the factor of margins and thresholds for the number of patients behind them."""
+    return 1 + FEW / patients
+
+
+def _swapped(
+    found: Mapping[str, float], cohort: Statistics, before: tuple[float, float]
+) -> list[tuple[float, str]]:
+    """Return the pair of modalities whose exchange brings a patient closest, if close enough.
+
+    Args:
+        found: the patient's numbers.
+        cohort: statistics of the cohort.
+        before: the patient's distances as the modalities are named.
+    """
     given = [modality for modality in MODALITIES if f"{modality}/p50" in found]
     if len(given) < len(MODALITIES) - 1:
         return []  # two modalities are as much alike before an exchange as after it
-    before, exchanged = _distances(found, cohort), {}
-    for pair in combinations(given, 2):
-        if pair != LOOK_ALIKE:
-            exchanged[pair] = _distances(_exchanged(found, *pair), cohort)
+    exchanged = {
+        pair: _distances(_exchanged(found, *pair), cohort)
+        for pair in combinations(given, 2)
+        if pair != LOOK_ALIKE
+    }
     gains = {
         pair: float(np.log1p(before).mean() - np.log1p(after).mean())
         for pair, after in exchanged.items()
     }
     pair = max(gains, key=lambda pair: gains[pair])
-    threshold = CLOSER * (1 + FEW / cohort["patients"])
+    threshold = CLOSER * _widened(cohort["patients"])
     if gains[pair] <= threshold:
         return []
     stated = f"(distance from training {before[0]:.1f}, exchanged {exchanged[pair][0]:.1f})"
@@ -230,10 +244,8 @@ def _exchanged(found: Mapping[str, float], one: str, other: str) -> dict[str, fl
 def _distances(found: Mapping[str, float], cohort: Statistics) -> tuple[float, float]:
     """Return a patient's distance from a cohort in all numbers, and in the correlations alone.
 
-    Each is the squared Mahalanobis distance over the count of its numbers, about 1 in the cohort.
-
-    The correlations of the numbers are shrunk towards independence, as a cohort may have fewer
-    patients than there are numbers.
+    Each is the squared Mahalanobis distance over the count of its numbers. Correlations of the
+    numbers are shrunk towards independence, as a cohort may have fewer patients than numbers.
     """
     numbers = cohort["numbers"]
     names = [name for name in numbers if name in found]

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from datamodules.layouts.case_files import MODALITIES
+from evaluation.metrics.means import column, nan_mean
 from speed.data.phantom_transfer import score
 from speed.record import named_paths, write_record
 from studies.settings.command_line import ROOT
@@ -129,10 +130,7 @@ def dice_of(rows: list[dict[str, Any]], regions: tuple[str, ...]) -> dict[str, A
         row["case_id"]: {region: round(row[f"dice/{region}"], 4) for region in regions}
         for row in rows
     }
-    mean = {
-        region: round(float(np.mean([one[region] for one in dice.values()])), 4)
-        for region in regions
-    }
+    mean = {region: round(nan_mean(column(rows, f"dice/{region}")), 4) for region in regions}
     return {"mean": mean, "patients": dice}
 
 

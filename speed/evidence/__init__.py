@@ -1,1 +1,1 @@
-"""Studies whose statements were written down before the first run, trained seed by seed."""
+"""Studies trained seed by seed, each written down before its first run."""

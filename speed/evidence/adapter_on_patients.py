@@ -3,17 +3,17 @@
     python -m speed.evidence.adapter_on_patients --place FOLDER --data.root DIR [--data.layout FILE]
         [--seeds 0] [--out FOLDER]
 
-A benchmark in FOLDER over all patients of DIR, four folds of two each where it holds eight: FLAIR
-alone, early fusion, low-rank matrices and the adapter, all on MobileSAM, and TransUNet. 24 slices a
-patient, every other setting that of the experiment files, which were chosen on phantoms. Scores are
-those of selected slices and of whole volumes, compared in pairs over patients. With so few of them
-no number of it is a clinical claim.
+DIR and FILE are absolute, as the benchmark runs in FOLDER. It takes all patients of DIR, four folds
+of two each where there are eight, and 24 slices a patient: FLAIR alone, early fusion, low-rank
+matrices and the adapter, all on MobileSAM, and TransUNet. Every other setting is that of the
+experiment files, which were chosen on phantoms. Scores are those of selected slices and of whole
+volumes, compared in pairs over patients. With so few of them no number of it is a clinical claim.
 """
 
 from typing import Any
 
 from speed.evidence.adapter_on_phantoms import COLUMNS, REFERENCE
-from speed.evidence.study import Seeds, mean_of, rows_of, run_study, tests_against
+from speed.evidence.study import Seeds, means_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
 SYSTEMS = ("sam_flair", "sam_early_fusion", "sam_low_rank", "transunet", REFERENCE)
@@ -33,10 +33,7 @@ def judge(seeds: Seeds) -> dict[str, Any]:
     return {
         "seeds": sorted(seeds),
         "patients": len({row["case_id"] for row in rows[REFERENCE]}),
-        "means": {
-            name: {column: mean_of(found, column) for column in COLUMNS}
-            for name, found in rows.items()
-        },
+        "means": means_of(rows, COLUMNS),
         "tests": tests_against(rows, COLUMNS, REFERENCE),
         "holds": {},  # nothing was stated before
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from speed.evidence.study import Seeds, mean_of, rows_of, run_study, tests_against
+from speed.evidence.study import Seeds, mean_of, means_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
 EXAMS = 60
@@ -48,10 +48,7 @@ def judge(seeds: Seeds) -> dict[str, Any]:
     return {
         "seeds": sorted(seeds),
         "exams": len({row["case_id"] for row in rows[REFERENCE]}),
-        "means": {
-            name: {column: mean_of(found, column) for column in COLUMNS}
-            for name, found in rows.items()
-        },
+        "means": means_of(rows, COLUMNS),
         f"{DECIDES} of each seed": by_seed,
         "tests": tests_against(rows, COLUMNS, REFERENCE),
         "holds": {f"above every SAM system, seed {seed}": held for seed, held in above.items()},

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from evaluation.metrics.means import column, nan_mean
 from evaluation.statistics.columns import ScoreColumn
 from evaluation.statistics.comparison import compare
 from evaluation.tables.per_case import read_csv
@@ -34,16 +34,16 @@ def run_study(
 ) -> None:
     """Train and test what is left to do, seed by seed, then judge all seeds that are done.
 
+    Options that are not its own, such as --data.root, go to the benchmark, which runs in --place.
+
     Args:
         file: content of the benchmark's file.
         judge: returns the figures, and under ``holds`` whether each statement holds.
         description: what ``--help`` says.
         out: folder of the results, unless --out names another.
         of_run: returns what else is kept of a run's folder.
-
-    Options that are not its own, such as --data.root, go to the benchmark.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--place", type=Path, required=True, help="folder of the benchmark")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only judge")
     parser.add_argument("--out", type=Path, default=out)
@@ -94,10 +94,16 @@ def rows_of(seeds: Seeds) -> dict[str, Rows]:
     return found
 
 
-def mean_of(rows: Rows, column: str) -> float:
+def mean_of(rows: Rows, name: str) -> float:
     """Return the mean of a column over rows, rounded; rows without a value are left out."""
-    values = np.array([np.nan if row[column] is None else row[column] for row in rows], float)
-    return round(float(np.nanmean(values)), 4)
+    return round(nan_mean(column(rows, name)), 4)
+
+
+def means_of(rows: Mapping[str, Rows], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the mean of every column for every system."""
+    return {
+        system: {name: mean_of(found, name) for name in names} for system, found in rows.items()
+    }
 
 
 def tests_against(

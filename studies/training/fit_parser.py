@@ -38,7 +38,7 @@ class FitParser(ExperimentCLI):
     def parse_fit(self, line: CommandLine) -> dict[str, Any]:
         """Return the resolved configuration of ``fit`` for a command line."""
         varied = {name: line.given(name)[1] for name in VARIED}
-        numbers = {name: int(text) for name, text in varied.items() if text.isdecimal()}
+        numbers = {name: int(text) for name, text in varied.items() if _is_plain_number(text)}
         rest = [(name, words) for name, words in line.options if name not in numbers]
         config = self._parsed(CommandLine(line.configs, rest, line.contents))
         for name, number in numbers.items():
@@ -53,6 +53,11 @@ class FitParser(ExperimentCLI):
         if words not in self.known:
             self.known[words] = super().parse_fit(line)
         return copy.deepcopy(self.known[words])
+
+
+def _is_plain_number(text: str) -> bool:
+    """Whether a parser reads a word as the number that it is: 010 would be octal."""
+    return text.isdecimal() and str(int(text)) == text
 
 
 def make_planner(runs_dir: Path) -> Planner:
