@@ -18,7 +18,7 @@ from studies.scores.tested import find_tested
 from studies.training.segment_again import view_cases
 from tests.browser import visit
 from tests.conftest import ROOT, SHRUNKEN
-from tests.test_slice_experiments import SYSTEMS
+from tests.test_slice_experiments import ONE_MODALITY, SYSTEMS
 from tests.trainings import LOGGED, only_run
 
 FIRST_STAGES = ("FeatureTransitionModule",)
@@ -55,7 +55,7 @@ def rows_of(path):
 
 
 def test_the_list_of_experiments_is_complete():
-    assert set(segmenting("RegisteredSliceDataModule")) == set(SYSTEMS)
+    assert set(segmenting("RegisteredSliceDataModule")) == {*SYSTEMS, *ONE_MODALITY}
     assert {"fusion", "late_fusion", "zhang2021", "zhou2022", "akbar2022"} <= set(EXPERIMENTS)
     overlays = {path.stem for path in (ROOT / "experiments" / "scale").glob("*.yaml")}
     # each has its test below or in test_slice_experiments.py

@@ -23,7 +23,7 @@ from tests.trainings import only_run
 
 pytestmark = pytest.mark.usefixtures("without_wandb")
 
-# The other single modalities differ from T1 in its name alone.
+ONE_MODALITY = ["sam_t1ce", "sam_t2", "sam_flair"]  # sam_t1 but for the modality, see its test
 SAM = ["sam_t1", "sam_early_fusion", "sam_adapter", "sam_low_rank", "sam_bottleneck"]
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 SYSTEMS = [*SAM, "sam_untrained_base", "transunet", "swin_unet"]
@@ -42,6 +42,17 @@ def config_of(name, *overlays):
 def rows_of(path):
     with path.open(newline="") as handle:
         return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("name", ONE_MODALITY)
+def test_single_modalities_differ_in_the_modality_alone(name):
+    own, t1 = (
+        yaml.safe_load((ROOT / "experiments" / f"{one}.yaml").read_text())
+        for one in (name, "sam_t1")
+    )
+    assert own["model"]["init_args"]["network"]["init_args"].pop("modality") == name[4:]
+    assert t1["model"]["init_args"]["network"]["init_args"].pop("modality") == "t1"
+    assert own == t1
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
