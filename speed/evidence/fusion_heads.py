@@ -2,10 +2,10 @@
 
     python -m speed.evidence.fusion_heads --place FOLDER [--seeds 0 1 2] [--out FOLDER]
 
-A benchmark in FOLDER: 200 phantoms, 40 of them held out, every other setting that of the experiment
-files. Stopped, it goes on from the last epoch. A seed that is done is a file in --out, and all that
-lie there are judged. What has to hold was written down before the first run, and nothing was tuned
-on the held-out phantoms:
+A benchmark in FOLDER: 120 phantoms, 40 of them held out and 10 that select the checkpoint, every
+other setting that of the experiment files. Stopped, it goes on from the last epoch. A seed that is
+done is a file in --out, and all that lie there are judged. What has to hold was written down before
+the first run, and nothing was tuned on the held-out phantoms:
 
 1. dual fusion's mean Dice over the regions is at least that of late and of early fusion;
 2. no region is worse beyond chance (two-sided Wilcoxon over patients, corrected after Holm over
@@ -26,11 +26,13 @@ from studies.settings.command_line import ROOT
 
 REGIONS = ("WT", "TC", "ET")
 SYSTEMS = ("late_fusion", "early_fusion", "fusion")
-PHANTOMS = 200
+PHANTOMS, FOLDS = 120, 3  # of which the first alone
 DEAD, WORST_CALIBRATION, CHANCE = 0.1, 1.5, 0.05
 FILE = {
     "name": "fusion_heads",
     "reference": "experiments/fusion.yaml",
+    "n_folds": FOLDS,
+    "folds": [0],
     "options": {"data.phantom_patients": PHANTOMS},
     "experiments": [f"experiments/{name}.yaml" for name in SYSTEMS],
     "tables": [{"title": "Heads", "metrics": ["dice", "hd95"], "regions": list(REGIONS)}],
