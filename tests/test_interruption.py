@@ -17,7 +17,7 @@ from tests.wandb_decoder import stored
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = "3"
+EPOCHS = "2"
 
 
 def command(name, runs_dir, *words):

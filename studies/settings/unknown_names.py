@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Union, get_args
 
 import yaml
 
@@ -59,6 +59,9 @@ class ExperimentParser(BriefParser):
         if nested_key is None:
             self.described = theclass
         added: list[str] = super().add_class_arguments(theclass, nested_key, *arguments, **settings)
+        for action in self._actions:
+            if action.dest in added:
+                _whole_numbers_first(action)
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -79,6 +82,17 @@ class ExperimentParser(BriefParser):
             and name.rpartition(".")[2] != "help"
             and not name.startswith("print_")  # options of the parser itself, such as print_shtab
         ]
+
+
+def _whole_numbers_first(action: argparse.Action) -> None:
+    """Let a setting that takes whole numbers and others read 1 as whole: 1 batch, not 1.0 of all.
+
+    Python keeps one object for Optional[Union[int, float]] and Optional[Union[float, int]], that
+    of the package imported first, and jsonargparse takes the first type that fits.
+    """
+    types = get_args(getattr(action, "_typehint", None))
+    if float in types and int in types[types.index(float) :]:
+        action._typehint = Union[(int, *(one for one in types if one is not int))]  # type: ignore[attr-defined]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,7 @@
 """An unknown setting is one sentence with its place and the nearest known name."""
 
 from argparse import ArgumentError
+from typing import Optional, Union
 
 import pytest
 import yaml
@@ -187,3 +188,18 @@ def test_what_stands_on_the_command_line_is_in_no_file():
         raise UnknownSettingError("no x", "data.x")
     with pytest.raises(InputError, match=r"^a.yaml: no y$"), placed("a.yaml", line):
         raise UnknownSettingError("no y", "data.y")
+
+
+class Limited:
+    """As Trainer's limits are annotated once another package has named its float first."""
+
+    def __init__(self, limit: Optional[Union[float, int]] = None):  # noqa: UP007, UP045
+        self.limit = limit
+
+
+@pytest.mark.parametrize("word", ["1", "1.0"])
+def test_one_batch_is_not_all_of_them(word):
+    parser = ExperimentParser()
+    parser.add_class_arguments(Limited, "trainer")
+    limit = parser.parse_args([f"--trainer.limit={word}"]).trainer.limit
+    assert (limit, type(limit)) == (1, int if word == "1" else float)
