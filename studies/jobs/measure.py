@@ -17,6 +17,7 @@ from datamodules.layouts.case_files import MODALITIES
 from errors import InputError
 from lightning_modules.base import TrainingModule
 from lightning_modules.contracts.settings import FitSettings
+from lightning_modules.inference import windows_together
 from lightning_modules.optimisation.gpu import arrange_weights
 from lightning_modules.weights.checkpoints import build
 from studies.runs.environment import peak_memory_gb
@@ -37,7 +38,7 @@ def measure(
         device: cpu or cuda.
 
     Returns:
-        Seconds of a ``step`` of one batch and of a ``forward`` pass of one patch, ``memory_gb``,
+        Seconds of a ``step`` of one batch and of a ``forward`` pass for each patch, ``memory_gb``,
         ``checkpoint_gb`` of best and last together, ``parameters``.
     """
     module = build(model)
@@ -67,9 +68,10 @@ def measure(
         states = sum(_bytes(optimizer.state_dict()) for optimizer in optimizers)
     module.eval()
     execution = module.execution
+    together = windows_together(patch_size) if len(patch_size) == 3 else 1
     with execution.active():
-        one = execution.arrange(image[:1])
-        forward = fastest(lambda: module(one), device)
+        windows = execution.arrange(image[:1].expand(together, *image.shape[1:]))
+        forward = fastest(lambda: module(windows), device) / together
     memory = peak_memory_gb()
     return {
         "step": step,

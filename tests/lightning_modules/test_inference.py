@@ -163,13 +163,36 @@ def test_flips_average_the_probabilities_of_all_eight():
     assert (ours - parts[0]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("batch_size", [2, 5])
+@pytest.mark.parametrize("batch_size", [2, 5, None])
 def test_windows_may_share_a_forward_pass(batch_size):
     network = small_network()
     image = torch.randn(2, 4, 24, 16, 24)
-    single = SlidingWindow((16, 16, 16), execution=PLAIN)(network, image)
+    single = SlidingWindow((16, 16, 16), execution=PLAIN, batch_size=1)(network, image)
     batched = SlidingWindow((16, 16, 16), execution=PLAIN, batch_size=batch_size)(network, image)
     torch.testing.assert_close(batched, single, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("patch", "execution", "windows"),
+    [
+        (48, PLAIN, {4, 2}),  # 9 windows: the last one would be alone
+        (48, Execution(precision="bf16"), {4, 1}),
+        (64, PLAIN, {2}),
+        (16, PLAIN, {8, 2}),
+        (96, PLAIN, {1}),
+    ],
+)
+def test_small_windows_share_a_forward_pass_and_none_is_alone(patch, execution, windows):
+    seen = []
+
+    def network(window):
+        seen.append(len(window))
+        return window[:, :1]
+
+    image = torch.rand(1, 1, patch, 2 * patch, 2 * patch)
+    result = SlidingWindow((patch,) * 3, execution=execution)(network, image)
+    assert set(seen) == windows
+    torch.testing.assert_close(result, image.sigmoid(), atol=1e-2, rtol=0)
 
 
 def test_a_volume_smaller_than_the_patch_is_padded_with_the_fill():
@@ -184,7 +207,7 @@ def test_a_volume_smaller_than_the_patch_is_padded_with_the_fill():
     result = window(network, image)
     assert result.shape == image.shape
     torch.testing.assert_close(result, torch.sigmoid(image))
-    assert {part.shape for part in seen} == {(1, 1, 8, 8, 8)}
+    assert {part.shape[2:] for part in seen} == {(8, 8, 8)}
     assert all(torch.all(part[:, :, (0, -1)] == -7) for part in seen)
 
 
