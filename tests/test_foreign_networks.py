@@ -15,7 +15,7 @@ from tests.conftest import SHRUNKEN
 from tests.foreign_files import plans, write_bundle, write_results
 from tests.trainings import lightning, only_run
 
-SPACING = 6.0  # of the shrunken phantoms
+SPACING = 8.0  # of the shrunken phantoms
 FUSE = ["--config", "experiments/late_fusion.yaml", "--config", str(SHRUNKEN)]
 BOTH = ["--model.backbones", "[bundle, nnunet_results]"]
 DOUBT = "may have seen the test patients, as its training patients are not known"
@@ -114,7 +114,7 @@ def test_foreign_weights_of_a_backbone(experiment, weights, network, here):
     ("words", "message"),
     [
         (["--model.backbones", "[nowhere]"], "There is no nowhere, which model.backbones or"),
-        ([*BOTH, "--data.spacing", "2"], "--data.spacing is 2.0, but MONAI bundle bundle has 6.0"),
+        ([*BOTH, "--data.spacing", "2"], "--data.spacing is 2.0, but MONAI bundle bundle has 8.0"),
         ([*BOTH, "--model.size", "base"], "--model.size is base, but MONAI bundle bundle has tiny"),
         ([*BOTH, "--model.trained_on", "x.txt"], "The ids of training patients in x.txt cannot be"),
         (["--model.trained_on", "x.txt"], "model.trained_on x.txt has no effect without a network"),

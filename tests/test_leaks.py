@@ -40,8 +40,8 @@ def test_the_user_may_override_it_in_writing(trained, tmp_path):
 
 
 def test_another_cohort_prepared_otherwise_is_refused(trained, tmp_path, capsys):
-    assert cli.main(fusion(trained, tmp_path / "fused", "--data.spacing", "8.0")) == 2
-    assert "spacing 6.0" in capsys.readouterr().err
+    assert cli.main(fusion(trained, tmp_path / "fused", "--data.spacing", "6.0")) == 2
+    assert "spacing 8.0" in capsys.readouterr().err
 
 
 def test_real_patients_are_an_external_test_set(trained, real_data, tmp_path):
