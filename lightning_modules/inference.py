@@ -144,7 +144,7 @@ TOGETHER, MOST_WINDOWS = 2 * 64**3, 8
 
 
 def windows_together(patch_size: Sequence[int]) -> int:
-    """Return how many windows of these voxels share a forward pass."""
+    """Return how many windows of a patch size share a forward pass."""
     return max(1, min(TOGETHER // math.prod(patch_size), MOST_WINDOWS))
 
 
@@ -199,12 +199,15 @@ class SlidingWindow:
         execution = self.execution or choose_execution(image.device)
         flips = self._flips()
         together = self.batch_size or windows_together(self.patch_size)
-        small = self.batch_size is None and together > 1
-        in_pairs = small and execution.device == "cpu" and execution.precision == "fp32"
+        none_alone = (
+            self.batch_size is None
+            and together > 1
+            and (execution.device, execution.precision) == ("cpu", "fp32")
+        )
 
         def activated(window: Tensor) -> Tensor:
             windows = len(window)
-            if in_pairs and windows == 1:
+            if none_alone and windows == 1:  # twice, which is faster: see TOGETHER
                 window = window.expand(2, *window.shape[1:])
             parts = (
                 self.activation(network(execution.arrange(window.flip(axes))).float()).flip(axes)

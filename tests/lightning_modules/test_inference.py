@@ -203,11 +203,11 @@ def test_a_volume_smaller_than_the_patch_is_padded_with_the_fill():
         return window
 
     image = torch.full((1, 1, 6, 10, 12), 2.0)
-    window = SlidingWindow((8, 8, 8), fill=-7.0, execution=PLAIN)
+    window = SlidingWindow((8, 8, 8), fill=-7.0, execution=PLAIN, batch_size=1)
     result = window(network, image)
     assert result.shape == image.shape
     torch.testing.assert_close(result, torch.sigmoid(image))
-    assert {part.shape[2:] for part in seen} == {(8, 8, 8)}
+    assert {part.shape for part in seen} == {(1, 1, 8, 8, 8)}
     assert all(torch.all(part[:, :, (0, -1)] == -7) for part in seen)
 
 
