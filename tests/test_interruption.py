@@ -17,7 +17,7 @@ from tests.wandb_decoder import stored
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = "2"
+EPOCHS = "3"
 
 
 def command(name, runs_dir, *words):
