@@ -18,7 +18,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import Execution, choose_execution
-from lightning_modules.optimisation.gpu import arrange_weights, fuse
+from lightning_modules.optimisation.kernels import arrange_weights, fuse
 from lightning_modules.optimisation.output_layer import OutputLayer
 from lightning_modules.optimisation.schedules import WholeTraining
 from lightning_modules.weights.checkpoints import KEY
@@ -212,8 +212,8 @@ class TrainingModule(L.LightningModule):
         Args:
             stage: fit, validate, test or predict.
         """
-        if self.trainer.strategy.root_device.type == "cuda":
-            arrange_weights(self)
+        device = self.trainer.strategy.root_device.type
+        arrange_weights(self, device, str(self.trainer.precision))
 
     def on_train_start(self) -> None:
         """Set the length of schedules that end with the training; fit restored optimisers.

@@ -1,7 +1,6 @@
 """Inference on whole volumes: arithmetic, sliding windows, flips."""
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812, the name its own documentati
 from torch.overrides import TorchFunctionMode
 
 from errors import InputError
+from lightning_modules.optimisation.kernels import on_x86
 
 Precision = Literal["fp32", "bf16"]
 
@@ -121,8 +121,7 @@ def choose_execution(
     bf16 = precision == "bf16" or (precision == "auto" and native)
     # oneDNN and cuDNN's tensor cores compute channels-last whatever they are given; elsewhere the
     # layout was not measured.
-    on_x86 = kind.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
-    channels_last = kind.type == "cuda" or on_x86
+    channels_last = kind.type == "cuda" or (kind.type == "cpu" and on_x86())
     return Execution(kind.type, "bf16" if bf16 else "fp32", channels_last, reason)
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from lightning_modules.optimisation.gpu import CHANNELS_LAST, arrange_weights
+from lightning_modules.optimisation.kernels import CHANNELS_LAST, arrange_weights
 
 
 def assert_layout_changes_nothing(network: nn.Module, image: torch.Tensor) -> None:
@@ -14,7 +14,7 @@ def assert_layout_changes_nothing(network: nn.Module, image: torch.Tensor) -> No
     for arranged in (False, True):
         one, seen = copy.deepcopy(network), image
         if arranged:
-            arrange_weights(one)
+            arrange_weights(one, "cuda", "32-true")
             seen = image.contiguous(memory_format=CHANNELS_LAST[image.ndim])
             assert not seen.is_contiguous()
         logits = one(seen)

@@ -18,7 +18,7 @@ from errors import InputError
 from lightning_modules.base import TrainingModule
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.inference import windows_together
-from lightning_modules.optimisation.gpu import arrange_weights
+from lightning_modules.optimisation.kernels import arrange_weights
 from lightning_modules.weights.checkpoints import build
 from studies.runs.environment import peak_memory_gb
 
@@ -45,8 +45,7 @@ def measure(
     if not isinstance(module, TrainingModule):
         raise InputError(f"{model['class_path']} is no model of this project.")
     module.to(device)
-    if device == "cuda":
-        arrange_weights(module)
+    arrange_weights(module, device, precision)
     module.configure_for_fit(FitSettings(tuple(patch_size)))
     torch.manual_seed(0)
     image = torch.randn(batch_size, len(MODALITIES), *patch_size, device=device)

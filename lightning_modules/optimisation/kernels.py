@@ -1,4 +1,6 @@
-"""Weights and optimisers in the form that is fastest on a GPU; results change by rounding only."""
+"""Weights and optimisers in the form whose kernels are fastest; results change by rounding only."""
+
+import platform
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +11,28 @@ FUSED = (Adam, AdamW, SGD)  # optimisers that update all weights in one kernel o
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the axes of a tensor
 
 
-def arrange_weights(module: nn.Module) -> None:
-    """Put the weights of 2D and 3D convolutions in channels-last order, values unchanged.
+def on_x86() -> bool:
+    """Return whether oneDNN's kernels for x86 run here; others were not measured."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
-    Tensor cores read no other order, so cuDNN would turn every activation twice.
+
+def arrange_weights(module: nn.Module, device: str, precision: str) -> None:
+    """Put the weights of convolutions in the order in which they train fastest, values unchanged.
+
+    On a GPU that is channels-last: tensor cores read no other order, so cuDNN would turn every
+    activation twice. On an x86 processor in fp32 it is for 3D ones: a step of the tiny SegResNet
+    on 2 x 48^3 voxels takes 0.51 s of one core with AVX2 instead of 0.84 s, of the tiny DynUNet
+    0.40 s instead of 0.60 s. 2D convolutions gain nothing there, and bf16 was not measured.
+
+    Args:
+        module: holds the weights.
+        device: `cuda`, `cpu` or another kind, of the training.
+        precision: of Lightning's trainer, as `32-true` or `bf16-mixed`.
     """
+    kinds = {"cuda": {4, 5}, "cpu": {5} if on_x86() and precision.startswith("32") else set()}
+    axes = kinds.get(device, set())
     for layer in module.modules():
-        if isinstance(layer, _ConvNd) and layer.weight.ndim in CHANNELS_LAST:
+        if isinstance(layer, _ConvNd) and layer.weight.ndim in axes:
             memory_format = CHANNELS_LAST[layer.weight.ndim]
             layer.weight.data = layer.weight.data.contiguous(memory_format=memory_format)
 
