@@ -29,8 +29,8 @@ def arrange_weights(module: nn.Module, device: str, precision: str) -> None:
         device: `cuda`, `cpu` or another kind, of the training.
         precision: of Lightning's trainer, as `32-true` or `bf16-mixed`.
     """
-    kinds = {"cuda": {4, 5}, "cpu": {5} if on_x86() and precision.startswith("32") else set()}
-    axes = kinds.get(device, set())
+    volumes_alone = device == "cpu" and on_x86() and precision.startswith("32")
+    axes = set(CHANNELS_LAST) if device == "cuda" else {5} if volumes_alone else set()
     for layer in module.modules():
         if isinstance(layer, _ConvNd) and layer.weight.ndim in axes:
             memory_format = CHANNELS_LAST[layer.weight.ndim]

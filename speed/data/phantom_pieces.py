@@ -29,6 +29,7 @@ from studies.settings.command_line import ROOT
 
 FACTORS = ("pieces", "randomised")
 PATIENTS, HELD_OUT, HELD_OUT_SEED, SPACING = 60, 16, 4242, 2.0
+EPOCHS = "6"  # 450 steps
 
 
 def measure(
@@ -43,7 +44,7 @@ def measure(
     place.mkdir(exist_ok=True)
     words = ["--config", str(ROOT / "experiments/dynunet.yaml"), "--data.root", str(cohort)]
     words += ["--data.augmentation", "randomised" if randomised else "true"]
-    words += ["--seed_everything", str(seed), "--resume"]
+    words += ["--trainer.max_epochs", EPOCHS, "--seed_everything", str(seed), "--resume"]
     subprocess.run([*CLI, "fit", *words], check=True, cwd=place)
     (checkpoint,) = place.glob("runs/dynunet/*/checkpoints/best.ckpt")
     found: dict[str, float] = {}

@@ -3,9 +3,11 @@
     python -m speed.evidence.fusion_heads --place FOLDER [--seeds 0 1 2] [--out FOLDER]
 
 A benchmark in FOLDER: 120 phantoms, 40 of them held out and 10 that select the checkpoint, every
-other setting that of the experiment files. Stopped, it goes on from the last epoch. A seed that is
-done is a file in --out, and all that lie there are judged. What has to hold was written down before
-the first run, and nothing was tuned on the held-out phantoms:
+other setting that of the experiment files. When the results in `speed/results` were made, these had
+450 steps a backbone and 250 a head; they are shorter now, so new seeds need an --out of their own.
+Stopped, it goes on from the last epoch. A seed that is done is a file in --out, and all that lie
+there are judged. What has to hold was written down before the first run, and nothing was tuned on
+the held-out phantoms:
 
 1. dual fusion's mean Dice over the regions is at least that of late and of early fusion;
 2. no region is worse beyond chance (two-sided Wilcoxon over patients, corrected after Holm over
