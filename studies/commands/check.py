@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         "name the patients who look unlike those that it was trained on.",
         examples=[
             "lightning check --data.root /data/BraTS2018",
-            "lightning check --data.root /data/new_patients --ckpt_path weights/late_fusion.ckpt",
+            "lightning check --data.root /data/new_patients --ckpt_path weights/fusion.ckpt",
         ],
     )
     parser.add_argument("--data.root", dest="root", required=True, help="folder of the cohort")

@@ -80,5 +80,5 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_before_the_cohort_is_read
 def test_the_weights_of_the_project_are_found_from_every_folder(tmp_path, monkeypatch, capsys):
     write(tmp_path / "new", 11)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["check", "--data.root", "new", "--ckpt_path", "weights/late_fusion.ckpt"]) == 0
+    assert cli.main(["check", "--data.root", "new", "--ckpt_path", "weights/fusion.ckpt"]) == 0
     assert "looks unlike the 84 patients that " in capsys.readouterr().out

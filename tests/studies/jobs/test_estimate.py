@@ -160,7 +160,7 @@ def test_what_cannot_be_measured_says_so():
 
 def test_frozen_weights_are_measured_as_the_network_of_their_card(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the project's own weights are found from every folder
-    model = measurement_request(with_model(weights="weights/late_fusion.ckpt", frozen="all").plan)
+    model = measurement_request(with_model(weights="weights/fusion.ckpt", frozen="all").plan)
     cost = measure(model["model"], [16, 16, 16], 1, "32-true", "cpu")
     assert cost["step"] == 0
     assert cost["forward"] > 0

@@ -20,10 +20,10 @@ def test_weights_are_those_of_this_folder_or_else_of_the_project(tmp_path, monke
     for name in ("mine.ckpt", "mine.pth"):
         (tmp_path / name).touch()
     adopted = SimpleNamespace(networks={"bundle": SimpleNamespace(checkpoint=Path("cached.ckpt"))})
-    named = ["mine.ckpt", "weights/late_fusion.ckpt", "mine.pth", "absent.ckpt", "net.yaml"]
+    named = ["mine.ckpt", "weights/fusion.ckpt", "mine.pth", "absent.ckpt", "net.yaml"]
     plan = planning.Plan(None, {"model": {"backbones": named}}, None, None, adoption=adopted)
     found = {one: Path(one) for one in ("mine.ckpt", "absent.ckpt")}
-    found |= {"weights/late_fusion.ckpt": ROOT / "weights/late_fusion.ckpt"}
+    found |= {"weights/fusion.ckpt": ROOT / "weights/fusion.ckpt"}
     found |= {"bundle": Path("cached.ckpt")}
     assert plan.checkpoints() == found
     assert plan.weights() == {**found, "mine.pth": Path("mine.pth")}
