@@ -1,13 +1,14 @@
 """Transfer from phantoms: Dice on real patients, and on held-out phantoms by volume.
 
-    python -m speed.data.phantom_transfer --real GROUP=DIR [--real ...] --run NAME=CHECKPOINT [...]
+    python -m speed.data.phantom_transfer --real GROUP=DIR [--real ...] \
+        --run NAME=CHECKPOINT [--run ...] [--config OVERLAY]
 
 Every checkpoint is tested with ``lightning test`` on the real patients (none of which it has seen)
 and on the test patients of its own phantom split. Folders of one group, such as those of several
 BraTS years, are scored together. Runs whose names end in ``seed N`` are repetitions: their mean and
-spread stand in the table too. All scores are those after ``--postprocessing on``, those before it
-beside the means. An easy phantom would show as a high Dice on phantoms of every size
-beside a low one on patients.
+spread stand in the table too. All scores are those after ``--postprocessing on``, by the rules of
+the overlay if one is given; those before it stand beside the means. An easy phantom would show as a
+high Dice on phantoms of every size beside a low one on patients.
 """
 
 import argparse
@@ -56,12 +57,19 @@ def means(rows: list[dict[str, Any]], before: str = "") -> dict[str, float]:
     }
 
 
-def measure(checkpoint: Path, folders: list[tuple[str, Path]]) -> dict[str, Any]:
-    """Score one checkpoint on every group of real patients and on its held-out phantoms."""
+def measure(checkpoint: Path, folders: list[tuple[str, Path]], *rules: str) -> dict[str, Any]:
+    """Score one checkpoint on every group of real patients and on its held-out phantoms.
+
+    Args:
+        checkpoint: the checkpoint.
+        folders: the group and the place of each folder of real patients.
+        rules: words of a command that set post-processing; none: that of the training.
+    """
     real: dict[str, list[dict[str, Any]]] = {}
     for group, folder in folders:
-        real.setdefault(group, []).extend(score(checkpoint, "--data.root", str(folder.resolve())))
-    phantoms = score(checkpoint)
+        words = ("--data.root", str(folder.resolve()), *rules)
+        real.setdefault(group, []).extend(score(checkpoint, *words))
+    phantoms = score(checkpoint, *rules)
     manifest = checkpoint.resolve().parent.parent / "manifest.json"
     every = [row for rows in real.values() for row in rows]
     groups = {**real, "all patients": every, "held-out phantoms": phantoms}
@@ -114,11 +122,13 @@ def main() -> None:
     parser.add_argument("--real", action="append", required=True, metavar="GROUP=DIR")
     parser.add_argument("--run", action="append", required=True, metavar="NAME=CHECKPOINT")
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/phantom_transfer.json")
+    parser.add_argument("--config", metavar="OVERLAY", help="whose post-processing is applied")
     arguments = parser.parse_args()
     folders = named_paths(arguments.real)
+    rules = ("--config", arguments.config) if arguments.config else ()
     runs = json.loads(arguments.out.read_text())["runs"] if arguments.out.is_file() else {}
     for name, checkpoint in named_paths(arguments.run):
-        runs[name] = measure(checkpoint, folders)
+        runs[name] = measure(checkpoint, folders, *rules)
         print(name, json.dumps(runs[name]["mean"]), flush=True)
         write_record(arguments.out, {"runs": runs, "over_seeds": over_seeds(runs)})
 
