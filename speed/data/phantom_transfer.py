@@ -63,7 +63,7 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]], *rules: str) -> d
     Args:
         checkpoint: the checkpoint.
         folders: the group and the place of each folder of real patients.
-        rules: words of a command that set post-processing; none: that of the training.
+        rules: words of a command that set post-processing; without any, that of the training.
     """
     real: dict[str, list[dict[str, Any]]] = {}
     for group, folder in folders:
