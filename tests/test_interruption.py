@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import cli
+from lightning_modules.weights.checkpoints import read_card
 from tests.conftest import ROOT, SHRUNKEN, SHRUNKEN_SLICES
 from tests.wandb_decoder import stored
 
@@ -157,10 +158,15 @@ def test_adapter_killed_goes_on_to_the_same_weights(workplace, unlogged):
     whole, killed = workplace / "runs-adapter-whole", workplace / "runs-adapter-killed"
     assert cli.main(words("runs-adapter-whole")) == 0
     kill_in("sam_adapter", killed, words("runs-adapter-killed"))
-    assert cli.main([*words("runs-adapter-killed"), "--resume"]) == 0
+    rules = ["--model.postprocessing", "{component_share: 0.5}"]  # they change no weight
+    assert cli.main([*words("runs-adapter-killed"), "--resume", *rules]) == 0
     first, second = only(whole / "sam_adapter"), only(killed / "sam_adapter")
     assert first.name == second.name
     check_same_ending(first, second)
+    card = read_card(second / "checkpoints" / "best.ckpt")
+    for model in (card["model"], card["config"]["model"]):
+        assert model["init_args"]["postprocessing"]["component_share"] == 0.5
+    assert "50%" in json.loads((second / "manifest.json").read_text())["postprocessing"]
 
 
 def test_adversarial_stage_killed_goes_on_with_both_optimisers_and_its_pools(workplace, unlogged):

@@ -42,6 +42,11 @@ class Postprocessing:
                     f"postprocessing.{name} is {getattr(self, name)}: expected 0 or more mm3."
                 )
 
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> "Postprocessing | None":
+        """Return the rules that a network's configuration holds, None where there are none."""
+        return None if stored is None else cls(**stored.get("init_args", stored))
+
     def __call__(self, regions: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Return the regions after the rules, a new array.
 

@@ -36,10 +36,20 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write a file completely, or leave the old one."""
-        target = Path(path)
-        written = io.BytesIO()  # torch.save hides that a disk is full
-        torch.save(checkpoint, written)
-        write_atomically(target, lambda file: file.write_bytes(written.getbuffer()))
+        write_checkpoint(checkpoint, Path(path))
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint file completely, or leave the old one."""
+    content = as_bytes(checkpoint)  # torch.save to a file hides that a disk is full
+    write_atomically(path, lambda file: file.write_bytes(content))
+
+
+def as_bytes(checkpoint: Mapping[str, Any]) -> bytes:
+    """Return a checkpoint as the bytes of its file."""
+    written = io.BytesIO()
+    torch.save(dict(checkpoint), written)
+    return written.getvalue()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -99,6 +109,22 @@ def set_arguments(card: dict[str, Any], **arguments: Any) -> None:
     model = card["model"]
     if model is not None:
         card["model"] = {**model, "init_args": {**model["init_args"], **arguments}}
+
+
+def restate(path: Path, **arguments: Any) -> None:
+    """Change constructor arguments in a checkpoint file, where they differ; its weights stay.
+
+    Args:
+        path: the checkpoint.
+        **arguments: plain values, by the names of arguments that no weight depends on.
+    """
+    checkpoint = read_checkpoint(path)
+    card = checkpoint[KEY]
+    known = card["model"]["init_args"]
+    if any(known.get(name) != value for name, value in arguments.items()):
+        set_arguments(card, **arguments)
+        set_arguments(card["config"], **arguments)
+        write_checkpoint(checkpoint, path)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

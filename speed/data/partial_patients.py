@@ -6,10 +6,12 @@
 Every checkpoint is tested with ``lightning test`` and ``--data.drop`` of the two modalities that
 are missing. The folders are those of public collections: BraTS 2018 patients with FLAIR, T1 and a
 mask of the whole tumour, and BraTS 2015 patients with z-scored FLAIR, T1ce and all labels.
-Patients with all four modalities show what dropout costs where none is missing.
+Patients with all four modalities show what dropout costs where none is missing. Rows of other runs
+that the file has are kept.
 """
 
 import argparse
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +107,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "speed/results/partial_patients.json")
     arguments = vars(parser.parse_args())
     runs = named_paths(arguments["run"])
-    table: dict[str, Any] = {run: {} for run, _ in runs}
+    out = arguments["out"]
+    table = json.loads(out.read_text())["dice"] if out.is_file() else {}
+    table |= {run: {} for run, _ in runs}
     with tempfile.TemporaryDirectory() as place:
         groups = {
             name: (one.regions, laid_out(arguments[name], one, Path(place) / name))
@@ -121,7 +125,7 @@ def main() -> None:
             for run, checkpoint in runs:
                 table[run][name] = dice_of(score(checkpoint, *options), regions)
                 print(name, run, table[run][name]["mean"], flush=True)
-    write_record(arguments["out"], {"dice": table})
+    write_record(out, {"dice": table})
 
 
 def dice_of(rows: list[dict[str, Any]], regions: tuple[str, ...]) -> dict[str, Any]:

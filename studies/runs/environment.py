@@ -4,6 +4,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -63,6 +64,16 @@ def hardware() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in cuda],
     }
+
+
+def other_hardware(before: Mapping[str, Any]) -> list[str]:
+    """Return what of earlier `hardware` is other on this machine and may change last digits."""
+    now = hardware()
+    return [
+        f"{name} {before[name]} then, {now[name]} now"
+        for name in ("processor", "threads", "accelerators")
+        if name in before and before[name] != now[name]
+    ]
 
 
 def _processor_name() -> str:

@@ -34,7 +34,7 @@ from studies.runs.checkpoint_settings import RULES, CheckpointSettings, check_pr
 from studies.runs.environment import is_main_process
 from studies.runs.exposure import only_synthetic, stored_split
 from studies.runs.input_record import InputRecord, check_writable
-from studies.runs.planning import file_hash
+from studies.runs.planning import file_hash, postprocessing_of
 from studies.tracking.weights_and_biases import conclude_test, configure_again
 from studies.training.likeness import Likeness
 from studies.training.session import Session
@@ -190,7 +190,7 @@ class Application(Session):
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.restored.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]
-        self.trained_postprocessing = _rules(self.restored.cards[0])
+        self.trained_postprocessing = Postprocessing.of(postprocessing_of(model.card["model"]))
         model.configure_for_use(self._usage(model))
         if self.subcommand == "predict":
             record = self.record
@@ -304,7 +304,7 @@ class Application(Session):
                     lines = effect_lines(model.test_rows, UNPROCESSED)
                     details += [f"  {line}" for line in lines]
                 details += calibration
-                print(test_summary(model.test_rows, table, self.run, notices, details))
+                print(test_summary(model, self.restored, table, notices, details))
 
     def _ensemble(self, first: SegmentationModule) -> EnsembleModule:
         """Return the ensemble of the models of all checkpoints."""
@@ -367,14 +367,6 @@ def _load_segmentation(path: Path) -> SegmentationModule:
     if not isinstance(module, SegmentationModule):
         raise InputError(f"{path} holds a first stage, which segments nothing: leave it out.")
     return module
-
-
-def _rules(card: dict[str, Any]) -> Postprocessing | None:
-    """Return the post-processing that a checkpoint was trained with."""
-    stored = card["model"]["init_args"].get("postprocessing")
-    if stored is None:
-        return None
-    return Postprocessing(**stored.get("init_args", stored))
 
 
 def _digest(text: str) -> str:

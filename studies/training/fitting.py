@@ -29,12 +29,13 @@ from lightning_modules.callbacks.run_progress import RunProgress
 from lightning_modules.contracts.settings import FitSettings
 from lightning_modules.run_logger import wandb_run
 from lightning_modules.segmentation import SegmentationModule
-from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers
+from lightning_modules.weights.checkpoints import is_whole, read_card, remove_leftovers, restate
 from studies.runs.checkpoint_settings import settings_of_run
 from studies.runs.environment import (
     git_revision,
     hardware,
     is_main_process,
+    other_hardware,
     peak_memory_gb,
     versions,
 )
@@ -248,6 +249,9 @@ class Training(Session):
                 self._train(trainer, model, data)
                 self._check_selected(trainer, model)
                 if trainer.is_global_zero:
+                    if self.resume:  # it may have begun with other rules, which change no weight
+                        rules = _plain(postprocessing_of(self.plan.config["model"]))
+                        restate(run.best_checkpoint, postprocessing=rules)
                     logged = wandb_run(trainer)
                     run.update_manifest(
                         status=TRAINED,
@@ -356,13 +360,7 @@ class Training(Session):
         found = timed if clock else []
         if not self.resume or not self.run.last_checkpoint.is_file():
             return found
-        before, now = self.run.manifest().get("hardware", {}), hardware()
-        changed = [
-            f"{name} {before[name]} then, {now[name]} now"
-            for name in ("processor", "threads", "accelerators")
-            if name in before and before[name] != now[name]
-        ]
-        if changed:
+        if changed := other_hardware(self.run.manifest().get("hardware", {})):
             found.append(f"{', '.join(changed)}: the last digits may not be those of one machine.")
         return found
 

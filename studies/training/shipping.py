@@ -1,7 +1,6 @@
 """A finished run as a checkpoint for others: weights alone, a manifest, a model card."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,10 +11,12 @@ import torch
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
+from evaluation.metrics.postprocessing import Postprocessing
 from evaluation.tables.per_case import mean_scores, read_csv
 from files import read_object
-from lightning_modules.weights.checkpoints import KEY, load_module, read_checkpoint
+from lightning_modules.weights.checkpoints import KEY, as_bytes, load_module, read_checkpoint
 from studies.runs.exposure import only_synthetic
+from studies.runs.planning import postprocessing_of
 from studies.runs.recreation import stages_of
 from studies.runs.run import Run
 from studies.runs.unused_options import plain_name
@@ -46,6 +47,10 @@ lightning predict --data.root PATIENTS --output OUT
 `lightning check --data.root PATIENTS --ckpt_path weights/{name}.ckpt` names the patients who look
 unlike the training patients, and `lightning predict` lists them among the doubts.
 
+## Post-processing
+
+{rules}
+
 ## Training
 
 Run `{run}`, {minutes:.0f} minutes on {processor}:
@@ -75,6 +80,11 @@ express or implied warranty.
 
 SHA-256 of `{name}.ckpt`: `{sha256}`
 """
+
+POSTPROCESSED = """\
+Applied to every prediction unless `--postprocessing off` is given: {rules}. True lesions
+below these sizes are lost too; `volumes.csv` of `lightning predict` has the volumes before and
+after it."""
 
 
 def slim(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,13 +120,6 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("/", "~")):
         return Path(value).name
     return value
-
-
-def as_bytes(checkpoint: Mapping[str, Any]) -> bytes:
-    """Return a checkpoint as the bytes of its file."""
-    written = io.BytesIO()
-    torch.save(dict(checkpoint), written)
-    return written.getvalue()
 
 
 def check_equal(original: Path, exported: Path) -> None:
@@ -216,6 +219,7 @@ def manifest_of(
         scores: as `measured` returns them.
     """
     manifest, split = run.manifest(), card["split"]
+    rules = Postprocessing.of(postprocessing_of(card["model"]))
     data = card["config"]["data"]["init_args"]
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -234,6 +238,7 @@ def manifest_of(
             [run.manifest(), *(stage.manifest() for stage in stages_of(run).values())]
         ),
         "parameters": manifest.get("parameters"),
+        "postprocessing": rules and str(rules),
         "scores": dict(scores),
         "versions": manifest.get("versions"),
         "git": manifest.get("git"),
@@ -260,7 +265,7 @@ def wall_seconds(manifests: Iterable[Mapping[str, Any]]) -> float:
 
 def model_card(name: str, manifest: Mapping[str, Any]) -> str:
     """Return the model card of an exported checkpoint as Markdown."""
-    data, run = manifest["data"], manifest["run"]
+    data, run, rules = manifest["data"], manifest["run"], manifest["postprocessing"]
     hardware = manifest.get("hardware") or {}
     stated = (
         f"{data['train']} synthetic patients to train, {data['val']} to select the checkpoint and "
@@ -270,6 +275,7 @@ def model_card(name: str, manifest: Mapping[str, Any]) -> str:
     return TEMPLATE.format(
         name=name,
         run=f"{run['experiment']}/{run['id']}",
+        rules=POSTPROCESSED.format(rules=rules) if rules else "None.",
         minutes=float(manifest["wall_seconds"]) / 60,
         processor=f"{hardware.get('cores', '?')} cores of {hardware.get('processor', 'unknown')}",
         command=" ".join(manifest["command"]),

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from evaluation.tables.per_case import score_table, slice_table, system_table
+from lightning_modules.segmentation import SegmentationModule
+from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.run import Run
 from studies.scores.comparable import compared
 from studies.tracking.weights_and_biases import offline_folders
@@ -58,7 +60,7 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
     lines: list[Any] = [
         "",
         head,
-        _parameters(manifest),
+        _parameters(manifest.get("parameters", {"all": 0, "trained": 0})),
         _validation(manifest),
         f"Checkpoint   {_relative(run.best_checkpoint)}",
         f"Overlays     {_relative(run.folder / 'overlays')}",
@@ -99,8 +101,7 @@ def _beside(run: Run) -> list[Any]:
     return [system_table(systems, title=title)] if len(systems) > 1 else []
 
 
-def _parameters(manifest: dict[str, Any]) -> str:
-    counts = manifest.get("parameters", {"all": 0, "trained": 0})
+def _parameters(counts: dict[str, int]) -> str:
     share = 100 * counts["trained"] / max(1, counts["all"])
     return f"Parameters: {counts['all']:,} in all, {counts['trained']:,} trained ({share:.1f} %)."
 
@@ -134,28 +135,32 @@ def validation_summary(cases: dict[str, dict[str, float]], run: Run, per_slice: 
 
 
 def test_summary(
-    rows: list[dict[str, Any]], file: Path, run: Run, notices: list[str], details: list[str]
+    model: SegmentationModule,
+    restored: CheckpointSettings,
+    file: Path,
+    notices: list[str],
+    details: list[str],
 ) -> str:
     """Return the scores of ``test`` as text, with the path of the per-patient table.
 
     Args:
-        rows: rows of ``per_case.csv``.
+        model: the network, or the ensemble, with the rows of ``per_case.csv``.
+        restored: the tested checkpoints and their run, whose folder need not exist.
         file: path of that table.
-        run: the tested run.
         notices: notes for the reader.
         details: further lines: effect of post-processing, calibration.
     """
-    manifest, title = run.manifest(), f"Test patients of {run.experiment} {run.id}"
-    table = slice_table if manifest.get("per_slice") else score_table
-    parts: list[Any] = [table(rows, title=title), _parameters(manifest)]
+    run = restored.run
+    table = slice_table if model.per_slice else score_table
+    title = f"Test patients of {run.experiment} {run.id}"
+    parts: list[Any] = [table(model.test_rows, title=title), _parameters(model.parameter_counts())]
     parts += _beside(run)
     parts += [f"Note         {notice}" for notice in notices]
     parts += details
     parts.append(f"Per patient  {_relative(file)}")
     parts += _sync_hint(run)
-    checkpoint = _relative(run.best_checkpoint)
-    words = ("--ckpt_path", checkpoint, "--data.root", "DIR", "--output", "predictions")
-    parts.append(_next("predict", *words))
+    given = [word for path in restored.checkpoints for word in ("--ckpt_path", _relative(path))]
+    parts.append(_next("predict", *given, "--data.root", "DIR", "--output", "predictions"))
     return _render(*parts)
 
 

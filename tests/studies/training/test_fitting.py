@@ -185,10 +185,11 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
     trainer = SimpleNamespace(is_global_zero=True, loggers=[], fit=fit, lightning_module=model)
     trainer.callback_metrics = {"val/loss": 0.5}
     plan = SimpleNamespace(run=run, stages={}, checkpoints=dict)
-    arguments = Namespace(resume=True, overwrite=False, trainer=Namespace(fast_dev_run=False))
+    arguments = Namespace(resume=False, overwrite=False, trainer=Namespace(fast_dev_run=False))
     with pytest.raises(KeyboardInterrupt):
         Training(plan, arguments).execute(trainer, model, None)
     assert not run.finished
+    arguments.resume = True
     Training(plan, arguments).execute(trainer, model, None)
     assert run.finished
     assert (len(fits), len(asked)) == (1, 2)

@@ -2,12 +2,15 @@
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from studies.runs.run import Run
 from studies.training import summary
+
+TABLE = Path("per_case.csv")
 
 
 @pytest.fixture(params=[110, 40])
@@ -21,6 +24,12 @@ def narrow(request, monkeypatch, tmp_path):
     monkeypatch.setattr(summary, "Console", Terminal)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def network(per_slice):
+    rows = [{"case_id": "p1", "dice/WT": 0.5, "dice/TC": 0.5, "dice/ET": 0.5}]
+    counts = {"all": 1000, "trained": 200}
+    return SimpleNamespace(test_rows=rows, per_slice=per_slice, parameter_counts=lambda: counts)
 
 
 def next_words(text):
@@ -37,10 +46,22 @@ def test_the_next_command_stands_in_one_line(narrow, runs_dir):
     elsewhere = [] if runs_dir == "runs" else ["--runs_dir", runs_dir]
     words = next_words(summary.training_summary(run))
     assert words == ["lightning", "test", "--config", "experiments/fusion.yaml", *elsewhere]
-    rows = [{"case_id": "p1", "dice/WT": 0.5, "dice/TC": 0.5, "dice/ET": 0.5}]
-    words = next_words(summary.test_summary(rows, run.folder / "per_case.csv", run, [], []))
-    checkpoint = f"{runs_dir}/fusion/0123456789ab/checkpoints/best.ckpt"
-    assert words == [
-        *("lightning", "predict", "--ckpt_path", checkpoint),
+    given = [run.best_checkpoint, Path("moved away/best.ckpt")]
+    text = summary.test_summary(
+        network(per_slice=False), SimpleNamespace(run=run, checkpoints=given), TABLE, [], []
+    )
+    assert next_words(text) == [
+        *("lightning", "predict"),
+        *("--ckpt_path", f"{runs_dir}/fusion/0123456789ab/checkpoints/best.ckpt"),
+        *("--ckpt_path", "moved away/best.ckpt"),
         *("--data.root", "DIR", "--output", "predictions"),
     ]
+
+
+def test_a_checkpoint_whose_run_is_elsewhere_has_its_table_and_its_size(tmp_path):
+    run = Run("fusion", "0123456789ab", tmp_path / "nothing here")
+    restored = SimpleNamespace(run=run, checkpoints=[tmp_path / "best.ckpt"])
+    for per_slice in (False, True):
+        text = summary.test_summary(network(per_slice), restored, TABLE, [], [])
+        assert "Parameters: 1,000 in all, 200 trained (20.0 %)." in text
+        assert ("slices averaged within each case" in text) == per_slice
