@@ -34,7 +34,8 @@ VARIANTS = {
 class MedNeXt(DeeplySupervised, nets.MedNeXt):
     """MedNeXt (Roy et al., https://arxiv.org/abs/2303.09975), MONAI's layers and weight names.
 
-    Kernels of 3, residual connections everywhere. `forward(image)` is
+    Kernels of 3, residual connections everywhere; 5,551,043 parameters as S and 17,533,635 as M,
+    with four modalities and three outputs. `forward(image)` is
     `head(features(image))`: (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
 
     The last feature map is a residual sum, on which the authors put neither norm nor activation,

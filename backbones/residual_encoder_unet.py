@@ -22,8 +22,10 @@ class ResidualEncoderUNet(PlannedUNet):
     """The ResEnc U-Net of Isensee et al., "nnU-Net revisited" (https://arxiv.org/abs/2404.09556).
 
     Of nnU-Net's three sizes M, the one that its authors ask to compare with first; layers and
-    weight names of their `dynamic_network_architectures`. `forward(image)` is
-    `head(features(image))`: (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+    weight names of their `dynamic_network_architectures`, whose network has as many parameters:
+    102,353,167 with four modalities, three outputs and the coarser output layers.
+    `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits
+    (B, out_channels, D, H, W).
 
     Args:
         in_channels: modalities.

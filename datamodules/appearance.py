@@ -37,6 +37,7 @@ FAR = 3.0  # distance of all numbers from a cohort that is unusual
 FAR_ALIKE = 5.5  # distance of the correlations between modalities that is unusual
 CLOSER = 0.15  # an exchange that lowers the logarithm of the distances by more is a swap
 LOOK_ALIKE = ("t1", "t1ce")  # too much to tell an exchange of the two
+DESCRIBED = ("median", "spread", "low", "high")  # of every number over a cohort
 PAIRS = {f"{one}+{other}/alike" for one, other in combinations(MODALITIES, 2)}
 
 
@@ -151,6 +152,23 @@ def summarise(looks: Sequence[Mapping[str, float]]) -> Statistics:
     scaled = np.array([[_scaled(one, numbers, name) for name in numbers] for one in whole])
     together = (scaled.T @ scaled / len(whole)).round(3).tolist()
     return {"patients": len(looks), "numbers": numbers, "together": together}
+
+
+def is_complete(statistics: Any) -> bool:
+    """Whether a value read from a file has all that `unlike` reads of a cohort's statistics."""
+    numbers = statistics.get("numbers") if isinstance(statistics, Mapping) else None
+    if not isinstance(numbers, Mapping) or not numbers:
+        return False
+    patients, together = statistics.get("patients"), statistics.get("together", [])
+    described = [one for one in numbers.values() if isinstance(one, Mapping)]
+    whole = [one for one in described if all(isinstance(one.get(key), float) for key in DESCRIBED)]
+    return (
+        isinstance(patients, int)
+        and patients > 0
+        and len(whole) == len(numbers)
+        and isinstance(together, list)
+        and [np.size(row) for row in together] in ([], [len(numbers)] * len(numbers))
+    )
 
 
 def unlike(found: Mapping[str, float], cohort: Statistics) -> list[str]:

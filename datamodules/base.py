@@ -21,6 +21,7 @@ from datamodules.phantom_cohort import phantom_cohort
 from datamodules.splits import Protocol, Split, evaluation_split, make_split, read_aliases
 from datamodules.training.mixture import keep_first
 from errors import InputError
+from outputs import some
 
 Case = TypeVar("Case", bound=PreparedCase)
 
@@ -274,7 +275,7 @@ class CohortDataModule(BatchDataModule, Generic[Case]):
         unlabelled = sorted(set(self.cases) - set(labelled))
         if not labelled:
             raise InputError(
-                f"no case below data.root {self.root} has a label ({', '.join(unlabelled[:5])}): "
+                f"no case below data.root {self.root} has a label ({some(unlabelled)}): "
                 "expected a label map for each, or use predict."
             )
         if unlabelled:
@@ -313,9 +314,12 @@ class CohortDataModule(BatchDataModule, Generic[Case]):
                 seed=self.split_seed,
             )
         except InputError as error:
-            if not self.grouping:
+            unlabelled = sorted(set(self.cases) - set(identities["patients"]))
+            without = f"left out, having no label: {some(unlabelled)}" if unlabelled else ""
+            reasons = "; ".join(filter(None, [self.grouping, without]))
+            if not reasons:
                 raise
-            raise InputError(f"{str(error).rstrip('.')} ({self.grouping}).") from error
+            raise InputError(f"{str(error).rstrip('.')} ({reasons}).") from error
         if self.train_patients is not None:
             made = keep_first(made, identities["patients"], self.train_patients, self.split_seed)
         return replace(made, **identities)

@@ -123,9 +123,10 @@ def make_split(
     else:
         needed = 2 if protocol == "paper" else 3
         if len(order) < needed:
+            counted = noun.removesuffix("s") if len(order) == 1 else noun
             raise InputError(
-                f"{len(order)} labelled {noun} cannot be split: expected at least {needed}, give "
-                "a larger data.root."
+                f"{len(order)} labelled {counted} cannot be split: expected at least {needed}, "
+                "give a larger data.root."
             )
         test = order[: max(1, round(test_share * len(order)))]
         source = f"{'8:2' if protocol == 'paper' else '70/10/20'}, seed {seed}"

@@ -106,7 +106,7 @@ class DualFusionAttention(nn.Module):
 
     Raises:
         InputError: other than two networks; unknown size, attention, variant, start or part; no
-            part at all; a variant that contradicts the attention.
+            part at all; no channels or cells; a variant that contradicts the attention.
     """
 
     def __init__(
@@ -132,13 +132,15 @@ class DualFusionAttention(nn.Module):
             )
         mode = _attention_of(variant, attention)
         used = _parts_of(parts, mode)
-        width = channels or preset.channels
+        width = preset.channels if channels is None else channels
+        if width < 1:
+            raise InputError(f"DualFusionAttention has {width} `channels`: give 1 or more.")
         self.in_channels = tuple(in_channels)
         self.normalise = nn.ModuleList(nn.Conv3d(one, width, kernel_size=1) for one in in_channels)
         self.early = EarlyFusionAttention(width) if "early" in used else None
         self.attend = GlobalFusionAttention(
             mode if "global" in used else "none",
-            kv_grid or preset.kv_grid,
+            preset.kv_grid if kv_grid is None else kv_grid,
             exact_below,
             bounded=bounded,
         )

@@ -38,15 +38,16 @@ class FusionModule(SegmentationModule):
         output_rate: factor on the learning rate of the head's last convolution, if it has one.
         output_bias: bias of that convolution at the start: prevalence, the logit of each region's
             share of the training patches; a number for all regions; null: random.
-        deep_supervision: unused; backbones that are trained first use it.
+        deep_supervision: no effect on the head, which has one output; in an overlay it is for the
+            backbones that are trained first.
         trained_on: file of the patients, one id a line, that foreign networks among the backbones
             were trained on, for those without a file ``trained_on.txt`` beside them; null: unknown.
         **training: loss, optimizer, scheduler, overlap, postprocessing, precision.
 
     Raises:
-        InputError: when a backbone is no stage-1 checkpoint or has another size, or a bias is set
-            of a layer that corrects late fusion; on loading, when the checkpoint's head was trained
-            on features that this version does not have.
+        InputError: when there is no backbone, one is no stage-1 checkpoint or has another size, or
+            a bias is set of a layer that corrects late fusion; on loading, when the checkpoint's
+            head was trained on features that this version does not have.
     """
 
     job_type = "fusion"
@@ -63,6 +64,11 @@ class FusionModule(SegmentationModule):
         **training: Any,
     ) -> None:
         super().__init__(**training)
+        if not backbones:
+            raise InputError(
+                "model.backbones is empty: list the networks to fuse, such as "
+                "[experiments/dynunet.yaml, experiments/segresnet.yaml]."
+            )
         modules = [_load_backbone(source) for source in backbones]
         self.backbone_specs = [module.card["model"] for module in modules]
         for source, module in zip(backbones, modules, strict=True):
@@ -84,6 +90,7 @@ class FusionModule(SegmentationModule):
             )
         self.output = OutputLayer(self.head, output_rate, output_bias)
         self.trained_on = trained_on
+        self.deep_supervision = deep_supervision
 
     @property
     def starts_as_late_fusion(self) -> bool:
@@ -123,6 +130,8 @@ class FusionModule(SegmentationModule):
         remarks = super().remarks()
         if self.starts_as_late_fusion:
             remarks.append("the head started as late fusion of its backbones")
+        if self.deep_supervision:
+            remarks.append("deep supervision is left to the backbones, as the head has one output")
         return remarks
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

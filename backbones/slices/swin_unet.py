@@ -92,8 +92,8 @@ class SwinUnet(nn.Module):
     ) -> None:
         super().__init__()
         preset = preset_of("SwinUnet", PRESETS, size)
-        depths = tuple(depths or preset.depths)
-        if len(depths) != len(preset.heads) or min(depths) < 1:
+        depths = tuple(preset.depths if depths is None else depths)
+        if len(depths) != len(preset.heads) or any(depth < 1 for depth in depths):
             raise InputError(
                 f"SwinUnet got depths {list(depths)}: set `depths` to {len(preset.heads)} positive "
                 f"numbers of blocks, fine to coarse, such as {list(preset.depths)}."

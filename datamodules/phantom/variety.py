@@ -1,8 +1,9 @@
 """What brains and lesions of real patients have beyond tissue classes and one typical glioma.
 
 Every piece has a name, a range and a random stream of its own, and leaving one out changes nothing
-that the others draw, so that the effect of each on training can be measured. Sixteen were tried
-(`speed/results/phantom_sixteen_pieces.json`): these are the ones that stayed.
+that the others draw, so that the effect of each on training can be measured. Ranges follow what
+was measured on real patients, which `speed/data/phantom_realism.py` sets beside phantoms. Sixteen
+pieces were tried (`speed/results/phantom_sixteen_pieces.json`): these are the ones that stayed.
 """
 
 from collections.abc import Collection

@@ -21,8 +21,8 @@ def check_probability(probability: float) -> None:
     """
     if probability == 1:
         raise InputError(
-            "data.modality_dropout is 1, the dropout of all modalities: expected less than 1, such "
-            "as 0.2."
+            "data.modality_dropout is 1, the dropout of all modalities: expected from 0 to below "
+            "1, such as 0.2."
         )
     if not 0 <= probability < 1:
         raise InputError(

@@ -143,7 +143,8 @@ class BraTSPatchDataModule(CohortDataModule[PreparedCase]):
         if self._fitting():
             self._check_mixed()
         super().prepare_data()
-        if self._fitting():
+        if self._fitting() and self.phantoms:
+            super()._decide_split("fit")  # refused before phantoms are generated
             self._mixed(progress=True)
 
     def setup(self, stage: str) -> None:

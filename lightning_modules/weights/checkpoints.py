@@ -7,7 +7,6 @@ so every file is read with ``weights_only=True``: opening a checkpoint runs no c
 """
 
 import io
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from errors import InputError
 from files import write_atomically
+from lightning_modules.weights.torch_file import load_torch_file
 
 KEY = "gliofuse"
 
@@ -79,18 +79,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"No checkpoint at {file}: give the path of a .ckpt file that a fit wrote."
         )
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{file} holds pickled objects besides tensors and plain types, which could run code "
-            "when opened: use a checkpoint written by `lightning fit` of this project."
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            f"{file} cannot be read as a checkpoint, it is truncated or of another kind: "
-            "copy it again, or train it again with `lightning fit`."
-        ) from error
+    checkpoint = load_torch_file(
+        file,
+        kind="a checkpoint",
+        plain="tensors and plain types",
+        give="use a checkpoint written by `lightning fit` of this project",
+        again="copy it again, or train it again with `lightning fit`",
+    )
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise InputError(
             f"{file} is no gliofuse checkpoint (no '{KEY}' entry): give one that `lightning fit` "

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import REGIONS
+from datamodules.layouts.decathlon import channel_numbers
+from errors import InputError
 from lightning_modules.weights.checkpoints import KEY
 from outputs import some
 
@@ -24,6 +27,28 @@ def doubt(names: Sequence[str]) -> str:
         names: of the networks, or of systems that are built upon them.
     """
     return f"may have seen the test patients, as its training patients are not known: {some(names)}"
+
+
+def modality_channels(named: Mapping[str, str], where: Path) -> list[int]:
+    """Return the input channel of every modality.
+
+    Args:
+        named: name of each channel, by its number as text.
+        where: the file that names them, for messages.
+
+    Raises:
+        InputError: when they are not the four modalities, each once.
+    """
+    try:
+        numbers = channel_numbers(named, where)
+    except InputError:
+        numbers = {}  # advice to rename files' channels does not fit a trained network
+    if sorted(map(int, named)) != list(range(len(MODALITIES))) or not numbers:
+        raise InputError(
+            f"{where} names the channels {', '.join(named.values()) or 'not at all'}, expected "
+            f"{', '.join(MODALITIES)}, each once, numbered from 0: {INSTEAD}."
+        )
+    return [numbers[modality] for modality in MODALITIES]
 
 
 @dataclass(frozen=True)

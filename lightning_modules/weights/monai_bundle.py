@@ -17,11 +17,11 @@ from torch import Tensor
 from backbones.segresnet import PRESETS, SegResNet
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import REGIONS
-from datamodules.layouts.decathlon import channel_numbers, class_of
+from datamodules.layouts.decathlon import class_of
 from datamodules.layouts.description_files import Number, validated
 from errors import InputError
 from files import read_object
-from lightning_modules.weights.foreign import INSTEAD, ForeignNetwork
+from lightning_modules.weights.foreign import INSTEAD, ForeignNetwork, modality_channels
 from lightning_modules.weights.pretrained import read_pretrained
 
 CHANNELS = {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"}
@@ -182,21 +182,15 @@ def _orders(weights: Path, metadata: Path | None) -> tuple[list[int], list[int],
             {number: name for one in part.values() for number, name in one.channel_def.items()}
             for part in (stated.inputs, stated.outputs)
         )
-    for named, wanted in ((inputs, MODALITIES), (outputs, REGIONS)):
-        if sorted(map(int, named)) != list(range(len(wanted))):
-            raise InputError(
-                f"{where} names {len(named)} channels ({', '.join(named.values())}), expected "
-                f"{len(wanted)}, numbered from 0, of {', '.join(wanted)}: {INSTEAD}."
-            )
-    numbers = channel_numbers(inputs, where)
+    channels = modality_channels(inputs, where)
     meanings = [class_of(outputs[number]) for number in sorted(outputs, key=int)]
     order = ["WT", "TC", "enhancing"]
-    if sorted(meanings) != sorted(order):
+    if sorted(meanings) != sorted(order) or sorted(map(int, outputs)) != [0, 1, 2]:
         raise InputError(
             f"{where} names the outputs {', '.join(outputs.values())}, expected whole tumor, "
             f"tumor core and enhancing tumor: {INSTEAD}."
         )
-    return [numbers[m] for m in MODALITIES], [meanings.index(one) for one in order], notes
+    return channels, [meanings.index(one) for one in order], notes
 
 
 def _preparation(file: Path, size: Literal["base", "tiny"]) -> tuple[float, tuple[int, ...] | None]:

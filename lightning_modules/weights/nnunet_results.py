@@ -4,7 +4,6 @@ What nnU-Net stores beside the weights holds numbers of numpy. Opening it with `
 allows these few and no other class, so that no code runs from a file.
 """
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from torch import Tensor
 from backbones.planned_unet import PlannedUNet
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.layouts.conventions import CLASSES, REGIONS
-from datamodules.layouts.decathlon import channel_numbers, label_convention, read_meaning
+from datamodules.layouts.decathlon import label_convention, read_meaning
 from errors import InputError
 from files import read_object
-from lightning_modules.weights.foreign import INSTEAD, ForeignNetwork
+from lightning_modules.weights.foreign import INSTEAD, ForeignNetwork, modality_channels
 from lightning_modules.weights.nnunet_plans import read_plan
+from lightning_modules.weights.torch_file import load_torch_file
 
 PLANS, DATASET, CHECKPOINT = "plans.json", "dataset.json", "checkpoint_final.pth"
 SCALAR = np.float64(0).__reduce__()[0]  # what makes a number of numpy from its bytes
@@ -119,12 +119,12 @@ def read_results(path: Path) -> ForeignNetwork:
     results = find_results(path)
     plans, dataset = (read_object(results.folder / name) for name in (PLANS, DATASET))
     stored = _read_checkpoint(results.checkpoint)
-    configuration = str(stored["init_args"].get("configuration"))
+    configuration = stored["init_args"]["configuration"]
     plan = read_plan(plans, configuration, results.folder / PLANS)
     _check_mirrored(results.checkpoint, stored)
     where = results.folder / DATASET
     meaning = read_meaning(dataset, where)
-    inputs = _inputs(meaning.channel_names or meaning.modality or {}, where)
+    inputs = modality_channels(meaning.channel_names or meaning.modality or {}, where)
     rows, classes = _outputs(meaning.labels or {}, where)
     arguments = {**plan.network, "classes": classes}
     with torch.device("meta"):
@@ -162,25 +162,22 @@ def read_results(path: Path) -> ForeignNetwork:
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:
     """Return the content of a checkpoint; no code from it runs."""
-    try:
-        with torch.serialization.safe_globals(NUMBERS):
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{file} holds pickled objects besides tensors, plain types and numpy's numbers, which "
-            "could run code when opened: give a checkpoint that nnU-Net v2 itself wrote."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{file} cannot be read as a checkpoint, it is truncated or of another kind: copy it "
-            "again."
-        ) from error
+    content: Any = load_torch_file(
+        file,
+        kind="a checkpoint",
+        plain="tensors, plain types and numpy's numbers",
+        give="give a checkpoint that nnU-Net v2 itself wrote",
+        again="copy it again",
+        allowed=NUMBERS,
+    )
     weights = content.get("network_weights") if isinstance(content, dict) else None
     tensors = isinstance(weights, dict) and all(isinstance(t, Tensor) for t in weights.values())
-    if not tensors or not weights or not isinstance(content.get("init_args"), dict):
+    started = content.get("init_args") if isinstance(content, dict) else None
+    named = isinstance(started, dict) and isinstance(started.get("configuration"), str)
+    if not tensors or not weights or not named:
         raise InputError(
-            f"{file} is no checkpoint of nnU-Net v2 (no network_weights with init_args beside "
-            f"them): give the {CHECKPOINT} of a fold."
+            f"{file} is no checkpoint of nnU-Net v2 (no network_weights with init_args and their "
+            f"configuration beside them): give the {CHECKPOINT} of a fold."
         )
     return dict(content)
 
@@ -200,17 +197,6 @@ def _turned(tensor: Tensor, axes: Sequence[int]) -> Tensor:
     if tensor.ndim != 5:
         return tensor
     return tensor.permute(0, 1, *(2 + axis for axis in axes)).contiguous()
-
-
-def _inputs(named: Mapping[str, str], where: Path) -> list[int]:
-    """Return the channel of every modality."""
-    if sorted(map(int, named)) != list(range(len(MODALITIES))):
-        raise InputError(
-            f"{where} names the channels {', '.join(named.values()) or 'not at all'}, expected "
-            f"the four modalities {', '.join(MODALITIES)}: {INSTEAD}."
-        )
-    numbers = channel_numbers(named, where)
-    return [numbers[modality] for modality in MODALITIES]
 
 
 def _outputs(

@@ -1,6 +1,5 @@
 """Files of weights that others published, read without running code from them."""
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from errors import InputError
 from lightning_modules.weights.download import check_hash
 from lightning_modules.weights.published import published_named
+from lightning_modules.weights.torch_file import DAMAGED, load_torch_file
 
 
 def read_pretrained(path: str | Path) -> dict[str, Tensor]:
@@ -29,20 +29,22 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
     published = published_named(file.name)
     if published is not None:
         check_hash(file, published.file, published.sha256)
-    try:
-        if file.suffix == ".npz":
+    again = "copy it again"
+    if file.suffix == ".npz":
+        try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{file} holds pickled objects besides tensors, which could run code when opened: "
-            "use the file its authors published."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file} cannot be read as weights, it is truncated or of another kind: copy it again."
-        ) from error
+        except (*DAMAGED, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{file} cannot be read as weights, it is truncated or of another kind: {again}."
+            ) from error
+    content: Any = load_torch_file(
+        file,
+        kind="weights",
+        plain="tensors",
+        give="use the file its authors published",
+        again=again,
+    )
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     tensors = isinstance(content, Mapping) and all(

@@ -73,10 +73,12 @@ def measure(checkpoint: Path, folders: list[tuple[str, Path]], *rules: str) -> d
     manifest = checkpoint.resolve().parent.parent / "manifest.json"
     every = [row for rows in real.values() for row in rows]
     groups = {**real, "all patients": every, "held-out phantoms": phantoms}
-    wall = json.loads(manifest.read_text()).get("wall_seconds") if manifest.is_file() else None
+    known = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    wall, selected = known.get("wall_seconds"), known.get("scores", {})
     return {
         "run": read_card(checkpoint)["run"],
         "training_minutes_of_last_stage": round(wall / 60, 1) if wall else None,
+        "validation": {name: round(value, 4) for name, value in selected.items()},
         "patients": {
             group: {
                 row["case_id"]: {key: round(row[f"dice/{key}"], 4) for key in REGIONS}

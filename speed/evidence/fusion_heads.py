@@ -6,8 +6,9 @@ A benchmark in FOLDER: 120 phantoms, 40 of them held out and 10 that select the 
 other setting that of the experiment files. When the results in `speed/results` were made, these had
 450 steps a backbone and 250 a head; they are shorter now, so new seeds need an --out of their own.
 Stopped, it goes on from the last epoch. A seed that is done is a file in --out, and all that lie
-there are judged. What has to hold was written down before the first run, and nothing was tuned on
-the held-out phantoms:
+there are judged. What has to hold was written down before the first run. Nothing was tuned on the
+held-out phantoms, but five of them are also validated or tested on by the first command
+(docs/benchmarks.md has the figures without them):
 
 1. dual fusion's mean Dice over the regions is at least that of late and of early fusion;
 2. no region is worse beyond chance (two-sided Wilcoxon over patients, corrected after Holm over

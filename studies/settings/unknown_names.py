@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, Union, get_args
 
 import yaml
+from jsonargparse import Namespace
 
 from errors import InputError
 from studies.settings.command_line import CommandLine
@@ -63,6 +64,15 @@ class ExperimentParser(BriefParser):
             if action.dest in added:
                 _whole_numbers_first(action)
         return added
+
+    def validate(self, namespace: Namespace, *arguments: Any, **settings: Any) -> None:
+        """Check all values, null too, which jsonargparse takes for a setting that is not given."""
+        super().validate(namespace, *arguments, **settings)
+        for action in self._actions:
+            wanted = "" if action.default is None else expected(type_of(action))
+            null = action.dest in namespace and namespace[action.dest] is None
+            if null and wanted and "null" not in wanted.split(" or "):
+                raise TypeError(f'Parser key "{action.dest}": expected {wanted}')
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error of the innermost of nested parsers, which is the most specific."""

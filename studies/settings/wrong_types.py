@@ -36,7 +36,8 @@ def _words(hint: Any) -> Iterator[str]:
         yield f"{'one of ' * (len(parts) > 1)}{', '.join(map(str, parts))}"
     elif isinstance(kind := origin or hint, type) and kind is not Any:
         words = WORDS.get(kind, "the path of a class")
-        each = WORDS.get(parts[-1 if kind is dict else 0]) if parts and kind in WORDS else None
+        inside = parts[-1 if kind is dict else 0] if parts and kind in WORDS else None
+        each = expected(inside) if inside in WORDS or get_origin(inside) is Literal else ""
         yield f"{words} (each {each})" if each else words
 
 

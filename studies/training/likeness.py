@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.cli import instantiate_class
 
-from datamodules.appearance import Statistics, cohort_statistics, look_of, unlike
+from datamodules.appearance import Statistics, cohort_statistics, is_complete, look_of, unlike
 from datamodules.base import CohortData
 from datamodules.cases.case import PreparedCase
 from datamodules.slices.random_split import cases_of
@@ -58,21 +58,21 @@ class Likeness:
         """Return the statistics in a checkpoint.
 
         Raises:
-            InputError: when it is no checkpoint, or an earlier version wrote it without statistics.
+            InputError: when it is no checkpoint, or has no complete statistics.
         """
         card = read_card(path)
-        if not card.get(CARD_KEY):
+        if not is_complete(card.get(CARD_KEY)):
             raise InputError(
-                f"--ckpt_path {path} holds no statistics of the images it was trained on, as an "
-                "earlier version wrote it: train it again with `lightning fit`, or leave the "
-                "option out."
+                f"--ckpt_path {path} holds no complete statistics of the images it was trained on, "
+                "so an earlier version or other software wrote it: train it again with "
+                "`lightning fit`, or leave the option out."
             )
         return cls.of_cards(str(path), [card])
 
     @classmethod
     def of_cards(cls, name: str, cards: Sequence[Mapping[str, Any]]) -> "Likeness":
-        """Return the statistics in those cards of checkpoints that have some."""
-        cohorts = [card[CARD_KEY] for card in cards if card.get(CARD_KEY)]
+        """Return the statistics in those cards of checkpoints that have complete ones."""
+        cohorts = [card[CARD_KEY] for card in cards if is_complete(card.get(CARD_KEY))]
         return cls(name, cohorts, (cards[0].get("config") or {}).get("data") or {})
 
     @property
@@ -81,8 +81,9 @@ class Likeness:
         if self.cohorts:
             return ""
         return (
-            f"{self.name} holds no statistics of the images it was trained on, as an earlier "
-            "version wrote it: whether the patients look like them is not known."
+            f"{self.name} holds no complete statistics of the images it was trained on, so an "
+            "earlier version or other software wrote it: whether the patients look like them is "
+            "not known."
         )
 
     def findings(self, case: PreparedCase) -> list[str]:

@@ -184,6 +184,8 @@ def test_released_variant_attends_by_plane():
         ({"start": "early"}, "no start 'early': set `start` to late or zero"),
         ({"parts": []}, "left without any part"),
         ({"parts": ["global"], "attention": "none"}, "left without any part"),
+        ({"channels": 0}, "has 0 `channels`: give 1 or more"),
+        ({"kv_grid": 0}, "`kv_grid` is 0"),
         ({"parts": ["early", "dual"]}, "no part 'dual': `parts` lists some of early, global"),
     ],
 )

@@ -135,6 +135,11 @@ def test_late_fusion_has_nothing_to_train(late_module, fusion_module):
     assert not fusion_module.has_nothing_to_train
 
 
+def test_no_backbone_is_refused():
+    with pytest.raises(InputError, match=r"^model\.backbones is empty: list the networks to fuse"):
+        FusionModule(head=DualFusionAttention, backbones=[], loss=DiceLoss())
+
+
 def test_another_size_is_refused(backbone_files):
     with pytest.raises(InputError, match="has size tiny, the fusion base"):
         FusionModule(

@@ -181,19 +181,25 @@ def test_a_share_without_patients_is_refused_before_anything_is_generated(module
     assert not (tmp_path / "phantoms").exists()
 
 
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_too_few_labels_are_told_before_phantoms_are_generated(
+    labelled, module, write_case, tmp_path, monkeypatch
+):
+    for number in range(3):
+        write_case(tmp_path / "few", number, labelled=number < labelled)
+    data = module(root=str(tmp_path / "few"))
+    monkeypatch.setattr(data, "_phantom_files", None)
+    message = r"\(BraTS2021_00000, BraTS2021_00001, BraTS2021_00002\): expected a label map"
+    if labelled:
+        message = r"^1 labelled patient cannot .*no label: BraTS2021_00001, BraTS2021_00002\)\.$"
+    with pytest.raises(InputError, match=message):
+        data.prepare_data()
+
+
 def test_phantoms_that_are_also_the_patients_are_refused(module, cache):
     (made,) = (cache / "phantoms").glob("v*-2x5mm-seed0")
     with pytest.raises(InputError, match=r"which is a phantom below data\.root"):
-        module(root=str(made)).prepare_data()
-
-
-def test_patients_without_labels_cannot_be_tuned_on(module, tmp_path, write_case):
-    for number in range(3):
-        write_case(tmp_path / "data", number, labelled=False)
-    data = module(root=str(tmp_path / "data"))
-    data.prepare_data()
-    with pytest.raises(InputError, match="has a label"):
-        data.setup("fit")
+        module(root=str(made), protocol="paper").prepare_data()
 
 
 def test_a_number_of_patients_and_a_split_by_slice_contradict():

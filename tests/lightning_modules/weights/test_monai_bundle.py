@@ -68,7 +68,10 @@ def test_a_file_alone_is_read_as_the_documented_bundle(tmp_path):
     [
         ({"channels": ("T1c", "T1", "FLAIR")}, "takes 3 channels, expected 4, t1, t1ce"),
         ({"outputs": ("tumor", "core")}, "gives 2 channels, expected 3, WT, TC, ET"),
-        ({"channels": ("T1c", "T1", "T2", "ADC")}, r"none of which is recognised as flair:"),
+        (
+            {"channels": ("T1c", "T1", "T2", "ADC")},
+            "names the channels T1c, T1, T2, ADC, exp.*here",
+        ),
         ({"outputs": ("Tumor core", "Whole tumor", "Cavity")}, r"names the outputs .*Cavity"),
         ({"init_filters": 32}, r"of other layers .*convInit.* is 32 x 4 x 3 x 3 x 3, not 16 x 4"),
         ({"blocks_down": (1, 2, 2)}, "of other layers"),

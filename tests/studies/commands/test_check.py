@@ -67,13 +67,28 @@ def test_bad_patients_are_left_out_of_the_comparison(checkpoint, tmp_path, capsy
     assert lines[-1].startswith("0 of 1 look unlike the 5 patients that ")
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused_before_the_cohort_is_read(
-    checkpoint, tmp_path, capsys
+T2 = {"median": 2.6, "spread": 0.1, "low": 2.2, "high": 3.0}
+
+
+@pytest.mark.parametrize(
+    "appearance",
+    [
+        None,
+        "hello",
+        {"patients": 84},
+        {"patients": 84, "numbers": {"t2/p99": {"low": 2.2, "high": 3.0}}},
+        {"patients": 84, "numbers": {"t2/p99": {**T2, "low": "?"}}},
+        {"patients": 84, "numbers": {"t2/p99": T2, "t2/p1": T2}, "together": [[1.0], [0.5, 1.0]]},
+        {"patients": 0, "numbers": {"t2/p99": T2}},
+    ],
+)
+def test_a_checkpoint_without_whole_statistics_is_refused_before_the_cohort_is_read(
+    appearance, checkpoint, tmp_path, capsys
 ):
     words = ["check", "--data.root", str(tmp_path / "none"), "--ckpt_path"]
-    assert cli.main([*words, checkpoint(appearance=None)]) == 2
+    assert cli.main([*words, checkpoint(appearance=appearance)]) == 2
     error = capsys.readouterr().err
-    assert "best.ckpt holds no statistics of the images it was trained on" in error
+    assert "best.ckpt holds no complete statistics of the images it was trained on" in error
     assert "train it again with `lightning fit`, or leave the option out" in error
 
 

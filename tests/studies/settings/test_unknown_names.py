@@ -85,6 +85,33 @@ def test_a_mistyped_flag_is_told_with_the_nearest(words, owner, message, parser)
     assert str(explain(refused.value, line, typed=True)) == sentence
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--data.modality_dropout null", "expected a number"),
+        ("--data.phantom_patients None", "expected a whole number"),
+        ("--data.augmentation null", "expected true or false or randomised or nnunet"),
+        ("--trainer.accumulate_grad_batches null", "expected a whole number"),
+        ("--model.loss.squared_pred null", "expected true or false"),
+        ("--model.optimizer.eps null", "expected a number"),
+    ],
+)
+def test_null_is_refused_where_a_type_lacks_it(words, expected, parser):
+    line = CommandLine.parse(["--config", "experiments/dynunet.yaml", *words.split()])
+    with pytest.raises(ArgumentError) as refused:
+        parser.parser.parse_args(["fit", *line.words()])
+    option, value = words.split()
+    assert str(explain(refused.value, line, typed=True)) == f"{option} is {value}: {expected}."
+
+
+def test_null_is_taken_where_a_type_has_it(parser):
+    words = "--data.root null --model.network.norm null --trainer.max_steps 3 --model.weights null"
+    line = CommandLine.parse(["--config", "experiments/dynunet.yaml", *words.split()])
+    config = parser.parse_fit(line)
+    assert config["data"]["init_args"]["root"] is None
+    assert config["model"]["init_args"]["network"]["init_args"]["norm"] is None
+
+
 def test_the_help_of_the_command_itself_is_named(parser):
     line = CommandLine.parse(["--config", "experiments/dynunet.yaml", "--quantum", "3"])
     with pytest.raises(ArgumentError) as refused:

@@ -18,6 +18,7 @@ from studies.settings.wrong_types import expected, import_path
         (int | None, "a whole number or null"),
         (None | str | list[int], "text or a list in brackets (each a whole number) or null"),
         (Union[int, Sequence[str]], "a whole number or a list in brackets (each text)"),  # noqa: UP007
+        (Sequence[Literal["a", "b"]], "a list in brackets (each one of a, b)"),
         (Literal["a", 2] | dict[str, float], "one of a, 2 or keys with values (each a number)"),
         (Callable[[int], torch.nn.Module] | torch.Tensor, "the path of a class"),
         (Any, ""),
@@ -86,6 +87,7 @@ def test_where_a_class_is_taken_its_path_is_expected(kind, tmp_path, monkeypatch
             ["--data.patch_size", "[a,b]"],
             "--data.patch_size is [a,b]: expected a list in brackets",
         ),
+        (["--model.network.norm", "layer"], "--model.network.norm is layer: expected one of batch"),
         (["--model.optimizer.lr", "nan"], "--model.optimizer.lr is nan: expected a number"),
     ],
 )
