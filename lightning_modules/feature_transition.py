@@ -41,7 +41,7 @@ class FeatureTransitionModule(TrainingModule):
         loss: unused, as the next three; accepted so that a study's overlays fit every stage.
         output_rate: unused.
         output_bias: unused.
-        deep_supervision: unused.
+        deep_supervision: no effect on these networks, which have one output.
         **training: optimizer (built twice: generators, discriminators), scheduler, precision.
 
     Raises:
@@ -73,6 +73,7 @@ class FeatureTransitionModule(TrainingModule):
         self.network = FeatureTransition(size)
         self.cycle_weight = cycle_weight
         self.overlap = overlap
+        self.deep_supervision = deep_supervision
         self.pools = [ImagePool(pool_size) for _ in GROUPS]
         self.distances: dict[str, Tensor] = {}
         self.sample: tuple[Tensor, Tensor, bool] | None = None
@@ -211,10 +212,12 @@ class FeatureTransitionModule(TrainingModule):
             )
 
     def remarks(self) -> list[str]:
-        """Return the sizes of the four networks."""
+        """Return the sizes of the four networks, and what had no effect."""
         generator = sum(weight.numel() for weight in self.network.generator_weights()) // 2
         critic = sum(weight.numel() for weight in self.network.critics.parameters()) // 2
-        return [f"two generators of {generator:,} and two discriminators of {critic:,} parameters"]
+        sizes = f"two generators of {generator:,} and two discriminators of {critic:,} parameters"
+        unused = "deep supervision had no effect, these networks have one output layer"
+        return [sizes, unused] if self.deep_supervision else [sizes]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the card and, in a checkpoint that can be resumed, the image pools of all ranks."""

@@ -135,6 +135,13 @@ def test_late_fusion_has_nothing_to_train(late_module, fusion_module):
     assert not fusion_module.has_nothing_to_train
 
 
+def test_deep_supervision_is_said_to_be_the_backbones(backbone_files):
+    module = FusionModule(
+        head=DualFusionAttention, backbones=backbone_files, loss=DiceLoss(), deep_supervision=True
+    )
+    assert module.remarks()[-1].startswith("deep supervision is left to the backbones")
+
+
 def test_no_backbone_is_refused():
     with pytest.raises(InputError, match=r"^model\.backbones is empty: list the networks to fuse"):
         FusionModule(head=DualFusionAttention, backbones=[], loss=DiceLoss())
