@@ -1,5 +1,6 @@
 """Check that the systems of a benchmark are trained and tested under one protocol."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -83,3 +84,30 @@ def check_fair(
                 f"all of them one value, or write {name} under allow_different."
             )
     return different
+
+
+def grouped(values: Mapping[str, Any]) -> str:
+    """Return a setting in which systems differ in words: each value with the systems that have it.
+
+    Args:
+        values: the value of every system, in plain types.
+    """
+    systems: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
+    for system, value in values.items():
+        systems.setdefault(str(value), []).append(system)
+        words[str(value)] = _in_words(value)
+    count = Counter(words.values())
+    return ", ".join(
+        f"{words[value] if count[words[value]] == 1 else value} ({', '.join(names)})"
+        for value, names in systems.items()
+    )
+
+
+def _in_words(value: Any) -> str:
+    """Return a value in short: of a class, and of each in a list, its name alone."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
+        return " and ".join(map(_in_words, value)) or "none"
+    return "unset" if value is None else str(value)

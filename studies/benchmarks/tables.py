@@ -28,6 +28,7 @@ from evaluation.tables.variants import (
 )
 from files import Content, read_object
 from outputs import Outputs
+from studies.benchmarks.fairness import grouped
 from studies.benchmarks.patient_numbers import trained_on
 from studies.runs.run import run_at
 from studies.scores.provenance import is_as_published, provenance_of
@@ -273,7 +274,7 @@ def provenance(
     ]
     plan = scores.plan
     notes = [
-        f"settings that differ: {key} ({', '.join(f'{s}: {v}' for s, v in values.items())})"
+        f"settings that differ: {key} {grouped(values)}"
         for key, values in plan.get("differences", {}).items()
     ]
     if plan.get("n_folds"):

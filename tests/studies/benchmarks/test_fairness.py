@@ -4,7 +4,7 @@ import pytest
 
 from errors import InputError
 from studies.benchmarks.benchmark_file import read_benchmark
-from studies.benchmarks.fairness import check_fair, protocol_of
+from studies.benchmarks.fairness import check_fair, grouped, protocol_of
 from studies.benchmarks.plan import compare_protocols
 from studies.settings.command_line import CommandLine
 from studies.training.fit_parser import FitParser
@@ -105,3 +105,15 @@ def test_an_overlay_over_one_experiment_is_found(parse):
         compare_protocols(benchmark, parse, CommandLine())
     everyone = CommandLine(["experiments/scale/slices2d.yaml"])
     assert "data.spacing" not in compare_protocols(benchmark, parse, everyone)
+
+
+def test_a_difference_names_each_value_once_and_a_class_in_short():
+    def stopping(patience):
+        return {"class_path": "a.EarlyStopping", "init_args": {"patience": patience}}
+
+    shares = {"dynunet": 0.5, "late fusion": None, "fusion": 0.5}
+    assert grouped(shares) == "0.5 (dynunet, fusion), unset (late fusion)"
+    callbacks = {"a": [stopping(6)], "b": [stopping(6), {"class_path": "b.Average"}], "c": []}
+    assert grouped(callbacks) == "EarlyStopping (a), EarlyStopping and Average (b), none (c)"
+    unlike = grouped({"a": stopping(6), "b": stopping(3), "c": [48, 48]})
+    assert unlike == f"{stopping(6)} (a), {stopping(3)} (b), [48, 48] (c)"

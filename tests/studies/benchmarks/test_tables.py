@@ -75,7 +75,7 @@ def test_seeds_are_averaged_within_a_patient(folder):
 
 def test_differences_that_were_allowed_are_under_the_table(folder):
     main = make_tables(read_benchmark_scores(folder))[0]
-    assert any("data.split_by (fusion: slice, dynunet: patient)" in note for note in main.footnotes)
+    assert any("data.split_by slice (fusion), patient (dynunet)" in note for note in main.footnotes)
 
 
 def test_the_reference_is_tested_against(folder):
@@ -247,7 +247,7 @@ def test_what_all_tables_share_is_printed_once_below_them(folder, capsys):
     assert "Table 1" in tables
     assert "Subsets" in tables
     assert "*: differs significantly" in tables
-    for text in ("data: embedded phantom", "empty regions:", "data.split_by (fusion: slice"):
+    for text in ("data: embedded phantom", "empty regions:", "data.split_by slice (fusion)"):
         assert (tables.count(text), shared.count(text)) == (0, 1), text
 
 
