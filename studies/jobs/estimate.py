@@ -24,7 +24,7 @@ from studies.runs.planning import Plan, architecture
 from studies.runs.process import python_path
 from studies.settings.trainer import choose_device
 
-# Seconds on two cores, from speed/results/benchmark_*.json. Median of a job without its training:
+# Seconds on two idle cores, measured with version 0.1. Median of a job without its training:
 START = 8.0
 # Seconds of a scored patient without its windows. The tests of DynUNet and SegResNet together have
 # as many windows as the test of their late fusion, but one more start and eight more patients.
