@@ -96,7 +96,7 @@ def test_identity_names_it_only_where_it_is_used(kind, module):
 @pytest.mark.parametrize(
     ("probability", "message"),
     [
-        (1, "is 1, the dropout of all modalities: expected less than 1, such as 0.2"),
+        (1, "is 1, the dropout of all modalities: expected from 0 to below 1, such as 0.2"),
         (1.5, "is 1.5: expected a probability from 0 to below 1"),
         (-0.1, "is -0.1: expected a probability"),
         (float("nan"), "is nan: expected a probability"),

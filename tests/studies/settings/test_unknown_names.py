@@ -105,11 +105,10 @@ def test_null_is_refused_where_a_type_lacks_it(words, expected, parser):
 
 
 def test_null_is_taken_where_a_type_has_it(parser):
-    words = "--data.root null --model.network.norm null --trainer.max_steps 3 --model.weights null"
+    words = "--data.root null --data.healthy_share null --model.weights null"
     line = CommandLine.parse(["--config", "experiments/dynunet.yaml", *words.split()])
     config = parser.parse_fit(line)
-    assert config["data"]["init_args"]["root"] is None
-    assert config["model"]["init_args"]["network"]["init_args"]["norm"] is None
+    assert config["data"]["init_args"]["healthy_share"] is None
 
 
 def test_the_help_of_the_command_itself_is_named(parser):
