@@ -188,7 +188,7 @@ def _orders(weights: Path, metadata: Path | None) -> tuple[list[int], list[int],
     if sorted(meanings) != sorted(order) or sorted(map(int, outputs)) != [0, 1, 2]:
         raise InputError(
             f"{where} names the outputs {', '.join(outputs.values())}, expected whole tumor, "
-            f"tumor core and enhancing tumor: {INSTEAD}."
+            f"tumor core and enhancing tumor, numbered from 0: {INSTEAD}."
         )
     return channels, [meanings.index(one) for one in order], notes
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from errors import InputError
 from lightning_modules.weights.download import check_hash
 from lightning_modules.weights.published import published_named
-from lightning_modules.weights.torch_file import DAMAGED, load_torch_file
+from lightning_modules.weights.torch_file import DAMAGED, load_torch_file, unreadable
 
 
 def read_pretrained(path: str | Path) -> dict[str, Tensor]:
@@ -35,9 +35,7 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         except (*DAMAGED, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{file} cannot be read as weights, it is truncated or of another kind: {again}."
-            ) from error
+            raise unreadable(file, "weights", again) from error
     content: Any = load_torch_file(
         file,
         kind="weights",

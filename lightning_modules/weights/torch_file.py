@@ -44,6 +44,11 @@ def load_torch_file(
         problem: Exception = error
     except DAMAGED as error:
         problem = error
-    raise InputError(
+    raise unreadable(file, kind, again) from problem
+
+
+def unreadable(file: Path, kind: str, again: str) -> InputError:
+    """Return the error about a damaged file; the arguments are those of `load_torch_file`."""
+    return InputError(
         f"{file} cannot be read as {kind}, it is truncated or of another kind: {again}."
-    ) from problem
+    )
