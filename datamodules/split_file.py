@@ -6,7 +6,7 @@ patients by their files, with the number of a fold or in parts.
 
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ class Parts:
     val: list[str] | None = None
 
 
-def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
+def read_parts(path: Path, cases: Collection[str], fold: int) -> Parts:
     """The parts a file names, as case ids.
 
     Of nnU-Net's folds, `val` is tested, or `test` where a fold names some. Of MONAI's, the fold is
@@ -76,7 +76,8 @@ def read_parts(path: Path, cases: Container[str], fold: int) -> Parts:
     if unknown:
         raise InputError(
             f"{path} names {len(unknown)} cases that are not among the labelled ones below "
-            f"data.root ({', '.join(unknown[:5])}): correct the file or the root."
+            f"data.root ({', '.join(unknown[:5])}): correct the file or the root, whose cases have "
+            f"such names as {', '.join(sorted(cases)[:3])}."
         )
     for part, listed in ids.items():
         repeated = sorted(case_id for case_id, times in Counter(listed).items() if times > 1)

@@ -52,6 +52,7 @@ def item(number, **others):
         ({"training": [item(0), item(1)]}, "without folds"),
         ({"training": [item(0, fold=1), item(1, fold=1)]}, "0 patients in fold 0"),
         ({"training": [item(0, fold=0), item(9, fold=1), item(1, fold=1)]}, "1 cases that are not"),
+        ({"train": ["x"], "val": ["c1"], "test": ["c2"]}, "such names as c0, c1, c2."),
     ],
 )
 def test_a_malformed_split_file_is_one_sentence(split, content, what):
