@@ -18,6 +18,7 @@ from datamodules.splits import make_split
 from evaluation.metrics.scores import METRICS, SLICE_METRICS
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
 from studies.benchmarks.benchmark_file import read_benchmark
+from tests.backbones.sam.peer import published_state
 from tests.conftest import ROOT, SHRUNKEN_SLICES
 from tests.trainings import only_run
 
@@ -227,12 +228,14 @@ def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(home):
 
 
 @pytest.mark.slow
-def test_runs_on_lite_medsam_say_that_it_may_have_seen_brats(home, capsys):
+def test_runs_on_lite_medsam_say_that_it_may_have_seen_brats(home, capsys, tmp_path):
     overlay = "experiments/scale/lite_medsam.yaml"
     content = yaml.safe_load((ROOT / overlay).read_text())
     assert content["model"]["init_args"]["image_size"] == content["data"]["init_args"]["slice_size"]
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
-    assert run("fit", *config_of("sam_flair", overlay), *RANDOM, *short) == 0
+    torch.save(published_state("lite_medsam", 16), tmp_path / "made.pth")
+    made = ["--model.weights", str(tmp_path / "made.pth")]
+    assert run("fit", *config_of("sam_flair", overlay), *made, *short) == 0
     assert "may be contaminated" in capsys.readouterr().out
     manifest = json.loads((only_run(home / "runs", "sam_flair") / "manifest.json").read_text())
     assert VARIANTS["lite_medsam"].remark in manifest["remarks"]

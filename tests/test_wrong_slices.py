@@ -30,7 +30,8 @@ def adapter(*words):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--data.slice_size", "100"], "expected a multiple of 16"),
+        (["--data.slice_size", "102"], "expected a multiple of 4"),
+        (["--data.slice_size", "100", "--model.image_size", "100"], "positive multiple of 16"),
         (["--data.slice_size", "128"], "data.slice_size is 128 and model.image_size 64"),
         (["--data.n_folds", "40"], "data.n_folds is 40 for 6 patients"),
         (["--data.selection", "best"], "selection"),

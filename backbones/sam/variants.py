@@ -94,7 +94,7 @@ class Variant:
         shape: its image encoder.
         intensity: the range of its images: `z-score`, as the slices are; `unit`, each modality of
             a slice from 0 to 1; `photograph`, the same by mean and deviation of SAM's photographs.
-        remark: what readers of its scores need to know, or nothing.
+        remark: what readers of scores with its weights need to know, or nothing.
     """
 
     shape: ViTShape | TinyViTShape

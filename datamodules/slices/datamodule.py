@@ -49,7 +49,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         whole_head: Accept heads with skull and skin.
         accept_flagged: Use patients whose registration is flagged as failed.
         spacing: Pixel edge in mm; the distance of slices stays as it is.
-        slice_size: Pixels along either side of a slice, a multiple of 16.
+        slice_size: Pixels along either side of a slice, a multiple of 4; most networks need one of
+            16 or more, and say so.
         selection: Slices of a patient: the largest tumour, n_per_patient or all_tumour.
         slices_per_patient: For n_per_patient, spread evenly over the tumour.
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.
@@ -95,9 +96,9 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
             phantom_patients=phantom_patients,
             **cohort,
         )
-        if slice_size < 16 or slice_size % 16:
+        if slice_size < 16 or slice_size % 4:
             raise InputError(
-                f"data.slice_size is {slice_size}: expected a multiple of 16, such as 256."
+                f"data.slice_size is {slice_size}: expected a multiple of 4, at least 16."
             )
         check_selection(slices_per_patient, empty_fraction, slices_per_epoch)
         check_kind(augmentation)

@@ -1,1 +1,1 @@
-"""Training of SAM's adapters and of a small SAM encoder."""
+"""Training of what is added to a frozen SAM, and its stored embeddings."""

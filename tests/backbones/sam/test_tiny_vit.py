@@ -12,6 +12,7 @@ from backbones.sam.variants import padding_remark
 from errors import InputError
 from lightning_modules.weights.pretrained import read_pretrained
 from lightning_modules.weights.published import PUBLISHED, published_weights, weights_folder
+from tests.backbones.sam.peer import published_state
 
 SMALL_BASES = {"mobile_sam": (64, 4), "lite_medsam": (16, 4)}  # a small size and its grid
 # The embedding that the packages' own code gives for `wave`: its mean and deviation, and three
@@ -50,6 +51,8 @@ def test_published_weights_give_the_numbers_of_the_original_code(
     try:
         file = published_weights(variant)
     except InputError as error:
+        if "cannot be fetched" not in str(error) or "another hash" in str(error):
+            raise
         pytest.skip(f"no published weights: {error}")
     size, mean, deviation, values = ORIGINAL[variant]
     encoder = TinyViT(variant, size).eval()
@@ -141,27 +144,10 @@ def test_the_meta_device_gives_the_shape(variant):
     assert encoder(image).shape == (2, 256, grid, grid)
 
 
-def published(variant):
-    """A state dict of random values laid out as the published file."""
-    from tests.backbones.sam.peer import peer_decoder, peer_prompt
-
-    size = SMALL_BASES[variant][0]
-    parts = {
-        "image_encoder.": build_encoder(variant, size),
-        "prompt_encoder.": peer_prompt(1024),
-        "mask_decoder.": peer_decoder(masks=4),
-    }
-    state = {p + name: v for p, part in parts.items() for name, v in part.state_dict().items()}
-    if variant == "mobile_sam":
-        state["image_encoder.norm_head.weight"] = torch.zeros(320)
-        state["image_encoder.head.weight"] = torch.zeros(1000, 320)
-    return state
-
-
 @pytest.mark.parametrize("variant", SMALL_BASES)
 def test_published_files_load_strictly_without_the_classifier(variant):
     size = SMALL_BASES[variant][0]
-    state = published(variant)
+    state = published_state(variant, size)
     fitted = fit_state_dict(state, variant, size)
     assert not any("head." in name and "image_encoder" in name for name in fitted)
     assert fitted["mask_decoder.mask_tokens.weight"].shape == (1, 256)
@@ -173,7 +159,7 @@ def test_published_files_load_strictly_without_the_classifier(variant):
 
 
 def test_weights_of_another_variant_are_one_sentence():
-    state = published("lite_medsam")
+    state = published_state("lite_medsam", 16)
     with pytest.raises(InputError, match="are of SAM's lite_medsam where those of mobile_sam"):
         fit_state_dict(state, "mobile_sam", 64)
     with pytest.raises(InputError, match="are of SAM's lite_medsam where those of vit_b"):

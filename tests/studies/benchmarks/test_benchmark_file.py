@@ -112,6 +112,18 @@ def test_the_shipped_ones_are_whole(file):
     assert f"lightning benchmark experiments/benchmarks/{file.name}" in file.read_text()
 
 
+def test_few_exams_are_compared_by_equal_steps_over_the_same_numbers():
+    benchmark = read_benchmark("experiments/benchmarks/few_patients.yaml")
+    numbers = {}
+    for entry in benchmark.entries:
+        options = dict(word.removeprefix("--").split("=", 1) for word in entry.options)
+        assert set(options) == {"data.train_patients"}
+        numbers.setdefault(entry.line, []).append(int(options["data.train_patients"]))
+    assert benchmark.options == ["--data.slices_per_epoch=64"]
+    assert len(numbers) == 8
+    assert all(found == [2, 4, 8, 16] for found in numbers.values())
+
+
 def test_few_patients_are_compared_by_equal_steps_over_the_same_numbers():
     benchmark = read_benchmark("experiments/benchmarks/few_real.yaml")
     lines = {}
