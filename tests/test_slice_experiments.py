@@ -213,13 +213,13 @@ def test_unaugmented_single_modality_trains_on_stored_embeddings(home, session_f
 
 
 @pytest.mark.slow
-def test_same_recipe_gives_a_rival_the_recipe_of_the_sam_systems(home):
+def test_same_recipe_gives_a_rival_the_recipe_of_the_adapters_paper(home):
     words = ["--trainer.max_epochs", "1"]
     recipe = "experiments/scale/same_recipe.yaml"
     assert run("fit", *config_of("swin_unet", recipe), *words) == 0
     folder = only_run(home / "runs", "swin_unet")
     rival = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
-    sam = yaml.safe_load((ROOT / "experiments" / "sam_adapter.yaml").read_text())
+    sam = yaml.safe_load((ROOT / "experiments" / "sam_early_fusion.yaml").read_text())
     for key, options in (("optimizer", ("lr", "weight_decay")), ("loss", ("lambda_dice",))):
         ours = sam["model"]["init_args"][key]
         assert rival[key]["class_path"] == ours["class_path"]
