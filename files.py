@@ -1,6 +1,7 @@
 """Files that appear whole, JSON that is checked, shared locks, and the cores of this process."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -181,6 +182,16 @@ def _groups() -> list[Path]:
             inner = Path(place.lstrip("/"))
             found += [base / part for part in (inner, *inner.parents)]
     return list(dict.fromkeys(found))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_object(path: Path) -> dict[str, Any]:

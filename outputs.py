@@ -6,7 +6,6 @@ corrected by hand), belongs to the user. The ledger is only ever appended to: a 
 killed at any moment finds its own files again, and several processes can write at once.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from errors import InputError
-from files import Content, write_atomically
+from files import Content, sha256_of, write_atomically
 
 LEDGER = ".gliofuse.jsonl"
 NAMED = 4  # files that a message names; the others are counted
@@ -293,8 +292,7 @@ def _digest(file: Path) -> str | None:
     if file.is_symlink():
         return f"link to {os.readlink(file)}"  # never written by this program
     try:
-        with file.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return sha256_of(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

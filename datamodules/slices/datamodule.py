@@ -49,8 +49,8 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         whole_head: Accept heads with skull and skin.
         accept_flagged: Use patients whose registration is flagged as failed.
         spacing: Pixel edge in mm; the distance of slices stays as it is.
-        slice_size: Pixels along either side of a slice, a multiple of 4; most networks need one of
-            16 or more, and say so.
+        slice_size: Pixels along either side of a slice, a multiple of 4. Most networks need a
+            larger multiple, such as 16, and name it.
         selection: Slices of a patient: the largest tumour, n_per_patient or all_tumour.
         slices_per_patient: For n_per_patient, spread evenly over the tumour.
         empty_fraction: Share of tumour-free slices among those trained on; the paper's is 0.

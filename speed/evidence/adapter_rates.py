@@ -8,15 +8,13 @@ goes on where it was stopped. About two hours on two cores.
 """
 
 import argparse
-import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from datamodules.splits import make_split, ordered
-from speed.record import CLI, write_record
+from evaluation.tables.per_case import read_csv
+from speed.record import run_cli, write_record
 from studies.settings.command_line import ROOT
 
 EXAMS, HELD_OUT_OF = 60, (12, 40, 60)  # cohorts whose test exams appear in tables
@@ -70,19 +68,13 @@ def trial(name: str, place: Path, split: Path) -> dict[str, Any]:
     words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split), *options]
     words += ["--model.optimizer.init_args.lr", rate]
     runs = place.resolve() / f"runs-{name}"
-    status = subprocess.run(
-        [*CLI, *words, "--runs_dir", str(runs), "--resume"], cwd=place, check=False
-    ).returncode
-    if status:
-        sys.exit(f"{name} ended with status {status}: mend the cause, then repeat")
+    run_cli([*words, "--runs_dir", str(runs), "--resume"], place, name)
     (table,) = runs.glob("*/*/metrics.csv")
-    with table.open(newline="") as handle:
-        scores = [float(row["val/dice/WT"]) for row in csv.DictReader(handle)]
     return {
         "system": system,
         "rate": float(rate),
         "options": options,
-        "validation_dice": [round(score, 4) for score in scores],
+        "validation_dice": [round(row["val/dice/WT"], 4) for row in read_csv(table)],
     }
 
 

@@ -6,8 +6,6 @@ judged together. Within a seed the benchmark itself goes on where it was stopped
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from evaluation.metrics.means import column, nan_mean
 from evaluation.statistics.columns import ScoreColumn
 from evaluation.statistics.comparison import compare
 from evaluation.tables.per_case import read_csv
-from speed.record import CLI, write_record
+from speed.record import run_cli, write_record
 
 Rows = list[dict[str, Any]]
 Seeds = Mapping[int, Mapping[str, Mapping[str, Any]]]  # by seed and system: `runs`, `patients`
@@ -57,10 +55,8 @@ def run_study(
     written = options.place / f"{file['name']}.yaml"
     written.write_text(yaml.safe_dump(dict(file), sort_keys=False))
     for seed in options.seeds:
-        command = [*CLI, "benchmark", written.name, "--seeds", str(seed), *others]
-        status = subprocess.run(command, cwd=options.place, check=False).returncode
-        if status:
-            sys.exit(f"the benchmark ended with status {status}: mend the cause, then repeat")
+        words = ["benchmark", written.name, "--seeds", str(seed), *others]
+        run_cli(words, options.place, "the benchmark")
         plan = json.loads((options.place / "benchmarks" / file["name"] / "plan.json").read_text())
         found: dict[str, dict[str, Any]] = {}
         for cell in plan["cells"]:

@@ -1,6 +1,5 @@
 """Trainings resolved: configuration, data, identity, and the stages upstream of them."""
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ import torch
 
 from datamodules.base import CohortData
 from errors import InputError
+from files import sha256_of
 from lightning_modules.weights.checkpoints import build, read_card
 from studies.runs.foreign.adoption import Adoption, adopt
 from studies.runs.foreign.networks import Converted, convert
@@ -275,5 +275,4 @@ def file_hash(path: Path) -> str:
         raise InputError(
             f"No weights at {path}: give the path of a checkpoint or of an official file."
         )
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256_of(path)

@@ -1,11 +1,10 @@
 """The weights that come with the project, in the folder ``weights/``."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from errors import InputError
-from files import read_object
+from files import read_object, sha256_of
 from lightning_modules.weights.checkpoints import KEY, read_checkpoint
 from outputs import some
 from studies.runs.exposure import only_synthetic
@@ -48,8 +47,7 @@ def check_file(checkpoint: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{checkpoint} has no manifest {file.name} beside it: {restore}.")
     manifest = read_object(file)
-    with checkpoint.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = sha256_of(checkpoint)
     if manifest.get("sha256") != digest:
         raise InputError(
             f"{checkpoint} is not the file that {file.name} describes (SHA-256 {digest[:12]} "

@@ -13,7 +13,7 @@ import torch
 from datamodules.cases.cache import writing
 from datamodules.layouts.brats import patient_of
 from errors import InputError
-from files import write_atomically
+from files import sha256_of, write_atomically
 from lightning_modules.weights import monai_bundle, nnunet_results
 from lightning_modules.weights.checkpoints import read_card
 from lightning_modules.weights.foreign import ForeignNetwork
@@ -68,7 +68,7 @@ def convert(text: str, cache: Path, given: Path | None = None) -> Converted:
     read, files, places = _recognise(path)
     ids = next((place / IDS for place in places if (place / IDS).is_file()), given)
     seen = None if ids is None else read_ids(ids)
-    parts = [[file.name, _file_digest(file)] for file in files]
+    parts = [[file.name, sha256_of(file)] for file in files]
     digest = hashlib.sha256(json.dumps([VERSION, parts, seen]).encode()).hexdigest()
     # its name, which the card holds, follows from the folder it is in
     place = hashlib.sha256(f"{digest} {files[0].resolve()}".encode()).hexdigest()[:16]
@@ -144,8 +144,3 @@ def _exposure(name: str, seen: Sequence[str] | None) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {"trained_on": trained, "selected_on": [], "seen": trained}
     return found if seen is not None else {**found, "unknown": [name]}
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

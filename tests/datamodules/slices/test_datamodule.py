@@ -209,6 +209,7 @@ def test_one_patient_given_as_files_on_one_grid(tmp_path, write_case):
     [
         ({"slice_size": 250}, "multiple of 4, at least 16"),
         ({"slice_size": 12}, "multiple of 4, at least 16"),
+        ({"slice_size": 0}, "multiple of 4, at least 16"),
         ({"batch_size": 0}, "batch_size"),
         ({"empty_fraction": 1.0}, "empty_fraction"),
         ({"slices_per_patient": 0}, "slices_per_patient"),
