@@ -101,6 +101,8 @@ def test_systems_stand_side_by_side(trainings, home, capsys):
     table = printed[printed.index("Systems trained on the same data") :]
     for name in SYSTEMS:
         assert name in table
+    others = printed[printed.index("Note ") :]
+    assert "sam_t1: frozen base mobile_sam: RANDOM WEIGHTS" in " ".join(others.split())
 
 
 def test_another_question_does_not_change_a_systems_row(trainings, home):

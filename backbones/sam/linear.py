@@ -1,6 +1,5 @@
 """Linear layers by the quickest kernel of the processor."""
 
-import threading
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_THREAD = threading.local()
 _CASTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # weight to its state and its cast
 
 
@@ -74,26 +72,19 @@ def _kernel(
 def _as(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a weight in another precision.
 
-    Where it is frozen and no gradient is wanted, the cast is kept as long as the weight does not
-    change: casting all of them again is a tenth of a bfloat16 encoder's time. Training has no
-    memory to spare for that: it casts into memory that the next weight of the same shape
-    overwrites.
+    A cast of a frozen weight is kept as long as the weight does not change: casting all of them
+    again is a tenth of a bfloat16 encoder's time.
     """
     if weight.dtype == dtype:
         return weight
-    if not weight.requires_grad and not torch.is_grad_enabled() and not weight.is_inference():
-        version, kept = _CASTS.get(weight, (None, None))
-        if version != (weight._version, weight.data_ptr(), dtype) or kept is None:
-            with torch.inference_mode(False):
-                kept = weight.detach().to(dtype)
-            _CASTS[weight] = ((weight._version, weight.data_ptr(), dtype), kept)
-        return kept
-    buffers = _THREAD.__dict__.setdefault("buffers", {})
-    key = (weight.shape, dtype)
-    if key not in buffers:
-        with torch.inference_mode(False):  # else it could not be written outside of that mode
-            buffers[key] = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-    return buffers[key].copy_(weight)
+    if weight.requires_grad or weight.is_inference():
+        return weight.detach().to(dtype)
+    version, kept = _CASTS.get(weight, (None, None))
+    if version != (weight._version, weight.data_ptr(), dtype) or kept is None:
+        with torch.inference_mode(False):
+            kept = weight.detach().to(dtype)
+        _CASTS[weight] = ((weight._version, weight.data_ptr(), dtype), kept)
+    return kept
 
 
 def _has_kernel(tokens: torch.Tensor, dtype: torch.dtype) -> bool:

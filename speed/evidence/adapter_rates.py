@@ -3,7 +3,7 @@
     python -m speed.evidence.adapter_rates --place FOLDER [--out FILE]
 
 Trains every system by the rates below on 28 exams of the embedded phantom and scores it on 10 other
-ones after each epoch; exams that a table of the project holds out are among neither. Repeated, it
+ones after each epoch; exams that a table of the 2D study holds out are among neither. Repeated, it
 goes on where it was stopped. About two hours on two cores.
 """
 

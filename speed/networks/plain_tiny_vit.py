@@ -17,7 +17,7 @@ class PlainTinyViT(nn.Module):
     looked up in each.
 
     Args:
-        encoder: source of the weights, which are shared.
+        encoder: source of the weights, which are shared; its size needs no padding of windows.
     """
 
     def __init__(self, encoder: TinyViT) -> None:

@@ -1,7 +1,8 @@
 """Resolve a benchmark into the trainings and tests of every system, with shared stages once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -143,7 +144,8 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
     wanted = [*product(folds, benchmark.seeds, benchmark.entries)]
 
     def add(fold: int | None, seed: int, entry: Entry) -> None:
-        plan = planner.plan(_line(benchmark, entry, line, fold=fold, seed=seed))
+        with _placed_if_its_own(benchmark, entry):
+            plan = planner.plan(_line(benchmark, entry, line, fold=fold, seed=seed))
         training = graph.add_training(plan)
         _check_once(entry, training, cells)
         for variant in [None, *benchmark.variants]:
@@ -156,6 +158,18 @@ def make_plan(benchmark: Benchmark, planner: Planner, line: CommandLine) -> Benc
         for one in bar:
             add(*one)
     return BenchmarkPlan(benchmark, graph, cells, differences)
+
+
+@contextmanager
+def _placed_if_its_own(benchmark: Benchmark, entry: Entry) -> Iterator[None]:
+    """Prefix an error about an option that the file gives this system with the system's name."""
+    try:
+        yield
+    except InputError as error:
+        names = [name for name, _ in CommandLine.parse([*entry.options]).options]
+        if not any(name in str(error) for name in names):
+            raise
+        raise InputError(f"{benchmark.file}: {entry.system}: {error}") from error
 
 
 def _check_variants(benchmark: Benchmark, parse: Parse, line: CommandLine) -> None:

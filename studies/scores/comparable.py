@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from backbones.sam.variants import caveats_in
 from studies.runs.run import Run, same_cohort
 
 
@@ -15,7 +16,8 @@ def compared(run: Run) -> list[dict[str, Any]]:
 
     Returns:
         For each run ``system``, ``parameters``, ``validation`` (Dice of the whole tumour), ``test``
-        (mean scores, None if untested) and ``this``, whether it is the given run.
+        (mean scores, None if untested), ``this``, whether it is the given run, and ``caveats``,
+        the remarks that belong beside its scores.
     """
     own = run.manifest()
     if not own.get("per_slice") or not own.get("validation_cases"):
@@ -42,6 +44,7 @@ def compared(run: Run) -> list[dict[str, Any]]:
             "validation": manifest["scores"]["val/dice/WT"],
             "test": manifest.get("test_scores"),
             "this": manifest["id"] == own["id"],
+            "caveats": caveats_in(manifest.get("remarks", [])),
         }
         for _, manifest in sorted(latest.items())
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from backbones.sam.variants import VARIANTS
+from backbones.sam.variants import caveats_in
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
 from evaluation.metrics.scores import EMPTY_RULES
@@ -210,12 +210,11 @@ def _exposure_remarks(known: Sequence[Tested]) -> list[str]:
 
 
 def _base_remarks(known: Sequence[Tested]) -> list[str]:
-    """Name the systems whose frozen base may have seen the patients that are scored."""
-    caveats = {variant.remark for variant in VARIANTS.values() if variant.remark}
+    """Name the systems whose frozen base makes their scores doubtful."""
     names: dict[str, list[str]] = {}
     for run in known:
-        for remark in run.manifest.get("remarks", []):
-            if remark in caveats and run.name not in names.setdefault(remark, []):
+        for remark in caveats_in(run.manifest.get("remarks", [])):
+            if run.name not in names.setdefault(remark, []):
                 names[remark].append(run.name)
     return [f"{', '.join(found)}: {remark}" for remark, found in names.items()]
 

@@ -95,10 +95,17 @@ def _sync_hint(run: Run) -> list[Any]:
 
 
 def _beside(run: Run) -> list[Any]:
-    """Return the table of comparable systems, empty if there is no other system."""
+    """Return the table of comparable systems and their caveats, empty if there is no other."""
     systems = compared(run)
-    title = "Systems trained on the same data and split"
-    return [system_table(systems, title=title)] if len(systems) > 1 else []
+    if len(systems) < 2:
+        return []
+    notes = [
+        f"Note         {row['system']}: {caveat}"
+        for row in systems
+        if not row["this"]  # the run's own stand among its notes
+        for caveat in row["caveats"]
+    ]
+    return [system_table(systems, title="Systems trained on the same data and split"), *notes]
 
 
 def _parameters(counts: dict[str, int]) -> str:

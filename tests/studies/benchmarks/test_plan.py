@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,24 @@ def test_a_further_test_with_an_unknown_setting_is_refused_first(planner, monkey
     variants = [Variant("odd", ("--rule=nan", "--data.nonsuch=3"))]
     with pytest.raises(InputError, match=r"b\.yaml: test odd: there is no data\.nonsuch"):
         make_plan(benchmark(variants=variants), planner, CommandLine())
+
+
+def test_a_fault_in_a_systems_own_option_names_the_system(planner, monkeypatch):
+    few = benchmark(allow_different=["data.train_patients"])
+    few.entries[1] = replace(few.entries[1], options=("--data.train_patients=8",))
+    sentences = {"8": "data.train_patients is 8: expected at most 4.", None: "no data."}
+
+    def refused(spec, wrong):
+        if spec["init_args"].get("train_patients") == wrong:
+            raise InputError(sentences[wrong])
+        return Data(**spec["init_args"])
+
+    monkeypatch.setattr(planner, "prepare_cohort", partial(refused, wrong="8"))
+    with pytest.raises(InputError, match=r"^b\.yaml: late: data\.train_patients is 8"):
+        make_plan(few, planner, CommandLine())
+    monkeypatch.setattr(planner, "prepare_cohort", partial(refused, wrong=None))
+    with pytest.raises(InputError, match=r"^no data"):
+        make_plan(few, planner, CommandLine())
 
 
 def test_one_training_under_two_names_is_refused(planner):

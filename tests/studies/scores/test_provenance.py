@@ -2,7 +2,7 @@
 
 import pytest
 
-from backbones.sam.variants import VARIANTS
+from backbones.sam.variants import RANDOM_BASE, UNKNOWN_BASE, VARIANTS
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from evaluation.tables.per_case import write_csv
 from studies.runs.run import run_at
@@ -94,8 +94,15 @@ def test_a_system_that_saw_phantoms_only_is_named_beside_scores_of_others(
     assert bool(remarks) is stated
 
 
-def test_a_base_that_may_have_seen_the_patients_is_named(tmp_path):
-    remark = VARIANTS["lite_medsam"].remark
+@pytest.mark.parametrize(
+    "remark",
+    [
+        VARIANTS["lite_medsam"].remark,
+        f"frozen base mobile_sam: {RANDOM_BASE}",
+        f"frozen base vit_b: pretrained, /a/b.pth{UNKNOWN_BASE}",
+    ],
+)
+def test_a_base_that_makes_scores_doubtful_is_named(tmp_path, remark):
     runs = []
     for name, remarks in (("adapter", ["frozen base", remark]), ("flair", [remark]), ("unet", [])):
         home = run(tmp_path, name, "f0", scored(), remarks=remarks)
