@@ -222,6 +222,16 @@ def same_cohort(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(first == second)
 
 
+def never_found(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the regions that the best epoch of a run found in none of its validation patients.
+
+    Their Dice is 0, but for patients without the region, where an empty mask scores 1.
+    """
+    rows = manifest.get("validation_cases") or [{}]
+    scores = {name: {row[name] for row in rows} for name in rows[0] if name != "case_id"}
+    return [name for name, found in scores.items() if 0 in found and found <= {0, 1}]
+
+
 def set_aside(folder: Path) -> Path:
     """Rename a folder so that another takes its place; return its new name."""
     return folder.rename(unused(f"{folder}.replaced"))

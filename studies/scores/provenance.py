@@ -16,7 +16,7 @@ from evaluation.tables.provenance import Provenance
 from lightning_modules.weights.foreign import doubt
 from studies.runs.checkpoint_settings import settings_of_run
 from studies.runs.exposure import only_synthetic
-from studies.runs.run import run_at
+from studies.runs.run import never_found, run_at
 from studies.scores.tested import EXTERNAL, Tested
 from studies.settings.command_line import CommandLine, find_config
 
@@ -105,6 +105,7 @@ def provenance_of(tested: Sequence[Tested], remarks: Sequence[str] = ()) -> Prov
     data = [_data_of(run) for run in known]
     notes = [*remarks, *_training_remarks(known), *_postprocessing_remarks(known)]
     notes += [*_origin_remarks(known), *_exposure_remarks(known), *_base_remarks(known)]
+    notes += _failure_remarks(known)
     if unknown:
         notes.append(f"known from their tables alone: {', '.join(unknown)}")
     return Provenance(
@@ -217,6 +218,17 @@ def _base_remarks(known: Sequence[Tested]) -> list[str]:
             if run.name not in names.setdefault(remark, []):
                 names[remark].append(run.name)
     return [f"{', '.join(found)}: {remark}" for remark, found in names.items()]
+
+
+def _failure_remarks(known: Sequence[Tested]) -> list[str]:
+    """Name the trainings that found a region in no validation patient, which lowers a mean."""
+    failed = {
+        f"{run.name}, seed {run.manifest.get('seed')} ({', '.join(regions)})": None
+        for run in known
+        if (regions := never_found(run.manifest))
+    }
+    lead = "failed trainings, which found a region in no validation patient: "
+    return [lead + "; ".join(failed)] if failed else []
 
 
 def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from evaluation.tables.per_case import score_table, slice_table, system_table
 from lightning_modules.segmentation import SegmentationModule
 from studies.runs.checkpoint_settings import CheckpointSettings
-from studies.runs.run import Run
+from studies.runs.run import Run, never_found
 from studies.scores.comparable import compared
 from studies.tracking.weights_and_biases import offline_folders
 
@@ -62,6 +62,7 @@ def training_summary(run: Run, *, repeated: bool = False) -> str:
         head,
         _parameters(manifest.get("parameters", {"all": 0, "trained": 0})),
         _validation(manifest),
+        *_failure(manifest),
         f"Checkpoint   {_relative(run.best_checkpoint)}",
         f"Overlays     {_relative(run.folder / 'overlays')}",
     ]
@@ -122,6 +123,17 @@ def _validation(manifest: dict[str, Any]) -> Any:
     where = "selected slices" if manifest.get("per_slice") else "whole volumes"
     title = f"Validation, {where}, best epoch (these patients selected the checkpoint)"
     return _table(rows, title, per_slice=bool(manifest.get("per_slice")))
+
+
+def _failure(manifest: dict[str, Any]) -> list[str]:
+    """Return a note on regions that no validation patient was found to have, if there are any."""
+    regions = never_found(manifest)
+    if not regions:
+        return []
+    return [
+        f"Note         {', '.join(regions)} was found in no validation patient: the training "
+        f"failed. Train longer, or with another --seed_everything than {manifest.get('seed', 0)}."
+    ]
 
 
 def _table(rows: list[dict[str, Any]], title: str, *, per_slice: bool) -> Any:

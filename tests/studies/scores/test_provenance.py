@@ -110,3 +110,15 @@ def test_a_base_that_makes_scores_doubtful_is_named(tmp_path, remark):
         runs.append(table_of_run(run_at(home), table, read_scores(table)))
     assert f"adapter, flair: {remark}" in provenance_of(runs).remarks
     assert not any(remark in one for one in provenance_of(runs[2:]).remarks)
+
+
+def test_a_training_that_found_a_region_nowhere_is_named_with_its_seed(tmp_path):
+    runs = []
+    for seed, dice in enumerate([(0.0, 0.0), (0.0, 0.2), (1.0, 1.0), (1.0, 0.0)]):
+        cases = [{"case_id": str(place), "WT": 0.5, "ET": one} for place, one in enumerate(dice)]
+        home = run(tmp_path, "unet", f"f{seed}", scored(), validation_cases=cases, seed=seed)
+        table = home / "per_case.csv"
+        runs.append(table_of_run(run_at(home), table, read_scores(table)))
+    (found,) = (one for one in provenance_of(runs).remarks if "failed" in one)
+    assert found.endswith("in no validation patient: unet, seed 0 (ET); unet, seed 3 (ET)")
+    assert not any("failed" in one for one in provenance_of(runs[1:3]).remarks)
