@@ -35,6 +35,7 @@ def trained(tmp_path_factory):
     words = ["--config", "experiments/dynunet.yaml", "--runs_dir", str(home / "runs")]
     settings = ["--model.size=tiny", "--data.patch_size=[16,16,16]", "--data.spacing=2"]
     settings += ["--data.patches_per_epoch=1", "--trainer.max_epochs=1", "--data.num_workers=0"]
+    settings += ["--trainer.precision=32-true"]  # such small patches are refused in bf16
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("WANDB_MODE", "disabled")
         patched.setenv("GLIOFUSE_CACHE", str(home / "cache"))
