@@ -125,6 +125,7 @@ def test_a_step_moves_all_that_is_trained_and_nothing_frozen(name, bfloat16):
         elif "iou_prediction_head" not in key:
             assert weight.grad is not None, key
             assert weight.grad.isfinite().all(), key
+    assert not torch.equal(network.decoder.mask_tokens.weight, before["decoder.mask_tokens.weight"])
     moving, parts = set(), set()
     for key, weight in network.named_parameters():
         if weight.requires_grad:  # a part, or one of the adapters: layers after zeros do not move
