@@ -1,16 +1,21 @@
-"""Rates and number of adapters of the 2D study's systems, chosen on validation phantoms alone.
+"""Rates and sizes of the 2D study's systems, chosen on validation phantoms alone.
 
-    python -m speed.evidence.adapter_rates --place FOLDER [--out FILE]
+    python -m speed.evidence.adapter_rates rates --place FOLDER [--jobs N] [--out FILE]
+    python -m speed.evidence.adapter_rates sizes --place FOLDER [--jobs N] [--out FILE]
 
-Trains every system by the rates below on 28 exams of the embedded phantom and scores it on 10 other
-ones after each epoch; exams that a table of the 2D study holds out are among neither. Repeated, it
-goes on where it was stopped. About two hours on two cores.
+`rates` trains every system by the rates below, one seed; `sizes` trains, by the rate chosen so, two
+sizes of each way to adapt the base, three seeds. All are trained on 28 exams of the embedded
+phantom and scored on 10 other ones after each epoch; exams that a table of the 2D study holds out
+are among neither. Repeated, it goes on where it was stopped. `rates` takes about two hours on two
+cores, and `sizes` with two jobs about half an hour.
 """
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datamodules.splits import make_split, ordered
 from evaluation.tables.per_case import read_csv
@@ -27,23 +32,52 @@ RATES = {  # those of the papers, and others
     "sam_untrained_base": ("1.0e-3", "3.0e-4"),
     "sam_adapter": ("1.0e-3", "3.0e-4"),
 }
-OPTIONS: dict[str, tuple[str, str, list[str]]] = {
-    f"{system}-{rate}": (system, rate, []) for system, rates in RATES.items() for rate in rates
-} | {"sam_adapter-10blocks": ("sam_adapter", "1.0e-3", ["--model.network.first_blocks", "10"])}
+SIZES = {  # those of the papers, and others
+    "sam_low_rank": ("1.0e-3", "rank", ("4", "16")),
+    "sam_bottleneck": ("1.0e-3", "ratio", ("0.25", "0.5")),
+    "sam_adapter": ("3.0e-4", "first_blocks", ("6", "10")),
+}
+
+
+class Trial(NamedTuple):
+    """One training: a system, its rate, options besides, and the seed."""
+
+    system: str
+    rate: str
+    options: tuple[str, ...] = ()
+    seed: int = 0
+
+
+TRIALS = {
+    "rates": [
+        *(Trial(system, rate) for system, rates in RATES.items() for rate in rates),
+        Trial("sam_adapter", "1.0e-3", ("--model.network.first_blocks", "10")),
+    ],
+    "sizes": [
+        Trial(system, rate, (f"--model.network.{name}", size), seed)
+        for system, (rate, name, sizes) in SIZES.items()
+        for size in sizes
+        for seed in range(3)
+    ],
+}
 
 
 def main() -> None:
     """Train what is left to do and write the validation scores of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("question", choices=TRIALS)
     parser.add_argument("--place", type=Path, required=True, help="folder of the runs")
-    out = ROOT / "speed/results/adapter_rates.json"
-    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--out", type=Path, help="file of the record")
     arguments = parser.parse_args()
     arguments.place.mkdir(parents=True, exist_ok=True)
     split = arguments.place.resolve() / "split.json"
     split.write_text(json.dumps(parts()))
-    trials = [trial(name, arguments.place, split) for name in OPTIONS]
-    write_record(arguments.out, {"selected_on": SELECTED_ON, "trials": trials})
+    with ThreadPoolExecutor(arguments.jobs) as lanes:
+        score = partial(scored, arguments.place, split)
+        trials = list(lanes.map(score, TRIALS[arguments.question]))
+    out = arguments.out or ROOT / f"speed/results/adapter_{arguments.question}.json"
+    write_record(out, {"selected_on": SELECTED_ON, "trials": trials})
 
 
 def parts() -> dict[str, list[str]]:
@@ -60,22 +94,19 @@ def parts() -> dict[str, list[str]]:
     }
 
 
-def trial(name: str, place: Path, split: Path) -> dict[str, Any]:
-    """Train one system by one rate; return its validation Dice after every epoch."""
-    system, rate, options = OPTIONS[name]
-    words = ["fit", "--config", f"experiments/{system}.yaml"]
+def scored(place: Path, split: Path, trial: Trial) -> dict[str, Any]:
+    """Return a trial with the validation Dice after every epoch of its training."""
+    words = ["fit", "--config", f"experiments/{trial.system}.yaml"]
     words += ["--config", "experiments/scale/phantom_study_slices.yaml"]
-    words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split), *options]
-    words += ["--model.optimizer.init_args.lr", rate]
+    words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split)]
+    words += ["--model.optimizer.init_args.lr", trial.rate, *trial.options]
+    words += ["--seed_everything", str(trial.seed)]
+    name = "-".join([trial.system, trial.rate, *trial.options[1:], f"seed{trial.seed}"])
     runs = place.resolve() / f"runs-{name}"
     run_cli([*words, "--runs_dir", str(runs), "--resume"], place, name)
     (table,) = runs.glob("*/*/metrics.csv")
-    return {
-        "system": system,
-        "rate": float(rate),
-        "options": options,
-        "validation_dice": [round(row["val/dice/WT"], 4) for row in read_csv(table)],
-    }
+    dice = [round(row["val/dice/WT"], 4) for row in read_csv(table)]
+    return {**trial._asdict(), "rate": float(trial.rate), "validation_dice": dice}
 
 
 if __name__ == "__main__":
