@@ -29,7 +29,7 @@ class _Preset:
 
 
 PRESETS = {
-    "tiny": _Preset(width=16, units=(1, 1, 2), hidden=128, layers=4, heads=4, cup=(64, 48, 24, 8)),
+    "tiny": _Preset(width=16, units=(1, 1, 2), hidden=128, layers=4, heads=4, cup=(64, 48, 24, 16)),
     "base": _Preset(
         width=64, units=(3, 4, 9), hidden=768, layers=12, heads=12, cup=(256, 128, 64, 16)
     ),

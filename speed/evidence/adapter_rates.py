@@ -1,13 +1,15 @@
 """Rates and sizes of the 2D study's systems, chosen on validation phantoms alone.
 
     python -m speed.evidence.adapter_rates rates --place FOLDER [--jobs N] [--out FILE]
+    python -m speed.evidence.adapter_rates rivals --place FOLDER [--jobs N] [--out FILE]
     python -m speed.evidence.adapter_rates sizes --place FOLDER [--jobs N] [--out FILE]
 
-`rates` trains every system by the rates below, one seed; `sizes` trains, by the rate chosen so, two
-sizes of each way to adapt the base, three seeds. All are trained on 28 exams of the embedded
+`rates` trains every SAM system by the rates below, one seed. `rivals` trains TransUNet and
+Swin-Unet, by their own recipes and by `same_recipe`, three seeds. `sizes` trains, by the rate
+chosen so, two sizes of each way to adapt the base, three seeds. All see 28 exams of the embedded
 phantom and scored on 10 other ones after each epoch; exams that a table of the 2D study holds out
 are among neither. Repeated, it goes on where it was stopped. `rates` takes about two hours on two
-cores, and `sizes` with two jobs about half an hour.
+cores; `rivals` and `sizes`, with two jobs, half an hour each.
 """
 
 import argparse
@@ -32,6 +34,11 @@ RATES = {  # those of the papers, and others
     "sam_untrained_base": ("1.0e-3", "3.0e-4"),
     "sam_adapter": ("1.0e-3", "3.0e-4"),
 }
+SAME_RECIPE = ("--config", "experiments/scale/same_recipe.yaml")
+RIVALS: dict[tuple[str, ...], tuple[str, ...]] = {  # rates by recipe
+    (): ("1.0e-2", "3.0e-2", "1.0e-1"),  # their own
+    SAME_RECIPE: ("1.0e-3", "3.0e-4"),
+}
 SIZES = {  # those of the papers, and others
     "sam_low_rank": ("1.0e-3", "rank", ("4", "16")),
     "sam_bottleneck": ("1.0e-3", "ratio", ("0.25", "0.5")),
@@ -52,6 +59,13 @@ TRIALS = {
     "rates": [
         *(Trial(system, rate) for system, rates in RATES.items() for rate in rates),
         Trial("sam_adapter", "1.0e-3", ("--model.network.first_blocks", "10")),
+    ],
+    "rivals": [
+        Trial(system, rate, recipe, seed)
+        for system in ("transunet", "swin_unet")
+        for recipe, rates in RIVALS.items()
+        for rate in rates
+        for seed in range(3)
     ],
     "sizes": [
         Trial(system, rate, (f"--model.network.{name}", size), seed)
@@ -97,11 +111,11 @@ def parts() -> dict[str, list[str]]:
 def scored(place: Path, split: Path, trial: Trial) -> dict[str, Any]:
     """Return a trial with the validation Dice after every epoch of its training."""
     words = ["fit", "--config", f"experiments/{trial.system}.yaml"]
-    words += ["--config", "experiments/scale/phantom_study_slices.yaml"]
+    words += ["--config", "experiments/scale/phantom_study_slices.yaml", *trial.options]
     words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split)]
-    words += ["--model.optimizer.init_args.lr", trial.rate, *trial.options]
-    words += ["--seed_everything", str(trial.seed)]
-    name = "-".join([trial.system, trial.rate, *trial.options[1:], f"seed{trial.seed}"])
+    words += ["--model.optimizer.init_args.lr", trial.rate, "--seed_everything", str(trial.seed)]
+    of_options = [Path(option).stem for option in trial.options[1:]]
+    name = "-".join([trial.system, trial.rate, *of_options, f"seed{trial.seed}"])
     runs = place.resolve() / f"runs-{name}"
     run_cli([*words, "--runs_dir", str(runs), "--resume"], place, name)
     (table,) = runs.glob("*/*/metrics.csv")
