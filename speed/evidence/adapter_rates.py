@@ -114,7 +114,7 @@ def scored(place: Path, split: Path, trial: Trial) -> dict[str, Any]:
     words += ["--config", "experiments/scale/phantom_study_slices.yaml", *trial.options]
     words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split)]
     words += ["--model.optimizer.init_args.lr", trial.rate, "--seed_everything", str(trial.seed)]
-    of_options = [Path(option).stem for option in trial.options[1:]]
+    of_options = [option.rpartition("/")[2] for option in trial.options[1:]]
     name = "-".join([trial.system, trial.rate, *of_options, f"seed{trial.seed}"])
     runs = place.resolve() / f"runs-{name}"
     run_cli([*words, "--runs_dir", str(runs), "--resume"], place, name)
