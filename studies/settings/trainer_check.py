@@ -32,6 +32,13 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "val_check_interval": (lambda value: value != 0, "a share of an epoch or a number of batches"),
     "log_every_n_steps": (lambda value: value >= 0, "0 or more"),
 }
+# Switches that cannot be turned off, and what to do instead.
+ALWAYS_ON = {
+    "enable_progress_bar": "output that is no terminal gets no bar, so | cat behind the command "
+    "removes it",
+    "enable_checkpointing": "test and predict need the checkpoints, and --trainer.fast_dev_run 1 "
+    "tries a training without any",
+}
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
@@ -47,6 +54,10 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not fits(value):
             raise InputError(f"trainer.{name} is {value}: expected {expected}.")
+    rehearsal = bool(settings.get("fast_dev_run"))
+    for name, instead in ALWAYS_ON.items():
+        if settings.get(name) is False and not (rehearsal and name == "enable_checkpointing"):
+            raise InputError(f"trainer.{name} is False: leave it out; {instead}.")
     if str(settings.get("precision")) in ("64", "64-true"):
         raise InputError(
             f"trainer.precision is {settings['precision']!r}: masks are computed in 32 "
@@ -72,7 +83,6 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         for name, value in settings.items()
         if name in DEFAULTS
     }
-    rehearsal = bool(settings.get("fast_dev_run"))
     tried |= {
         "logger": False,
         "callbacks": [ProgressBar()] if rehearsal else [ModelCheckpoint(), ProgressBar()],

@@ -45,6 +45,7 @@ CPU = {"accelerator": "cpu", "logger": {"class_path": "a.Logger"}, "callbacks": 
         ("fast_dev_run", -1),
         ("overfit_batches", 3.5),
         ("enable_checkpointing", False),
+        ("enable_progress_bar", False),
         ("log_every_n_steps", -1),
     ],
 )
@@ -55,6 +56,16 @@ def test_a_setting_that_cannot_be_is_named(setting, value):
     assert text.startswith(f"trainer.{setting} is {value!r}")
     assert "\n" not in text
     assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [("enable_checkpointing", "--trainer.fast_dev_run 1"), ("enable_progress_bar", "| cat")],
+)
+def test_a_switch_that_stays_on_has_advice(setting, advice):
+    with pytest.raises(InputError, match="leave it out") as refused:
+        check_trainer({**CPU, setting: False})
+    assert advice in str(refused.value)
 
 
 def test_what_can_be_passes_and_objects_are_left_for_later():
