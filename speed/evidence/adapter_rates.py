@@ -113,7 +113,8 @@ def scored(place: Path, split: Path, trial: Trial) -> dict[str, Any]:
     words = ["fit", "--config", f"experiments/{trial.system}.yaml"]
     words += ["--config", "experiments/scale/phantom_study_slices.yaml", *trial.options]
     words += ["--data.phantom_patients", str(EXAMS), "--data.split_file", str(split)]
-    words += ["--model.optimizer.init_args.lr", trial.rate, "--seed_everything", str(trial.seed)]
+    words += ["--model.optimizer.init_args.lr", trial.rate]
+    words += ["--seed_everything", str(trial.seed), "--data.seed", str(trial.seed)]
     of_options = [option.rpartition("/")[2] for option in trial.options[1:]]
     name = "-".join([trial.system, trial.rate, *of_options, f"seed{trial.seed}"])
     runs = place.resolve() / f"runs-{name}"
