@@ -132,7 +132,7 @@ def _failure(manifest: dict[str, Any]) -> list[str]:
         return []
     return [
         f"Note         {', '.join(regions)} was found in no validation patient: the training "
-        f"failed. Train longer, or with another --seed_everything than {manifest.get('seed', 0)}."
+        "failed. Train longer, or with other seeds: --seed_everything and --data.seed."
     ]
 
 

@@ -71,7 +71,5 @@ def test_a_checkpoint_whose_run_is_elsewhere_has_its_table_and_its_size(tmp_path
 def test_a_training_that_found_a_region_nowhere_says_so(tmp_path, dice):
     run = Run("fusion", "0123456789ab", tmp_path / "fusion" / "0123456789ab")
     run.update_manifest(validation_cases=[{"case_id": "p1", "WT": 0.5, "ET": dice}], seed=3)
-    said = (
-        "ET was found in no validation patient: the training failed. Train longer, or with another"
-    )
+    said = "ET was found in no validation patient: the training failed. Train longer, or with other"
     assert (said in " ".join(summary.training_summary(run).split())) is (dice == 0)
