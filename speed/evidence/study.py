@@ -1,11 +1,13 @@
 """A benchmark trained seed by seed, for studies that take longer than a machine is at hand.
 
 A seed that is done is one file of scores, small enough to be kept; all that lie in a folder are
-judged together. Within a seed the benchmark itself goes on where it was stopped.
+judged together. Within a seed the benchmark itself goes on where it was stopped; the minutes in its
+file are those of the last call.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,9 @@ def run_study(
     written.write_text(yaml.safe_dump(dict(file), sort_keys=False))
     for seed in options.seeds:
         words = ["benchmark", written.name, "--seeds", str(seed), *others]
+        started = time.monotonic()
         run_cli(words, options.place, "the benchmark")
+        minutes = round((time.monotonic() - started) / 60, 1)
         plan = json.loads((options.place / "benchmarks" / file["name"] / "plan.json").read_text())
         found: dict[str, dict[str, Any]] = {}
         for cell in plan["cells"]:
@@ -64,7 +68,8 @@ def run_study(
             of_system = found.setdefault(cell["system"], {"runs": {}, "patients": []})
             of_system["runs"][folder.name] = of_run(folder)
             of_system["patients"] += kept(options.place / cell["per_case"], folder.name)
-        write_record(options.out / f"seed-{seed}.json", {"systems": found})
+        found_in = {"minutes_of_last_call": minutes, "systems": found}
+        write_record(options.out / f"seed-{seed}.json", found_in)
     files = sorted(options.out.glob("seed-*.json"))
     figures = judge({int(one.stem[5:]): json.loads(one.read_text())["systems"] for one in files})
     for statement, holds in figures["holds"].items():
