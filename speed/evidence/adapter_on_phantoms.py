@@ -4,9 +4,10 @@
 
 The systems of `experiments/benchmarks/sam_adapter.yaml` in FOLDER on 60 exams, 12 of them held out,
 every other setting that of the benchmark. They are phantoms of another seed than those on which
-settings were chosen. Stopped, it goes on from the last epoch. A seed that is done is a file in
---out, and all that lie there are judged. What has to hold was written down before the first run,
-and nothing was tuned on the held-out exams:
+settings were chosen, and than those of an earlier run, on which the statement held in two of three
+seeds (docs/slices.md); the rivals' settings were chosen anew in between. Stopped, it goes on from
+the last epoch. A seed that is done is a file in --out, and all that lie there are judged. What has
+to hold was written down before the first run, and nothing was tuned on the held-out exams:
 
     in each seed the adapter's mean Dice on selected slices is above that of every other SAM system.
 
@@ -20,7 +21,7 @@ import yaml
 from speed.evidence.study import Seeds, mean_of, means_of, rows_of, run_study, tests_against
 from studies.settings.command_line import ROOT
 
-EXAMS = {"data.phantom_patients": 60, "data.phantom_seed": 1}
+EXAMS = {"data.phantom_patients": 60, "data.phantom_seed": 2}
 REFERENCE = "sam_adapter"
 COLUMNS = ("slices/dice/WT", "slices/hd95/WT", "dice/WT", "hd95/WT")
 DECIDES = "slices/dice/WT"
