@@ -6,10 +6,10 @@
 
 `rates` trains every SAM system by the rates below, one seed. `rivals` trains TransUNet and
 Swin-Unet, by their own recipes and by `same_recipe`, three seeds. `sizes` trains, by the rate
-chosen so, two sizes of each way to adapt the base, three seeds. All see 28 exams of the embedded
-phantom and scored on 10 other ones after each epoch; exams that a table of the 2D study holds out
-are among neither. Repeated, it goes on where it was stopped. `rates` takes about two hours on two
-cores; `rivals` and `sizes`, with two jobs, half an hour each.
+chosen so, two sizes of each way to adapt the base, three seeds. All are trained on 28 exams of the
+embedded phantom and scored on 10 other ones after each epoch; exams that a table of the 2D study
+holds out are among neither. Repeated, it goes on where it was stopped. `rates` takes about two
+hours on two cores; `rivals` and `sizes`, with two jobs, half an hour each.
 """
 
 import argparse

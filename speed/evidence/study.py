@@ -68,8 +68,8 @@ def run_study(
             of_system = found.setdefault(cell["system"], {"runs": {}, "patients": []})
             of_system["runs"][folder.name] = of_run(folder)
             of_system["patients"] += kept(options.place / cell["per_case"], folder.name)
-        found_in = {"minutes_of_last_call": minutes, "systems": found}
-        write_record(options.out / f"seed-{seed}.json", found_in)
+        of_seed = {"minutes_of_last_call": minutes, "systems": found}
+        write_record(options.out / f"seed-{seed}.json", of_seed)
     files = sorted(options.out.glob("seed-*.json"))
     figures = judge({int(one.stem[5:]): json.loads(one.read_text())["systems"] for one in files})
     for statement, holds in figures["holds"].items():

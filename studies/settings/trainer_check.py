@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from errors import InputError
@@ -83,12 +82,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         for name, value in settings.items()
         if name in DEFAULTS
     }
-    tried |= {
-        "logger": False,
-        "callbacks": [ProgressBar()] if rehearsal else [ModelCheckpoint(), ProgressBar()],
-    }
     with _silently():
-        build_trainer(tried)
+        build_trainer({**tried, "logger": False})
 
 
 def build_trainer(settings: Mapping[str, Any]) -> L.Trainer:
