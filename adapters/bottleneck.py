@@ -52,8 +52,8 @@ class BottleneckSam(CrossModalitySam):
     (https://arxiv.org/abs/2304.12620, section 3.2): one adapter behind the attention and one beside
     the MLP. The streams of `CrossModalitySam` pass through them without exchange, so the comparison
     shows what the exchange is worth beyond adapters alone. Both streams share the adapters, as they
-    share the base; in ViT-B these have as many weights as the six exchanges, biases apart.
-    Convolutions, adapters and decoder are trained.
+    share the base; in ViT-B, at the paper's ratio, these have as many weights as the six exchanges,
+    biases apart. Convolutions, adapters and decoder are trained.
 
     Args:
         variant: as for `FrozenSam`.

@@ -11,7 +11,7 @@ from errors import InputError
 
 
 class LowRankUpdate(nn.Module):
-    """What is added to queries and values of one attention: (..., c) to (..., 3c), keys 0.
+    """Low-rank update of the queries and values of one attention: (..., c) to (..., 3c), keys 0.
 
     Two products of two thin matrices each, B (A x); A starts random and B at zero, so training
     starts at the frozen attention.

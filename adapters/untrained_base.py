@@ -8,8 +8,8 @@ class UntrainedBaseSam(CrossModalitySam):
 
     It answers which part of the gain of `CrossModalitySam` is the pretrained base's: architecture,
     exchange, data and steps are equal, and all that the base has learned is missing. A frozen
-    random encoder would answer another question, how badly random features serve. The exchange's
-    own part is the difference to `BottleneckSam`, which has the base but no exchange.
+    random encoder would answer another question, how badly random features serve.
+    `BottleneckSam` has the base but no exchange.
 
     Batch norms of the encoder take the statistics of the batch in training. All weights are trained
     but the prompt encoder's, of which only positions and one embedding are read. The arguments are

@@ -52,7 +52,7 @@ def norm_layer(network: str, norm: str, width: int) -> tuple[str, dict[str, Any]
 
 
 class Sized(Protocol):
-    """A U-shaped network: its size by name, its modalities, and the stride of its coarsest grid.
+    """Interface of a U-shaped network: named size, modalities, stride of its coarsest grid.
 
     Where axes differ it also has their `reduction`; one without named sizes has `has_sizes` False.
     """

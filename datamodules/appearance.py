@@ -43,7 +43,7 @@ PAIRS = {f"{one}+{other}/alike" for one, other in combinations(MODALITIES, 2)}
 
 @dataclass(frozen=True)
 class Number:
-    """A kind of number, and the words for a patient in whom it is unusual.
+    """A statistic of an image, and the words for a patient outside its range.
 
     Args:
         tolerance: margin that is always left around a cohort's range, in units of the number.

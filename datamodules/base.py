@@ -48,7 +48,7 @@ class CohortDataModule(BatchDataModule, Generic[Case]):
         phantom_seed: Seed of the phantom patients.
         phantom_spacing: Voxel edge in mm that phantoms are generated at.
         train_patients: Train on so many patients of the training part only, drawn by split_seed;
-            fewer are a part of more. Unset: on all.
+            a smaller number takes a subset of those of a larger one. Unset: on all.
         allow_seen_patients: Score patients that the checkpoint was trained or selected on.
         drop: Modalities blanked in every patient, as [t1, t2]: filled with 0, the brain's mean.
         patient: Regular expression whose one group finds the patient in a case's path below `root`,

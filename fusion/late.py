@@ -39,7 +39,7 @@ class LateFusion(nn.Module):
 
 
 class FromLateFusion(nn.Module):
-    """Where a trained head begins: at late fusion, which it then corrects, or at nothing.
+    """Start of a trained head: late fusion, which it then corrects, or zero.
 
     Args:
         head: name of the head, for errors.

@@ -22,6 +22,9 @@ def test_help_of_a_command_ends_with_an_example(command, capsys):
     text, found, below = help_of(command, capsys).partition("\nexample")
     assert found
     assert "<function" not in text  # of an option whose type has no name
+    description = text.split("\n\n")[1]
+    assert description[0].isupper()
+    assert description.endswith(".")  # a whole sentence
     lines = [line.strip() for line in below.splitlines()[1:] if line]
     assert lines
     for line in lines:

@@ -227,7 +227,7 @@ class SamMaskDecoder(nn.Module):
 
     It computes the same function as segment_anything's MaskDecoder with as many mask tokens, under
     its weight names, but for a batch instead of one image. The head that predicts a mask's quality
-    is unused here: it gets no gradient, which plain DDP must know, so it requires none.
+    is unused here and its parameters are frozen: DDP fails on parameters without a gradient.
 
     Args:
         regions: masks, each with a token and a hypernetwork of its own.

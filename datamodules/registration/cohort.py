@@ -110,7 +110,7 @@ def _take(exam: CaseFiles, folder: Path, missing: Missing, accept_flagged: bool)
     elif report["flags"] and not report["accepted"]:
         return (
             f"registration flagged, {'; '.join(report['flags'])}: look at {folder / SHEET}, then "
-            "mend or remove the exam, or go on with accept_flagged"
+            "mend or remove the exam, or go on with --data.accept_flagged true"
         )
     return registered_case(folder, report)
 

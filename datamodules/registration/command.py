@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         exams,
         options.out,
         missing=options.missing,
-        accept_flagged=options.accept_flagged,
+        accept_flagged=options.accept_flagged == "true",
         workers=options.workers,
     )
     problems |= ambiguous
@@ -69,7 +69,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--labels", help="meaning of drawn labels, e.g. brats2021 (default: 1, 2, 3)"
+        "--data.labels",
+        dest="labels",
+        help="meaning of drawn labels, e.g. brats2021 (default: 1, 2, 3)",
     )
     parser.add_argument(
         "--data.patient",
@@ -78,15 +80,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="one group that finds the patient in an exam's path (default: by the names)",
     )
     parser.add_argument(
-        "--missing",
+        "--data.missing",
+        dest="missing",
         choices=("error", "zero"),
         default="error",
         help="zero: go on without a modality that is missing (not T2)",
     )
     parser.add_argument(
-        "--accept_flagged",
-        action="store_true",
-        help="use flagged registrations too, after a look at their sheets",
+        "--data.accept_flagged",
+        dest="accept_flagged",
+        choices=("true", "false"),
+        default="false",
+        help="true: use flagged registrations too, after a look at their sheets",
     )
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
     options = parser.parse_args(list(argv))

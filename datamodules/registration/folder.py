@@ -61,7 +61,8 @@ def sort_registered(root: str | Path) -> tuple[list[CaseFiles], dict[str, str]]:
         if report["flags"] and not report["accepted"]:
             problems[str(report["case_id"])] = (
                 f"registration flagged, {'; '.join(report['flags'])}: look at {folder / SHEET}, "
-                "then run lightning prepare again with --accept_flagged, or remove the folder"
+                "then run lightning prepare again with --data.accept_flagged true, or remove "
+                "the folder"
             )
             continue
         try:

@@ -42,7 +42,9 @@ def exam_problems(exam: CaseFiles, missing: str) -> list[str]:
         problems.append("T2 is alone: add at least one other modality")
     elif absent and missing == "error":
         names, verb = " and ".join(absent), "is" if len(absent) == 1 else "are"
-        problems.append(f"{names} {verb} missing: add the file, or go on without (missing: zero)")
+        problems.append(
+            f"{names} {verb} missing: add the file, or go on without (--data.missing zero)"
+        )
     unread = [header_problem(m, image.path) for m, image in exam.images.items()]
     if exam.label is not None:
         unread.append(header_problem("the label", exam.label))

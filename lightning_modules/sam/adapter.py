@@ -44,8 +44,8 @@ class SamAdapterModule(SliceModule):
         size: tiny is MobileSAM, for a processor; base the paper's ViT-B.
         variant: mobile_sam, lite_medsam, vit_b, vit_l, vit_h or medsam_vit_b; null: by the size.
         weights: the frozen base's: null or ``published``, the published file of the variant,
-            fetched once; the path of such a file; ``random``, which null is for a network that
-            trains its encoder.
+            fetched once; the path of such a file; ``random``: random weights, which null means too
+            for a network that trains its encoder.
         colour_rate: factor on the learning rate of the convolutions from modalities to colours.
         **training: image_size, regions, loss, optimizer, scheduler, overlap, postprocessing,
             precision.

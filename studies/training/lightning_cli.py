@@ -34,6 +34,12 @@ from studies.training.fitting import Training
 from studies.training.session import Session
 
 LARGEST_SEED = 2**32 - 1  # of NumPy
+DESCRIPTIONS = {
+    "fit": "Train an experiment, and first the stages that it needs.",
+    "validate": "Score a trained model on its validation patients.",
+    "test": "Score a trained model on patients it never saw.",
+    "predict": "Segment patients: NIfTI label maps, volumes and overlays.",
+}
 EXAMPLES = {
     "fit": (
         "lightning fit --config experiments/fusion.yaml",
@@ -69,7 +75,7 @@ class ExperimentCLI(LightningCLI):
         self.restored = restored
         self.session: Session | None = None
         self.planned_data: CohortData | None = None  # of fit, prepared and split
-        defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
+        options = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
         super().__init__(
             model_class=L.LightningModule,
             datamodule_class=L.LightningDataModule,
@@ -80,7 +86,10 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={
                 "exit_on_error": False,
-                **{name: dict(defaults) for name in self.subcommands()},
+                **{
+                    name: {**options, "description": DESCRIPTIONS[name]}
+                    for name in self.subcommands()
+                },
             },
             args=[subcommand, *line.words()],
             auto_configure_optimizers=False,

@@ -154,7 +154,7 @@ def test_the_rest_finishes_and_the_command_tells(exams, tmp_path, capsys):
         for kind in ("t1", "t2"):
             shutil.copy(file(exams / "SYN-EXAM-002", kind), root / name)
     edit(file(root / "A", "t1"), lambda a, m: (a[:, :, 0], m))
-    words = ["--data.root", str(root), "--out", str(tmp_path / "out"), "--missing", "zero"]
+    words = ["--data.root", str(root), "--out", str(tmp_path / "out"), "--data.missing", "zero"]
     assert main(words) == 1
     printed = capsys.readouterr().out
     assert "t1 is a 2-D image" in printed
@@ -181,13 +181,12 @@ def test_a_flagged_patient_waits_for_a_person(exam):
     out = exam.parent.parent / "out"
     assert "t1ce moved by" in problem
     assert str(out / "P1" / "sheet.png") in problem
+    assert "go on with --data.accept_flagged true" in problem
     with pytest.raises(InputError, match="P1: registration flagged"):
         find_registered(out)
-    (case,), problems = register_cohort(
-        find_exams(exam.parent), out, missing="zero", accept_flagged=True, progress=False
-    )
-    assert not problems
-    assert find_registered(out) == [case]
+    words = ["--data.root", str(exam.parent), "--out", str(out), "--data.missing", "zero"]
+    assert main([*words, "--data.accept_flagged", "true"]) == 0
+    assert [case.case_id for case in find_registered(out)] == ["P1"]
 
 
 def nan(array, affine):
