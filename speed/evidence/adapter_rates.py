@@ -44,6 +44,10 @@ SIZES = {  # those of the papers, and others
     "sam_bottleneck": ("1.0e-3", "ratio", ("0.25", "0.5")),
     "sam_adapter": ("3.0e-4", "first_blocks", ("6", "10")),
 }
+PAPER_SIZES = {  # at which the rates were chosen
+    "sam_low_rank": ("--model.network.rank", "4"),
+    "sam_bottleneck": ("--model.network.ratio", "0.25"),
+}
 
 
 class Trial(NamedTuple):
@@ -57,7 +61,11 @@ class Trial(NamedTuple):
 
 TRIALS = {
     "rates": [
-        *(Trial(system, rate) for system, rates in RATES.items() for rate in rates),
+        *(
+            Trial(system, rate, PAPER_SIZES.get(system, ()))
+            for system, rates in RATES.items()
+            for rate in rates
+        ),
         Trial("sam_adapter", "1.0e-3", ("--model.network.first_blocks", "10")),
     ],
     "rivals": [
