@@ -65,11 +65,12 @@ class CrossModalitySam(FrozenSam):
         merge: `sum` of the two embeddings, as in the paper, or their `mean`.
         groups: modalities of the two streams.
         checkpointing: compute activations again in the backward pass instead of keeping them:
-            less memory, a third more time.
+            less memory, a third more time. For a frozen encoder.
 
     Raises:
         InputError: unknown variant, init, merge or modality; a size that the variant cannot take;
-            too many blocks; other than two groups, an empty one, or a modality named twice.
+            too many blocks; other than two groups, an empty one, or a modality named twice;
+            `checkpointing` of an encoder that is trained.
     """
 
     def __init__(
@@ -85,6 +86,11 @@ class CrossModalitySam(FrozenSam):
     ) -> None:
         super().__init__(variant, image_size, regions)
         _check(variant, len(self.encoder.widths), first_blocks, merge, groups)
+        if checkpointing and "encoder" not in self.frozen_parts:
+            raise InputError(
+                "`checkpointing` is true, but this encoder is trained, and its batch norms would "
+                "count every batch twice: leave it out."
+            )
         self.first_blocks = first_blocks
         self.merge = merge
         self.checkpointing = checkpointing

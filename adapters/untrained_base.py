@@ -13,7 +13,7 @@ class UntrainedBaseSam(CrossModalitySam):
 
     Batch norms of the encoder take the statistics of the batch in training. All weights are trained
     but the prompt encoder's, of which only positions and one embedding are read. The arguments are
-    those of `CrossModalitySam`.
+    those of `CrossModalitySam`, without `checkpointing`.
     """
 
     frozen_parts = ("prompt",)

@@ -38,7 +38,7 @@ def judge(seeds: Seeds) -> dict[str, Any]:
     rows = rows_of(seeds)
     return {
         "seeds": sorted(seeds),
-        "patients": len({row["case_id"] for row in rows[REFERENCE]}),
+        "patients": len({row.get("patient", row["case_id"]) for row in rows[REFERENCE]}),
         "means": means_of(rows, COLUMNS),
         "tests": tests_against(rows, COLUMNS, REFERENCE),
         "holds": {},  # nothing was stated before

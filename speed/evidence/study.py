@@ -67,7 +67,7 @@ def run_study(
             folder = options.place / cell["folder"]
             of_system = found.setdefault(cell["system"], {"runs": {}, "patients": []})
             of_system["runs"][folder.name] = of_run(folder)
-            of_system["patients"] += kept(options.place / cell["per_case"], folder.name)
+            of_system["patients"] += kept(options.place / cell["per_case"], folder)
         of_seed = {"minutes_of_last_call": minutes, "systems": found}
         write_record(options.out / f"seed-{seed}.json", of_seed)
     files = sorted(options.out.glob("seed-*.json"))
@@ -77,10 +77,11 @@ def run_study(
     write_record(options.out / "all.json", figures)
 
 
-def kept(table: Path, run: str) -> Rows:
-    """Return the columns of a run's table of patients that a study keeps, rounded."""
+def kept(table: Path, folder: Path) -> Rows:
+    """Return the columns of a run's table that a study keeps, rounded, with run and patient."""
+    patients = json.loads((folder / "split.json").read_text())["patients"]
     return [
-        {"run": run}
+        {"run": folder.name, "patient": patients[row["case_id"]]}
         | {
             name: round(value, 4) if isinstance(value, float) else value
             for name, value in row.items()

@@ -208,7 +208,7 @@ def compare_protocols(
         for entry in benchmark.entries:
             with placed(f"{benchmark.file}: {entry.system}", line):
                 config = parse(_line(benchmark, entry, line, own=own))
-                check_together(line, config["data"]["init_args"])
+                check_together(line, config["data"]["init_args"], config["model"]["init_args"])
                 found[entry.system] = protocol_of(config)
         return found
 

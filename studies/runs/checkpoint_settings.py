@@ -107,7 +107,7 @@ def _find(line: CommandLine, runs_dir: Path, resolve: Resolve) -> tuple[Run, str
     if runs and not settings and not _mentions_rules(line) and not _has_rules(runs[0]):
         return runs[0], f"{notice}: {runs[0].best_checkpoint}", None
     request = Request(settings, resolve(_of_training(line), None))
-    check_together(line, request.resolved["data"]["init_args"])
+    check_together(line, *(request.resolved[part]["init_args"] for part in ("data", "model")))
     known = [(run, settings_of_run(run)) for run in runs]
     fitting = [(run, one) for run, one in known if not request.missing(one)]
     if not fitting:
@@ -190,7 +190,7 @@ def _check_named(
     if below is not None:
         below["model"] = without_regions(below["model"])
     request = Request(settings, resolve(_of_training(line), below))
-    check_together(line, request.resolved["data"]["init_args"])
+    check_together(line, *(request.resolved[part]["init_args"] for part in ("data", "model")))
     if experiment:
         line.configs = line.configs[1:]
     for path, card in zip(given, cards, strict=True):

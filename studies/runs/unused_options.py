@@ -143,18 +143,24 @@ def check_forwarded(line: CommandLine, own: Iterable[str] = ()) -> None:
     check_typed("fit", line)
 
 
-def check_together(line: CommandLine, data: Mapping[str, Any]) -> None:
-    """Refuse a typed data setting that another setting leaves without an effect.
+def check_together(line: CommandLine, data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Refuse a typed setting that another setting leaves without an effect.
 
     Args:
         line: the command line.
         data: ``init_args`` of the resolved data module.
+        model: ``init_args`` of the resolved model.
 
     Raises:
         InputError: naming both settings.
     """
     for name, words in line.options:
         group, _, setting = plain_name(name).partition(".")
+        if group == "model" and setting == "size" and model.get("variant") is not None:
+            raise InputError(
+                f"--{name} has no effect beside model.variant ({model['variant']}), which says it "
+                "all: leave one of both out."
+            )
         if group != "data" or _value(words) in ("null", "None"):
             continue
         needed = NEEDS.get(setting, ())

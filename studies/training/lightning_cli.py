@@ -233,7 +233,8 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Create the session: resolve the run (fit), or check the data against the checkpoint."""
         arguments = self.arguments
-        check_together(self.line, arguments.data.init_args.as_dict())
+        parts = (arguments.data, arguments.model)
+        check_together(self.line, *(part.init_args.as_dict() for part in parts))
         if self.restored is None:
             config = self.plain(self._parser("fit"), arguments)
             check_trainer(config["trainer"])

@@ -163,6 +163,11 @@ def test_an_untrained_base_is_trained_as_a_whole(variant):
         torch.testing.assert_close(network(image[:1]), network(image)[:1], rtol=1e-3, atol=1e-4)
 
 
+def test_an_untrained_base_refuses_checkpointing():
+    with pytest.raises(InputError, match="`checkpointing` is true, but this encoder is trained"):
+        UntrainedBaseSam("mobile_sam", 64, checkpointing=True)
+
+
 def module(network, **options):
     return SamAdapterModule(
         network=network, loss=DiceCELoss(sigmoid=True), image_size=64, **options

@@ -66,14 +66,22 @@ def test_what_has_an_effect_or_asks_for_what_happens_anyway_passes():
 )
 def test_a_setting_that_another_leaves_without_meaning_is_refused(words, data, message):
     with pytest.raises(InputError) as refused:
-        check_together(CommandLine.parse(words), data)
+        check_together(CommandLine.parse(words), data, {})
     assert message in str(refused.value)
-    check_together(CommandLine.parse(["--config", "overlay.yaml"]), data)  # files are left alone
+    line = CommandLine.parse(["--config", "overlay.yaml"])
+    check_together(line, data, {})  # files are left alone
 
 
 def test_phantoms_that_are_mixed_with_patients_have_settings():
     words = ["--data.phantom_seed=3", "--data.phantom_patients=20", "--data.phantoms=0.5"]
-    check_together(CommandLine.parse(words), {"root": "/x", "phantoms": 0.5})
+    check_together(CommandLine.parse(words), {"root": "/x", "phantoms": 0.5}, {})
+
+
+def test_a_size_beside_a_variant_of_sam_is_refused():
+    line = CommandLine.parse(["--model.size=base"])
+    check_together(line, {}, {"variant": None})
+    with pytest.raises(InputError, match=r"--model.size has no effect beside .*\(mobile_sam\)"):
+        check_together(line, {}, {"variant": "mobile_sam"})
 
 
 @pytest.mark.parametrize("word", ["--overwrite", "--resume", "--ckpt_path=a"])
