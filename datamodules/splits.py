@@ -6,7 +6,7 @@ their digest with the seed, so it depends neither on the order of files nor on o
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -225,7 +225,7 @@ def _refuse_shared_patients(
     sides = {key: {patients[i] for i in ids} for key, ids in parts.items()}
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(sides.get(one, set()) & sides.get(other, set()))
-        if shared and not (one == "val" and sides[one] == sides[other]):
+        if shared and not (one == "val" and set(parts[one]) == set(parts[other])):
             raise InputError(
                 f"{path} has {', '.join(shared[:5])} both in {one} and in {other}: keep each "
                 "patient on one side."
@@ -308,15 +308,29 @@ def evaluation_split(
     notices = []
     if seen:
         notices.append(f"scored although trained or selected on: {', '.join(sorted(seen))}")
-    if set(own.layouts) != set(layouts) and own.layouts and not aliases:
-        notices.append(
-            f"overlap unknown: trained on {', '.join(own.layouts)}, tested on "
-            f"{', '.join(sorted(layouts))}, whose years rename the same patients, and no "
-            "name_mapping*.csv was found"
-        )
+    notices += overlap_notes(own.layouts, layouts, aliases)
     every = sorted(patients)
     split = Split([], every, every, "external", "external test set", **described)
     return split, notices
+
+
+def overlap_notes(
+    trained: Iterable[str], here: Iterable[str], aliases: Mapping[str, Collection[str]] | None
+) -> list[str]:
+    """Return the notice that one patient may have two names; none where that can be excluded.
+
+    Args:
+        trained: Layout names of the patients that were trained on; empty: phantoms alone.
+        here: Layout names of the cases at hand.
+        aliases: Names of a case in other years; empty: unknown.
+    """
+    before, now = sorted(trained), sorted(here)
+    if aliases or not before or before == now:
+        return []
+    return [
+        f"overlap unknown: trained on {', '.join(before)}, tested on {', '.join(now)}, whose years "
+        "rename the same patients, and no name_mapping*.csv was found"
+    ]
 
 
 def _recognise(
@@ -342,15 +356,20 @@ def read_aliases(root: Path) -> dict[str, set[str]]:
     aliases: dict[str, set[str]] = {}
     places = [*root.glob("name_mapping*.csv"), *root.glob("*/name_mapping*.csv")]
     for path in sorted({*places, *root.resolve().parent.glob("name_mapping*.csv")}):
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                names = {
-                    value.strip()
-                    for column, value in row.items()
-                    if value and column and "id" in column.lower() and value.strip() != "NA"
-                }
-                for name in names:
-                    aliases.setdefault(name, set()).update(names - {name})
+        try:
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(True)))
+        except (OSError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{path} cannot be read as a table of names ({error}): mend it, or move it away."
+            ) from error
+        for row in rows:
+            names = {
+                value.strip()
+                for column, value in row.items()
+                if value and column and "id" in column.lower() and value.strip() != "NA"
+            }
+            for name in names:
+                aliases.setdefault(name, set()).update(names - {name})
     return aliases
 
 

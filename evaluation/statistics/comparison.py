@@ -33,7 +33,7 @@ INTERVALS = (
 )
 TESTS = (
     "tests: paired Wilcoxon signed-rank, two-sided, equal pairs ranked and not counted (Pratt), "
-    f"exact to {EXACT_PAIRS} pairs"
+    f"exact to {EXACT_PAIRS} unequal pairs"
 )
 METHODS = (
     INTERVALS,
@@ -197,9 +197,9 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
 
     Pratt's treatment of zeros: they take part in the ranking, then their ranks are dropped. Two
     systems that agree on a patient are evidence of no difference, which discarding the pair would
-    lose (both miss an empty region, Dice 1 and 1). Up to 50 pairs the distribution under the
-    hypothesis is exact, ties included, where scipy falls back on the normal approximation from 14
-    pairs on; beyond that it is scipy's.
+    lose (both miss an empty region, Dice 1 and 1). Up to 50 unequal pairs the distribution under
+    the hypothesis is exact, ties included, where scipy falls back on the normal approximation from
+    14 pairs on; beyond that it is scipy's.
 
     Args:
         differences: one a pair, without NaN; infinite where a system failed altogether.
@@ -210,7 +210,7 @@ def signed_rank(differences: Sequence[float]) -> tuple[float, float]:
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(values))
     effect = float((np.sign(values) * ranks).sum() / ranks.sum())
-    if values.size > EXACT_PAIRS:
+    if moved.size > EXACT_PAIRS:
         found = stats.wilcoxon(values, zero_method="pratt", method="asymptotic")
         return float(found.pvalue), effect
     doubled = np.rint(2 * ranks).astype(int)  # ranks of ties are halves

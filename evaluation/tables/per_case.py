@@ -35,7 +35,7 @@ FURTHER = {
 }
 EXPLAINED = (
     "means; NSD: surface Dice at 1 mm; volume error: predicted minus reference; lesions as in "
-    "BraTS 2023 (3 dilations, 50 voxels, 0 / 374 mm)"
+    "BraTS 2023 (3 dilations, 50 mm3, 0 / 374 mm)"
 )
 
 

@@ -189,8 +189,9 @@ def _check_once(entry: Entry, training: Job, cells: Sequence[Cell]) -> None:
         if cell.training is training and cell.entry.system != entry.system:
             raise InputError(
                 f"{cell.entry.system} and {entry.system} are the same training, because their "
-                "differences in the benchmark's file do not change it: leave one of them out; "
-                "post-processing, which acts after training, goes under test."
+                "differences in the benchmark's file do not change it, or an option of this "
+                "command overrides them: leave one of them, or that option, out; post-processing, "
+                "which acts after training, goes under test."
             )
 
 

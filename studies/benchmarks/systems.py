@@ -5,7 +5,8 @@ from pathlib import Path
 
 from errors import InputError
 from evaluation.statistics.comparison import patients_of
-from studies.benchmarks.tables import BenchmarkScores, provenance, read_benchmark_scores
+from studies.benchmarks.scores import BenchmarkScores, read_benchmark_scores
+from studies.benchmarks.tables import provenance
 from studies.runs.run import run_named
 from studies.scores.side_by_side import SideBySide, side_by_side
 from studies.settings.command_line import ROOT

@@ -2,8 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.heat_map import variants_png
-from evaluation.figures.patient_number import SEED, patient_number_png
+from evaluation.figures.patient_number import patient_number_png
 from evaluation.page.page import shared_footnotes
 from evaluation.statistics.columns import SLICES, ScoreColumn
 from evaluation.statistics.comparison import Row, common_patients, patients_of
@@ -26,115 +25,15 @@ from evaluation.tables.variants import (
     variant_statistics,
     variant_table,
 )
-from files import Content, read_object
+from files import Content
 from outputs import Outputs
 from studies.benchmarks.fairness import grouped
 from studies.benchmarks.patient_numbers import trained_on
-from studies.runs.run import run_at
+from studies.benchmarks.scores import BenchmarkScores, Mark, by_seed
 from studies.scores.provenance import is_as_published, provenance_of
 from studies.scores.side_by_side import unequal_runs
-from studies.scores.tested import Tested, read_scores, table_of_run, with_patients
 
 AS_TRAINED = "as trained"
-CELL = {"system", "fold", "seed", "variant", "folder", "per_case"}
-
-
-Mark = Callable[[Mapping[str, Any]], Row]  # an entry of ``plan.json`` to columns of its rows
-
-
-def _trained(cell: Mapping[str, Any]) -> Row:
-    fold = "" if cell["fold"] in ("", None) else f"fold {cell['fold']} "
-    return {"trained": f"{fold}seed {cell['seed']}"}
-
-
-def _seed(cell: Mapping[str, Any]) -> Row:
-    return {SEED: cell["seed"]}
-
-
-@dataclass(frozen=True)
-class BenchmarkScores:
-    """The scores of a benchmark so far.
-
-    Args:
-        plan: the content of ``plan.json``.
-        tested: finished tables of scores, with the patients of their cases.
-        cells: their entries in ``plan.json``, in the same order.
-        damaged: a sentence for every damaged table, which is left out.
-    """
-
-    plan: Mapping[str, Any]
-    tested: Sequence[Tested]
-    cells: Sequence[Mapping[str, Any]]
-    damaged: Sequence[str] = ()
-
-    def rows(self, variant: str = "", marked: Mark | None = None) -> dict[str, list[Row]]:
-        """Return the rows of every system tested this way, over all folds and seeds.
-
-        Args:
-            variant: name of the further test; empty: as trained.
-            marked: returns further columns of a run's rows; None: none.
-        """
-        found: dict[str, list[Row]] = {}
-        for cell, item in zip(self.cells, self.tested, strict=True):
-            if cell["variant"] == variant:
-                columns = marked(cell) if marked else {}
-                found.setdefault(cell["system"], []).extend({**row, **columns} for row in item.rows)
-        return found
-
-    def rows_with_runs(self, variant: str = "") -> dict[str, list[Row]]:
-        """Return the same rows with a column ``trained``, the fold and seed of the run."""
-        return self.rows(variant, _trained)
-
-    def first(self, system: str) -> Tested:
-        """Return the first tested run of a system."""
-        return next(
-            item
-            for cell, item in zip(self.cells, self.tested, strict=True)
-            if cell["system"] == system
-        )
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """Return the content of a benchmark's ``plan.json``.
-
-    Raises:
-        InputError: when it is damaged, or of a version that this one cannot read.
-    """
-    file = folder / "plan.json"
-    plan = read_object(file)
-    cells = plan.get("cells")
-    whole = isinstance(cells, list) and all(
-        isinstance(cell, dict) and cell.keys() >= CELL for cell in cells
-    )
-    if not whole or not {"tables", "reference"} <= plan.keys():
-        raise InputError(
-            f"{file} is no plan of a benchmark, or one of another version: move it away and repeat "
-            "`lightning benchmark FILE`, which does not repeat finished jobs."
-        )
-    return plan
-
-
-def read_benchmark_scores(folder: Path) -> BenchmarkScores:
-    """Read the plan of a benchmark and every whole table of scores that is there.
-
-    Args:
-        folder: folder of the benchmark, with ``plan.json``.
-    """
-    plan = read_plan(folder)
-    cells, tested, damaged = [], [], []
-    for cell in plan["cells"]:
-        table = Path(cell["per_case"])
-        if not table.is_file():
-            continue
-        try:
-            rows = read_scores(table)
-        except InputError as error:
-            damaged.append(str(error))
-            continue
-        cells.append(cell)
-        item = table_of_run(run_at(Path(cell["folder"])), table, rows)
-        tested.append(replace(item, name=cell["system"], named=True))
-    return BenchmarkScores(plan, with_patients(tested), cells, damaged)
 
 
 def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[BenchmarkTable]:
@@ -158,7 +57,11 @@ def make_tables(scores: BenchmarkScores, reference: str | None = None) -> list[B
         except InputError as error:
             tables.append(BenchmarkTable(wanted["title"], [], [], [str(error)], key=key))
             continue
-        if not rows or not columns:
+        if not rows:
+            continue
+        if not columns:
+            found = BenchmarkTable(wanted["title"], [], [], _unmeasured(wanted, columns), key=key)
+            tables.append(found)
             continue
         tables.append(_main_table(scores, wanted, rows, columns, key))
         if chosen in rows and len(rows) > 1:
@@ -234,7 +137,7 @@ def patient_curves(scores: BenchmarkScores) -> dict[str, partial[None]]:
         if wanted.get("variants"):
             continue
         try:
-            rows, columns = _selection(scores, wanted, _seed)
+            rows, columns = _selection(scores, wanted, by_seed)
         except InputError:
             continue
         points = trained_on(scores.plan.get("systems", []), rows)
@@ -264,13 +167,23 @@ def show_tables(tables: Sequence[BenchmarkTable]) -> None:
 
 
 def provenance(
-    scores: BenchmarkScores, systems: Sequence[str] = (), remarks: Sequence[str] = ()
+    scores: BenchmarkScores,
+    systems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+    variants: Sequence[str] = (),
 ) -> Provenance:
-    """Return the provenance of the scores of some systems; of all systems if none is named."""
+    """Return the provenance of scores.
+
+    Args:
+        scores: scores of the benchmark.
+        systems: their systems; empty: all.
+        remarks: further notes.
+        variants: names of further tests that are shown beside those as trained.
+    """
     chosen = [
         item
         for cell, item in zip(scores.cells, scores.tested, strict=True)
-        if not systems or cell["system"] in systems
+        if (not systems or cell["system"] in systems) and cell["variant"] in ("", *variants)
     ]
     plan = scores.plan
     notes = [
@@ -304,11 +217,22 @@ def _left_out(scores: BenchmarkScores, rows: Mapping[str, Sequence[Row]]) -> lis
     return notes
 
 
+def _metrics(wanted: Mapping[str, Any]) -> list[str]:
+    return list(wanted.get("metrics") or ["dice", "hd95"])
+
+
+def _unmeasured(wanted: Mapping[str, Any], columns: Sequence[ScoreColumn]) -> list[str]:
+    """Return a note on the metrics that a table asks for and the scores lack."""
+    lacking = set(_metrics(wanted)) - {column.measure.name for column in columns}
+    scope = " of slices" if wanted.get("scope") == "slices" else ""
+    return [f"not among the scores{scope}: {', '.join(sorted(lacking))}"] if lacking else []
+
+
 def _columns(wanted: Mapping[str, Any], rows: Mapping[str, Sequence[Row]]) -> list[ScoreColumn]:
     prefix = SLICES if wanted.get("scope") == "slices" else ""
     keys = [
         f"{prefix}{metric}/{region}"
-        for metric in wanted.get("metrics") or ["dice", "hd95"]
+        for metric in _metrics(wanted)
         for region in wanted.get("regions") or REGIONS
     ]
     parsed = [column for key in keys if (column := ScoreColumn.parse(key))]
@@ -338,7 +262,9 @@ def _main_table(
         title=wanted["title"],
         parameters={name: manifest["parameters"] for name, manifest in manifests.items()},
         experiments=cited if wanted.get("published") else None,
-        provenance=provenance(scores, list(rows), _left_out(scores, rows)),
+        provenance=provenance(
+            scores, list(rows), [*_left_out(scores, rows), *_unmeasured(wanted, columns)]
+        ),
     )
     return _renamed(table, wanted["title"], key)
 
@@ -367,7 +293,7 @@ def _variant_tables(
     fewer = [f"{label} {len(found)}" for label, found in tested.items() if all_patients - found]
     partly = f"a row is over the patients that all its systems have; fewer: {', '.join(fewer)}"
     remarks = [*([partly] if fewer else []), *unpaired_runs(there)]
-    source = provenance(scores, names, remarks)
+    source = provenance(scores, names, remarks, wanted["variants"])
     notes = source.sentences(len(all_patients), columns)
     compared = compare_variants(variants, columns)
     table = variant_table(variants, names, columns, compared, title=wanted["title"], notes=notes)

@@ -9,13 +9,8 @@ from command_parser import CommandParser
 from errors import InputError
 from studies.benchmarks.benchmark_file import integers, read_benchmark
 from studies.benchmarks.plan import BenchmarkPlan, check_forwarded, make_plan
-from studies.benchmarks.tables import (
-    make_tables,
-    read_benchmark_scores,
-    read_plan,
-    show_tables,
-    write_tables,
-)
+from studies.benchmarks.scores import read_benchmark_scores, read_plan
+from studies.benchmarks.tables import make_tables, show_tables, write_tables
 from studies.commands.report import write_report
 from studies.jobs.display import Display, title
 from studies.jobs.engine import Engine, study_folder

@@ -61,7 +61,7 @@ def write_report(
     sources: Sequence[str | Path],
     out: Path | None = None,
     *,
-    runs_dir: Path = Path("runs"),
+    runs_dir: Path | None = None,
     reference: str | None = None,
     pictures: bool = True,
     settled: bool = False,
@@ -71,7 +71,7 @@ def write_report(
     Args:
         sources: runs as for ``lightning compare``, or the folder of one benchmark.
         out: the page; None: ``report.html`` in the benchmark's folder or the working directory.
-        runs_dir: folder of all runs.
+        runs_dir: folder of all runs; None: ``runs``. Not beside a benchmark's folder.
         reference: system the others are compared with; None: the benchmark's, or the first.
         pictures: whether the worst, median and best patient are segmented again and shown.
         settled: whether to keep a page that the user changed under another name, instead of
@@ -88,6 +88,9 @@ def write_report(
         raise InputError(
             f"{folders[0]} is the folder of a benchmark: report it alone, or name runs."
         )
+    if folders and runs_dir is not None:
+        raise InputError(f"--runs_dir has no effect beside {folders[0]}: leave it out.")
+    runs_dir = runs_dir or Path("runs")
     page = out or (folders[0] if folders else Path()) / "report.html"
     if page.is_dir():
         raise InputError(f"--out {page} is a folder: expected a file such as {page}/report.html.")
@@ -387,7 +390,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="the page; default: report.html")
     parser.add_argument("--reference", help="system the others are tested against; default: first")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--runs_dir", type=Path, help="folder of all runs (default: runs)")
     parser.add_argument(
         "--pictures",
         choices=("true", "false"),

@@ -9,7 +9,6 @@ from typing import Any
 
 from command_parser import CommandParser
 from errors import InputError
-from evaluation.tables.per_case import read_csv
 from files import cores
 from lightning_modules.weights.checkpoints import read_checkpoint
 from outputs import Outputs
@@ -21,6 +20,7 @@ from studies.jobs.placement import local_workers
 from studies.runs.recreation import Difference, differences, find_run, outdated, recreate
 from studies.runs.run import Run
 from studies.runs.unused_options import check_forwarded
+from studies.scores.tested import read_scores
 from studies.settings.command_line import CommandLine
 from studies.training.fit_parser import make_planner
 from studies.training.lightning_cli import quiet
@@ -55,6 +55,7 @@ def main(words: Sequence[str]) -> int:
         graph.add_training(plan)
         tested = "test_scores" in run.manifest()
         if tested:
+            _tested(run)  # a damaged table is named before anything is trained
             graph.add_test(plan)
         jobs = graph.ordered()
         for job in jobs:
@@ -153,7 +154,7 @@ def _tested(run: Run) -> Scores:
     file = run.folder / "per_case.csv"
     if not file.is_file() or "test_scores" not in run.manifest():
         return {}
-    return _scores(read_csv(file), "test/")
+    return _scores(read_scores(file), "test/")
 
 
 def _scores(rows: Sequence[Mapping[str, Any]], prefix: str) -> Scores:
@@ -208,7 +209,7 @@ def _print_comparison(record: dict[str, Any], *, tested: bool) -> None:
 
 def _tolerance(text: str) -> float:
     value = float(text)
-    if not value >= 0:
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no difference: expected 0 or more")
     return value
 

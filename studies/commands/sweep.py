@@ -24,7 +24,7 @@ from studies.jobs.engine import Engine, study_folder
 from studies.jobs.graph import Job, JobGraph
 from studies.jobs.placement import add_options, check_options, concurrency, make_workers
 from studies.jobs.study_files import STATE
-from studies.runs.unused_options import check_forwarded
+from studies.runs.unused_options import check_forwarded, plain_name
 from studies.settings.command_line import CommandLine, add_dry_run, find_config
 from studies.settings.unknown_names import placed
 from studies.training.fit_parser import make_planner
@@ -100,6 +100,7 @@ def main(words: Sequence[str]) -> int:
     sweep = read_sweep(options.file)
     line = CommandLine.parse(rest)
     check_forwarded(line)
+    check_unswept(sweep, line)
     for file in line.configs:
         find_config(file)
     if options.seed is not None and sweep.method == "grid":
@@ -143,6 +144,22 @@ def main(words: Sequence[str]) -> int:
         if one.trial.number in failures and (one.job is None or one.job.id not in reported):
             print(f"Failed: trial {one.trial.number}: {failures[one.trial.number]}")
     return report(engine, whole and not failures)
+
+
+def check_unswept(sweep: Sweep, line: CommandLine) -> None:
+    """Refuse an option that would override a parameter of every trial.
+
+    Raises:
+        InputError: naming both.
+    """
+    for name, _ in line.options:
+        for swept in sweep.parameters:
+            typed, drawn = f"{plain_name(name)}.", f"{plain_name(swept)}."
+            if typed.startswith(drawn) or drawn.startswith(typed):
+                raise InputError(
+                    f"--{name} would override {swept}, a parameter of {sweep.file}, in every "
+                    "trial: leave it out, or take the parameter out of the file."
+                )
 
 
 def ordered(sweep: Sweep, trials: list[TrialJob]) -> list[dict[str, Any]]:

@@ -12,7 +12,9 @@ from errors import InputError
 from studies.runs.checkpoint_settings import RULES, settings_of_run
 from studies.runs.planning import Plan, postprocessing_of
 from studies.runs.run import Run
+from studies.runs.unused_options import plain_name
 from studies.scores.tested import read_scores
+from studies.settings.command_line import CommandLine
 
 # Options of a training that its tests need too; the checkpoint holds the other settings.
 PLACES = (
@@ -89,7 +91,8 @@ class Job:
 
     def patients(self) -> set[str]:
         """Return the case ids that the test scores; empty: unknown, because of another cohort."""
-        if any(word.startswith(("--data.root", "--data.split")) for word in self.options):
+        typed = (plain_name(name) for name, _ in CommandLine.parse(list(self.options)).options)
+        if any(name.startswith(("data.root", "data.split")) for name in typed):
             return set()
         return cases_of(self.plan.data.split.test, self.plan.data.case_hashes())
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datamodules.base import CohortData
 from datamodules.slices.random_split import case_of, is_by_slice
-from datamodules.splits import Split
+from datamodules.splits import Split, overlap_notes, read_aliases
 from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
 from studies.runs.checkpoint_settings import PREPARATION, stated
@@ -122,8 +123,8 @@ def stored_split(cards: list[dict[str, Any]]) -> dict[str, Any]:
     they come back in no year of a challenge under another name.
     """
     stored = dict(cards[0]["split"])
-    if all(map(only_synthetic, cards)):
-        stored["layouts"] = []
+    real = [card for card in cards if not only_synthetic(card)]
+    stored["layouts"] = sorted({one for card in real for one in card["split"].get("layouts", [])})
     hashes, patients = dict(stored["hashes"]), dict(stored.get("patients", {}))
     train, paper = set(stored["train"]), Split.from_dict(stored).selected_on_test
     for card in cards:
@@ -152,8 +153,9 @@ def among(
     split: Split,
     hashes: Mapping[str, str],
     by_slice: bool,
+    aliases: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> list[str]:
-    """Return the cases that are among exposed patients, by case id, patient or content.
+    """Return the cases that are among exposed patients, by case id, patient, content or alias.
 
     Between a split by slice and one by patient, a slice counts as its patient.
 
@@ -163,6 +165,7 @@ def among(
         split: the split.
         hashes: content hash of every case at hand.
         by_slice: whether the checkpoint's own split is by slice.
+        aliases: names of a case in other years.
     """
     names = {one["case_id"] for one in exposed}
     contents = {one["content_hash"] for one in exposed} - {""}
@@ -176,7 +179,7 @@ def among(
         if by_slice and slices_here:
             return False  # that protocol allows a patient on both sides
         case = case_of(name) if slices_here else name
-        return not whole.isdisjoint({case, split.patients.get(name, case)})
+        return not whole.isdisjoint({case, split.patients.get(name, case), *aliases.get(case, ())})
 
     return [name for name in cases if met(name)]
 
@@ -205,11 +208,16 @@ def check_checkpoint(path: Path, plan: Plan, name: str = "") -> None:
     data, split = plan.data, plan.data.split
     exposure = Exposure.of_card(card, paper=split.selected_on_test)
     stored = card.get("split", {})
+    aliases = read_aliases(Path(data.root)) if data.root else {}
+    if not only_synthetic(card):
+        for notice in overlap_notes(stored.get("layouts", []), split.layouts, aliases):
+            note(data, f"{name}: {notice}")
     met_by = partial(
         among,
         split=split,
         hashes=data.case_hashes(),
         by_slice=is_by_slice(stored.get("test", []), stored.get("hashes", {})),
+        aliases=aliases,
     )
     trained = met_by(exposure.trained.values(), split.test)
     # under the paper's protocol selection is on the tested patients, as the tables say

@@ -177,7 +177,8 @@ def pair_up(
         reference_labels: meaning of the references' values; None: by their file names.
 
     Raises:
-        InputError: if no prediction belongs to a reference, or the meaning of values is unknown.
+        InputError: if no prediction belongs to a reference, a prediction is the file of its
+            reference, or the meaning of values is unknown.
     """
     common = [case_id for case_id in references if case_id in predictions]
     if not common:
@@ -189,6 +190,11 @@ def pair_up(
     pairs = []
     for case_id in common:
         prediction, reference = predictions[case_id], references[case_id]
+        if prediction.path.samefile(reference.path):
+            raise InputError(
+                f"{reference.path} is both the prediction and the reference of {case_id}: give two "
+                "folders of different masks."
+            )
         theirs = reference_labels or reference.convention
         if theirs is None:
             raise InputError(

@@ -235,9 +235,9 @@ def _postprocessing_remarks(known: Sequence[Tested]) -> list[str]:
     """Name the systems whose label maps are post-processed before they are scored."""
     rules: dict[str, list[str]] = {}
     for run in known:
-        rule = str(run.manifest.get("postprocessing", "none"))
-        if rule != "none" and run.name not in rules.setdefault(rule, []):
-            rules[rule].append(run.name)
+        name = f"{run.name} ({run.test})" if run.test else run.name
+        if run.postprocessing != "none" and name not in rules.setdefault(run.postprocessing, []):
+            rules[run.postprocessing].append(name)
     return [f"post-processed, {', '.join(names)}: {rule}" for rule, names in rules.items()]
 
 

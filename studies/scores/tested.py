@@ -28,6 +28,7 @@ SLICE_SETTINGS = {
 # Prefixes of the folders that `lightning test` makes inside a run.
 EXTERNAL, OTHER_PATIENTS, OTHER_SETTINGS = "external-", ("patients-", "partial"), "data-"
 VARIANTS = "variants"  # folder of a benchmark's further tests
+TESTED = "tested.json"  # the data and post-processing of a test, beside its scores
 DEEPEST = 6  # folders between a run and a table of one of its tests, at most
 
 
@@ -44,6 +45,7 @@ class Tested:
         split: split of the run; empty for a table without a run.
         cohort: fingerprint of the tested data; empty: unknown.
         test: name of a further test, such as ``without-t1``; empty: the run's own test.
+        postprocessing: rules that the label maps went through before they were scored; ``none``.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Tested:
     split: Mapping[str, Any] = field(default_factory=dict)
     cohort: str = ""
     test: str = ""
+    postprocessing: str = "none"
 
     @property
     def empty_rule(self) -> str:
@@ -160,6 +163,10 @@ def table_of_run(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
     parts = home.relative_to(whole).parts if home.is_relative_to(whole) else ()
     external = next((part for part in parts if part.startswith(EXTERNAL)), "")
     others = [part for part in parts if part.startswith(OTHER_PATIENTS)]
+    beside = file.with_name(TESTED)
+    test = read_object(beside) if beside.is_file() else {}  # earlier versions wrote none
+    if test.get("protocol") == "external" and not external:
+        external = f"{EXTERNAL}{str(test.get('cohort', ''))[:8]}"
     return Tested(
         name=system_name({"experiment": run.experiment, **manifest}),
         file=file,
@@ -168,6 +175,7 @@ def table_of_run(run: Run, file: Path, rows: list[dict[str, Any]]) -> Tested:
         split=_split(run),
         cohort=" ".join([external or str(manifest.get("cohort", "")), *others]).strip(),
         test=", ".join(part for part in parts if part not in (external, VARIANTS)),
+        postprocessing=str(test.get("postprocessing", manifest.get("postprocessing", "none"))),
     )
 
 

@@ -35,6 +35,7 @@ from studies.runs.environment import is_main_process
 from studies.runs.exposure import only_synthetic, stored_split
 from studies.runs.input_record import InputRecord, check_writable
 from studies.runs.planning import file_hash, postprocessing_of
+from studies.scores.tested import TESTED
 from studies.tracking.weights_and_biases import conclude_test, configure_again
 from studies.training.likeness import Likeness
 from studies.training.session import Session
@@ -124,7 +125,7 @@ class Application(Session):
         check_writable(folder, f"--results_dir {folder}")
         self.record = self._input_record()
         self.record.refuse_others("--results_dir")
-        names = [TABLE, *CALIBRATION, TEST]
+        names = [TABLE, *CALIBRATION, TEST, TESTED]
         read = [*self._patients(), *self.restored.checkpoints]
         Outputs(folder, "--results_dir").check(names, read, unlisted=self.record.unlisted())
 
@@ -291,6 +292,12 @@ class Application(Session):
                     calibration = write_calibration(model.reliability, outputs, title)
                 if self.record is not None:
                     self.record.write()
+                described = {
+                    "cohort": data.fingerprint(),
+                    "protocol": data.split.protocol,
+                    "postprocessing": str(model.usage.postprocessing or "none"),
+                }
+                outputs.settle(TESTED, json.dumps(described, indent=2) + "\n")
                 # written last: it marks the test as done
                 outputs.settle(TABLE, partial(write_csv, model.test_rows))
                 if folder == self.run.folder:

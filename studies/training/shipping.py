@@ -12,18 +12,20 @@ from datamodules.layouts.case_files import MODALITIES
 from datamodules.nifti.headers import SYNTHETIC_TRAINING
 from errors import InputError
 from evaluation.metrics.postprocessing import Postprocessing
-from evaluation.tables.per_case import mean_scores, read_csv
+from evaluation.tables.per_case import mean_scores
 from files import read_object
 from lightning_modules.weights.checkpoints import KEY, as_bytes, load_module, read_checkpoint
 from studies.runs.exposure import only_synthetic
-from studies.runs.planning import postprocessing_of
+from studies.runs.planning import file_hash, postprocessing_of
 from studies.runs.recreation import stages_of
 from studies.runs.run import Run
 from studies.runs.unused_options import plain_name
+from studies.scores.tested import read_scores
 from studies.settings.command_line import ROOT, CommandLine, find_config
 
 SCORES = ("dice/", "hd95/")  # metrics that a manifest states
 # Options of a training that change no weight: places and displays of one machine.
+WHOLE = (None, "None", "[]", "1.0")  # of limit_test_batches and data.drop: all is tested
 OF_A_MACHINE = (
     *("runs_dir", "resume", "overwrite", "data.cache_dir", "data.num_workers"),
     *("trainer.logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.devices"),
@@ -168,36 +170,47 @@ def command_of(run: Run) -> list[str]:
 
 
 def measured(
-    run: Run, card: Mapping[str, Any], tables: Sequence[tuple[str, Path]]
+    run: Run, card: Mapping[str, Any], content: bytes, tables: Sequence[tuple[str, Path]]
 ) -> dict[str, Any]:
     """Return the mean scores of a run: its own test, and tables of tests on other patients.
 
     Args:
         run: the run.
         card: card of its checkpoint.
+        content: the bytes of the exported file.
         tables: name and ``per_case.csv`` of each further test.
 
     Raises:
-        InputError: when a table is missing, or is of another checkpoint.
+        InputError: when a table is missing or damaged, is of another checkpoint or of a part of a
+            test, or two have one name.
     """
     manifest = run.manifest()
     found: dict[str, Any] = {"validation": _rounded(manifest.get("scores", {}))}
     own = run.folder / "per_case.csv"
     if "test_scores" in manifest and own.is_file():
         tables = [("held-out phantoms", own), *tables]
+    name_of_run = f"{card['run']['experiment']}/{card['run']['id']}"
+    digests = (file_hash(run.best_checkpoint), hashlib.sha256(content).hexdigest())
+    checkpoints = [f"{name_of_run} ({digest[:12]})" for digest in digests]
     for name, table in tables:
+        if name in found:
+            raise InputError(f"--scores {name}={table}: {name} has scores already: name it apart.")
         if not table.is_file():
             raise InputError(f"--scores {name}={table}: there is no such file.")
         record = table.parent / "test.json"
-        name_of_run = f"{card['run']['experiment']}/{card['run']['id']}"
-        if table != own and not (
-            record.is_file() and name_of_run in str(read_object(record).get("checkpoint"))
-        ):
+        inputs = read_object(record) if record.is_file() else {}
+        if table != own and inputs.get("checkpoint") not in checkpoints:
             raise InputError(
                 f"--scores {name}={table}: it is no test of {name_of_run}; give the per_case.csv "
-                "of `lightning test --ckpt_path ... --results_dir ...` with that checkpoint."
+                f"of `lightning test --ckpt_path {run.best_checkpoint} --results_dir ...`."
             )
-        rows = read_csv(table)
+        limits = ("limit_test_batches", "data.drop")
+        given = [f"{one} {inputs[one]}" for one in limits if inputs.get(one) not in WHOLE]
+        if given:
+            raise InputError(
+                f"--scores {name}={table}: it was tested with {' and '.join(given)}: test without."
+            )
+        rows = read_scores(table)
         means = {key: one for key, one in mean_scores(rows).items() if key.startswith(SCORES)}
         found[name] = {"patients": len(rows), **_rounded(means)}
     return found
@@ -317,5 +330,5 @@ def exported(run: Run, tables: Sequence[tuple[str, Path]]) -> tuple[bytes, dict[
     checkpoint = read_checkpoint(run.best_checkpoint)
     light = slim(checkpoint)
     content = as_bytes(light)
-    scores = measured(run, checkpoint[KEY], tables)
+    scores = measured(run, checkpoint[KEY], content, tables)
     return content, manifest_of(run, checkpoint[KEY], content, scores)

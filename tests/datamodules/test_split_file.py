@@ -18,6 +18,14 @@ def split(tmp_path):
     return make
 
 
+def test_two_exams_of_one_patient_are_no_equal_validation_and_test(tmp_path):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["a_1", "b_1"], "val": ["p_1"], "test": ["p_2"]}))
+    patients = {"a_1": "a", "b_1": "b", "p_1": "p", "p_2": "p"}
+    with pytest.raises(InputError, match="has p both in val and in test"):
+        make_split(patients, split_file=file)
+
+
 def item(number, **others):
     return {"image": [f"data/c{number}/c{number}_t1.nii.gz"], "label": "x_seg.nii.gz", **others}
 

@@ -46,6 +46,13 @@ def test_by_hand():
     assert counts.overlooked == pytest.approx(1 / 3)
 
 
+def test_a_hundredth_of_any_precision_lies_in_the_domain():
+    for precision in (np.float32, np.float64):
+        counts = measure_reliability(np.full(4, 0.01, precision), np.ones(4, bool))
+        assert counts.voxels[:2].tolist() == [0, 4]
+        assert counts.overlooked == 0
+
+
 def test_counts_of_patients_add_up_in_any_order_and_through_a_table():
     pairs = [patient(seed, (5, 6, 4 + seed)) for seed in range(3)]
     together = measure_reliability(

@@ -117,6 +117,10 @@ def test_signed_rank_with_ties_and_zeros_is_every_sign_tried(seed):
     assert signed_rank(differences)[0] == pytest.approx(expected)
 
 
+def test_signed_rank_is_exact_where_few_of_many_pairs_differ():
+    assert signed_rank([0.0] * 55 + [1.0, 2.0, 3.0, 4.0, 5.0])[0] == pytest.approx(2 / 2**5)
+
+
 def test_rounding_of_means_neither_breaks_ties_nor_hides_equality():
     assert signed_rank([0.1 + 0.2 - 0.3, 0.0]) == (1.0, 0.0)
     assert signed_rank([0.3 - 0.2, 0.1, -0.1]) == signed_rank([1.0, 1.0, -1.0])

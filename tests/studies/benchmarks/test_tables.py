@@ -7,13 +7,8 @@ import pytest
 
 from evaluation.tables.per_case import write_csv
 from outputs import Outputs
-from studies.benchmarks.tables import (
-    make_tables,
-    patient_curves,
-    read_benchmark_scores,
-    show_tables,
-    write_tables,
-)
+from studies.benchmarks.scores import read_benchmark_scores
+from studies.benchmarks.tables import make_tables, patient_curves, show_tables, write_tables
 from tests.studies.commands.test_compare import run, scored
 
 TABLES = [
@@ -208,6 +203,23 @@ def test_a_table_without_common_patients_says_so_and_the_others_are_made(folder,
     assert [cell.value for cell in trained] == [None, None]
     assert without[0].value is not None
     assert all(file.is_file() for file in write_tables(folder, scores, [first, subsets, last]))
+
+
+def test_a_table_names_what_it_asks_for_and_the_scores_lack(folder):
+    plan = json.loads((folder / "plan.json").read_text())
+    wanted = [{"title": "A", "metrics": ["dice", "lesion_dice"]}, {"title": "B", "scope": "slices"}]
+    (folder / "plan.json").write_text(json.dumps({**plan, "tables": wanted}))
+    made = {table.title: table for table in make_tables(read_benchmark_scores(folder))}
+    assert "not among the scores: lesion_dice" in made["A"].footnotes
+    assert made["B"].footnotes == ["not among the scores of slices: dice, hd95"]
+
+
+def test_the_rule_of_a_further_test_is_under_its_own_table_alone(folder, tmp_path):
+    table = tmp_path / "runs" / "dynunet" / "d0" / "variants" / "without-t1" / "per_case.csv"
+    write_csv([{**row, "empty_rule": "nan"} for row in scored(-0.05)], table)
+    first, *_ = tables = make_tables(read_benchmark_scores(folder))
+    assert not any("rule nan" in note for note in first.footnotes)
+    assert any("rule nan" in note for note in subsets_of(tables).footnotes)
 
 
 def test_a_row_of_ways_of_testing_is_over_the_patients_that_all_its_systems_have(folder, tmp_path):

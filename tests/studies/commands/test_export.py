@@ -98,6 +98,15 @@ def test_a_test_on_patients_who_are_no_phantoms_says_what_was_trained_on(weights
     manifest = check_shipped(Path("w2/named.ckpt"))
     assert manifest["scores"]["own"]["patients"] == 1
     assert "| own | 1 |" in Path("w2/named.md").read_text()
+    words = ("--out", "w3", "--scores", "validation=scores/per_case.csv")
+    status, text = lightning("export", "late_fusion", *words)
+    assert (status, "validation has scores already" in text) == (2, True)
+    record = json.loads(Path("scores/test.json").read_text())
+    for change in ({"data.drop": "['t1']"}, {"checkpoint": record["checkpoint"] + " + other"}):
+        Path("scores/test.json").write_text(json.dumps({**record, **change}))
+        words = ("--out", "w3", "--scores", "own=scores/per_case.csv")
+        status, text = lightning("export", "late_fusion", *words)
+        assert (status, "--scores own=scores/per_case.csv: it " in text) == (2, True)
 
 
 def test_a_table_of_another_checkpoint_is_no_score_of_these_weights(run, tmp_path):

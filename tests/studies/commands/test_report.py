@@ -303,6 +303,7 @@ def test_a_benchmark_with_a_failed_fold_compares_the_patients_all_have(place, ca
         (["fusion", "--out", "."], r"--out \. is a folder"),
         (["fusion", "--out", "taken/below/page.html"], "below/page.html cannot be written"),
         (["benchmarks/two", "fusion"], "report it alone"),
+        (["benchmarks/two", "--runs_dir", "runs"], "--runs_dir has no effect beside"),
         (["benchmarks/two"], "no tested system yet.*run `lightning benchmark two.yaml`"),
         (["benchmarks/old"], "no plan of a benchmark, or one of another version"),
     ],

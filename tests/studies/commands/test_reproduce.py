@@ -100,7 +100,7 @@ def test_a_run_without_its_configuration(run, tmp_path):
             recreation.recreate(made, tmp_path / "configs")
 
 
-@pytest.mark.parametrize("text", ["-1", "nan", "much"])
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "much"])
 def test_a_tolerance_that_nothing_meets_is_refused(text, capsys):
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "fusion", "--tolerance", text])

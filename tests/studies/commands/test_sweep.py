@@ -238,6 +238,12 @@ def test_a_trial_that_was_stopped_early_stands_behind_the_others(tmp_path, monke
     assert ["2", "2", "True", "3", "0.8000", "-", "4", "validations"] in lines
 
 
+@pytest.mark.parametrize("name", ["data.batch_size", "data.init_args.batch_size", "trainer"])
+def test_an_option_that_would_override_a_parameter_is_refused(tmp_path, name, capsys):
+    assert cli.main(["sweep", write(tmp_path), f"--{name}=4"]) == 2
+    assert f"--{name} would override " in capsys.readouterr().err
+
+
 def test_the_command_names_a_missing_file(capsys):
     assert cli.main(["sweep", "none.yaml"]) == 2
     assert "no configuration file none.yaml" in capsys.readouterr().err

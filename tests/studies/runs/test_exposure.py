@@ -41,9 +41,9 @@ def file_of(folder, card):
 
 
 def plan(own, **changes):
-    settings = {"allow_seen_patients": False, "notices": [], "identity": dict, **changes}
-    data = SimpleNamespace(split=own, case_hashes=lambda: HASHES, **settings)
-    return SimpleNamespace(data=data)
+    settings = {"allow_seen_patients": False, "notices": [], "identity": dict, "root": None}
+    settings |= {"split": own, "case_hashes": lambda: HASHES, **changes}
+    return SimpleNamespace(data=SimpleNamespace(**settings))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -67,6 +67,20 @@ def test_of_an_older_card_over_files_nothing_is_taken_to_be_selected_alone(tmp_p
         check_checkpoint(file_of(tmp_path, over), plan(PAPER))
     with pytest.raises(InputError, match="was trained on patients of its test set"):
         evaluation_split(stored_split([over]), HASHES, HASHES)
+
+
+def test_a_patient_whom_another_year_calls_otherwise_is_met_by_the_table_of_names(tmp_path):
+    here = Split(["n0"], ["n1"], ["n2"], layouts=["brats2018"])
+    stage, hashes = file_of(tmp_path, card_of(DEFAULT)), dict.fromkeys(("n0", "n1", "n2"), "x")
+    unknown = plan(here, root=str(tmp_path), case_hashes=lambda: hashes)
+    check_checkpoint(stage, unknown)
+    assert "overlap unknown: trained on brats2021, tested on brats2018" in unknown.data.notices[0]
+    (tmp_path / "name_mapping.csv").write_text("BraTS_2018_ID,BraTS_2021_ID\nn2,p5\n")
+    with pytest.raises(InputError, match=r"trained or selected on 1 of the test .*\(n2\)"):
+        check_checkpoint(stage, plan(here, root=str(tmp_path), case_hashes=lambda: hashes))
+    (tmp_path / "name_mapping.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"name_mapping\.csv cannot be read as a table of names"):
+        check_checkpoint(stage, plan(here, root=str(tmp_path)))
 
 
 @pytest.mark.parametrize("old", [False, True])

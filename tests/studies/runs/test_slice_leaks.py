@@ -34,6 +34,8 @@ def plan(split):
         identity=dict,
         case_hashes=lambda: split.hashes,
         allow_seen_patients=False,
+        root=None,
+        notices=[],
     )
     return SimpleNamespace(data=data)
 

@@ -1,5 +1,6 @@
 """Finding tested runs by their names, reading their tables, and naming them apart."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from errors import InputError
 from evaluation.statistics.comparison import patients_of
 from evaluation.tables.per_case import write_csv
+from studies.scores.provenance import provenance_of
 from studies.scores.tested import find_tested, group_systems, with_patients
 from tests.studies.commands.test_compare import COHORT, run, scored
 
@@ -48,6 +50,19 @@ def test_other_tests_of_a_run_are_known_as_its_own(place):
         find_tested(str(folder), Path("runs")).settings for folder in (home, home / "data-77")
     ]
     assert settings[0] != settings[1]  # they cannot be compared
+
+
+def test_a_further_test_says_on_whom_and_after_which_rules(place):
+    home = place / "runs" / "fusion" / "cccccc000000"
+    table = home / "variants" / "elsewhere-0123abcd" / "per_case.csv"
+    write_csv(scored(), table)
+    described = {"cohort": "abcdef0123456789", "protocol": "external", "postprocessing": "rules"}
+    table.with_name("tested.json").write_text(json.dumps(described))
+    found = find_tested(str(table), Path("runs"))
+    assert (found.cohort, found.settings["protocol"]) == ("external-abcdef01", "external")
+    assert provenance_of([found]).remarks[:1] == [
+        "post-processed, fusion (elsewhere-0123abcd): rules"
+    ]
 
 
 def test_only_names_given_by_a_person_join_runs(place):
