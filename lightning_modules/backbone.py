@@ -116,6 +116,7 @@ class BackboneModule(NetworkModule):
                     "model.weights, or leave model.frozen out."
                 )
             self.origin += f"; {freeze(self.network, frozen)}"
+            self.is_deep = False  # its coarser output layers are frozen
         self.frozen = frozen
         self.trained_on = trained_on
 
@@ -148,8 +149,10 @@ class BackboneModule(NetworkModule):
         """Return the origin of the initial weights, and what had no effect."""
         remarks = super().remarks()
         if self.deep_supervision and not self.is_deep:
-            name = type(self.network).__name__
-            remarks.append(f"deep supervision had no effect, {name} has one output layer")
+            reason = f"{type(self.network).__name__} has one output layer"
+            if isinstance(self.network, DeeplySupervised):
+                reason = "the coarser output layers are frozen"
+            remarks.append(f"deep supervision had no effect, {reason}")
         return remarks
 
     def compute_loss(self, batch: dict[str, Any]) -> Tensor:

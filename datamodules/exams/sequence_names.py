@@ -108,11 +108,15 @@ def sort_exams(
     return sorted(exams, key=lambda exam: exam.case_id), problems
 
 
-def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:
+def single_exam(images: Mapping[str, str | Path], labels: str | None = None) -> CaseFiles:
     """One unlabelled patient given as files: T2 and at least one other modality, for `predict`.
 
+    Args:
+        images: File of each modality.
+        labels: What the values of the mask shall mean; None: 1 necrosis, 2 oedema, 3 enhancing.
+
     Raises:
-        InputError: T2 is missing, a modality is unknown, or a file does not exist.
+        InputError: T2 is missing, a modality or convention is unknown, or a file does not exist.
     """
     unknown = sorted(set(images) - set(MODALITIES))
     if unknown or "t2" not in images or len(images) < 2:
@@ -134,7 +138,7 @@ def single_exam(images: Mapping[str, str | Path]) -> CaseFiles:
         patient_id=case_id,
         images={modality: ImageFile(path) for modality, path in paths.items()},
         label=None,
-        convention=UNSTATED,
+        convention=label_convention(labels),
         layout=EXAM,
         prediction_name=f"{case_id}_seg.nii.gz",
     )
@@ -146,7 +150,7 @@ def label_convention(name: str | None) -> LabelConvention:
     Raises:
         InputError: There is none of that name.
     """
-    return UNSTATED if name is None else named_convention(name, "labels")
+    return UNSTATED if name is None else named_convention(name, "data.labels")
 
 
 def named_modality(label: Path) -> str | None:

@@ -122,7 +122,7 @@ def bounding_box(inside: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[
 
 
 def _same(spacing: float, other: float) -> bool:
-    return abs(spacing - other) <= SAME_SPACING * other
+    return abs(spacing - other) <= SAME_SPACING * max(spacing, other)  # in either order
 
 
 def _separable(

@@ -14,6 +14,7 @@ from datamodules.layouts.conventions import LabelConvention
 from datamodules.nifti.headers import SYNTHETIC, blank
 from datamodules.nifti.volume import read_volume
 from datamodules.patients.grouping import grouped
+from datamodules.registration.label import WHOLE_ONLY
 from datamodules.registration.scan import to_sitk
 from errors import InputError
 from files import read_json, write_atomically
@@ -76,9 +77,14 @@ def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
     """The files of one registered patient.
 
     Raises:
-        InputError: One of them is missing.
+        InputError: One of them is missing, or an earlier version changed values of the label.
     """
-    case_id = str(report["case_id"])
+    case_id, convention = str(report["case_id"]), LabelConvention.from_dict(report["convention"])
+    if len(convention.regions) > 1 and any(WHOLE_ONLY in notice for notice in report["notices"]):
+        raise InputError(
+            f"{folder} is of an earlier version, which wrote unknown label values as oedema: "
+            "remove it and run lightning prepare again."
+        )
     paths = {m: folder / f"{case_id}_{m}.nii.gz" for m in MODALITIES if m in report["files"]}
     label = folder / f"{case_id}_seg.nii.gz" if report["label_drawn_on"] else None
     for path in [*paths.values(), *([label] if label else [])]:
@@ -89,7 +95,7 @@ def registered_case(folder: Path, report: Mapping[str, Any]) -> CaseFiles:
         patient_id=str(report["patient_id"]),
         images={modality: ImageFile(path) for modality, path in paths.items()},
         label=label,
-        convention=LabelConvention.from_dict(report["convention"]),
+        convention=convention,
         layout=REGISTERED,
         prediction_name=f"{case_id}_seg.nii.gz",
         notices=(*report["notices"], *report["flags"]),
@@ -173,8 +179,13 @@ def accept(folder: Path, report: dict[str, Any]) -> None:
 
 
 def rename(folder: Path, report: dict[str, Any], exam: CaseFiles) -> dict[str, Any]:
-    """Record the exam's patient as its names are read now; return the updated report."""
-    stated = {"patient_id": exam.patient_id, "place": exam.place}
+    """Record the exam's patient as its names are read now; return the updated report.
+
+    So is what the values of a mask will mean, where the exam has no label that they are read by.
+    """
+    stated: dict[str, Any] = {"patient_id": exam.patient_id, "place": exam.place}
+    if exam.label is None:
+        stated["convention"] = exam.convention.to_dict()
     if any(report.get(key) != value for key, value in stated.items()):
         report = {**report, **stated}
         _rewrite(folder, report)

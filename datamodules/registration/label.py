@@ -19,6 +19,7 @@ from datamodules.registration.scan import same_grid, to_sitk
 from errors import InputError
 
 Array = npt.NDArray[Any]
+WHOLE_ONLY = "are read as whole tumour and no more"
 
 
 def label_drawn_on(exam: CaseFiles) -> str:
@@ -57,15 +58,18 @@ def label_on_reference(
     reference: Volume,
     alignments: Mapping[str, Alignment],
     notices: list[str],
-) -> Array:
-    """The drawn label on the reference's grid, nearest neighbour; adds to `notices`."""
+) -> tuple[Array, LabelConvention]:
+    """The drawn label on the reference's grid, nearest neighbour, and what it means.
+
+    What the notices say of it is added to them.
+    """
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
     drawn = read_volume(path)
-    values = _label_values(drawn.array, exam.convention, notices)
+    values, convention = _label_values(drawn.array, exam.convention, notices)
     on_grid = aligned(Volume(values, drawn.affine, drawn.header), reference)
     if drawn_on == REFERENCE and on_grid is not None:
-        return on_grid.array
+        return on_grid.array, convention
     transform = (
         alignments[drawn_on].transform
         if drawn_on != REFERENCE
@@ -82,21 +86,30 @@ def label_on_reference(
             f"{after:.1f} of {before:.1f} ml of the label drawn on {drawn_on} lie in T2's field "
             "of view"
         )
-    return result
+    return result, convention
 
 
-def _label_values(array: Array, convention: LabelConvention, notices: list[str]) -> Array:
-    """Whole numbers of a label map, checked against its convention."""
-    values = small_labels(array, "the label").copy()
-    present = np.unique(values)
-    unknown = sorted({int(v) for v in present} - convention.values)
-    if convention.name == UNSTATED.name:
-        if unknown:
-            values[np.isin(values, unknown)] = UNSTATED.oedema
-            named = ", ".join(map(str, unknown))
-            notices.append(f"label values {named} are read as whole tumour and no more")
-        return values
-    contradiction = contradicts(convention, {int(v) for v in present if v}, "labels")
+def _label_values(
+    array: Array, convention: LabelConvention, notices: list[str]
+) -> tuple[Array, LabelConvention]:
+    """Whole numbers of a label map, and its convention after a check.
+
+    Where no meaning is stated and a value is unknown, no value says more than whole tumour: of 1,
+    2 and 4 the last may be enhancing tumour.
+    """
+    values = small_labels(array, "the label")
+    present = {int(value) for value in np.unique(values)} - {0}
+    unknown = sorted(present - convention.values)
+    if unknown and convention.name == UNSTATED.name:
+        named = ", ".join(map(str, unknown))
+        notices.append(
+            f"the label holds {named}, so its values {WHOLE_ONLY}: data.labels says what they mean"
+        )
+        known = [
+            value for kind in ("oedema", "necrosis", "enhancing") for value in UNSTATED.of(kind)
+        ]
+        return values, LabelConvention.whole_tumour(UNSTATED.name, *known, *unknown)
+    contradiction = contradicts(convention, present)
     if contradiction:
         raise InputError(contradiction)
-    return values
+    return values, convention

@@ -155,9 +155,12 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
             head, rest = transform.read_text().split("\n", 1)
             transform.write_text(f"{head}\n# {MARK.decode()}\n{rest}")
     label, drawn_on, notices = None, None, list(exam.notices)
+    convention = exam.convention
     if exam.label is not None:
         drawn_on = label_drawn_on(exam)
-        label = label_on_reference(exam, exam.label, drawn_on, fixed.volume, alignments, notices)
+        label, convention = label_on_reference(
+            exam, exam.label, drawn_on, fixed.volume, alignments, notices
+        )
         write_nifti(
             _like(fixed.volume, label, read_volume(exam.label)),
             folder / f"{exam.case_id}_seg.nii.gz",
@@ -180,7 +183,7 @@ def _write(exam: CaseFiles, folder: Path, sources: Mapping[str, Any], threads: i
         "missing": absent,
         "registration": {m: _figures(alignment) for m, alignment in alignments.items()},
         "label_drawn_on": drawn_on,
-        "convention": exam.convention.to_dict(),
+        "convention": convention.to_dict(),
         "grids": {m: _grid(scan.volume) for m, scan in scans.items()},
         "sources": sources,
     }

@@ -86,7 +86,7 @@ class SliceSources:
         from datamodules.exams.sequence_names import single_exam
 
         places = sorted((m, str(Path(path).resolve())) for m, path in images.items())
-        return self._register([single_exam(images)], _digest(repr(places)))
+        return self._register([single_exam(images, self.labels)], _digest(repr(places)))
 
     def of_phantoms(self, folder: Path, seed: int) -> Found:
         """The phantom's exams, under the names the same patients have in the first study."""

@@ -120,10 +120,12 @@ class ValidationGallery(Callback):
             case = outputs["case"]
             self.latest[case.case_id] = (case, outputs["predicted"], outputs["reference"])
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save this epoch when it is the best so far."""
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save this epoch when it is the best so far, as ``best.ckpt`` is saved."""
         model = cast(Monitored, pl_module)
-        score = float(trainer.callback_metrics.get(model.monitor, 0.0))
+        if model.monitor not in trainer.callback_metrics:  # before the first validation
+            return
+        score = float(trainer.callback_metrics[model.monitor])
         score = score if model.monitor_mode == "max" else -score
         if score > self.best_score:
             self.best_score = score

@@ -106,6 +106,10 @@ class WarmupCosine(WholeTraining, WarmupCosineSchedule):
         super().__init__(optimizer, 0, steps)
         self._set_length(steps)
 
+    def lr_lambda(self, step: int) -> float:
+        """Return the factor on the rate of a step; it stays 0 after the last."""
+        return float(super().lr_lambda(min(step, self.t_total)))
+
     def _set_length(self, steps: int) -> None:
         """Set the length of training and warm-up, and the rate of the first step."""
         warmup = int(self.asked if self.asked >= 1 else self.asked * steps)

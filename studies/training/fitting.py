@@ -140,20 +140,22 @@ class Training(Session):
         ]
 
     def _check_interval(self) -> None:
-        """Refuse a validation interval of more batches than an epoch has."""
+        """Refuse a validation interval that does not end where an epoch is saved."""
         settings = self.plan.config["trainer"]
         interval, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
-        whole = isinstance(interval, int) and not isinstance(interval, bool)
-        if not whole or settings.get("check_val_every_n_epoch") is None:
+        if not isinstance(interval, int | float) or interval == 1.0 or self.rehearsal:
             return
         batches = len(self.plan.data.train_dataloader())
         if isinstance(limit, int | float):
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if interval > batches and not self.rehearsal:
+        every = interval if isinstance(interval, int) else max(1, int(batches * interval))
+        over_epochs = settings.get("check_val_every_n_epoch") is None
+        if batches % every and not (over_epochs and every % batches == 0):
             raise InputError(
-                f"trainer.val_check_interval is {interval} batches, an epoch has {batches}: "
-                "expected at most as many, or trainer.check_val_every_n_epoch null to count over "
-                "epochs."
+                f"trainer.val_check_interval is {interval}: a validation every {every} of the "
+                f"{batches} batches of an epoch would not score the weights at its end, which are "
+                f"saved: expected a number of batches that divides {batches}"
+                + (", or a multiple of it." if over_epochs else ".")
             )
 
     def check_started(self) -> None:

@@ -136,6 +136,15 @@ def test_resampling_keeps_thin_regions_by_partial_volume_and_does_not_alias(tmp_
     assert np.abs(geometry.resample(stripes)[1:-1]).max() < 0.01
 
 
+@pytest.mark.parametrize("edge", [1.001, 0.999, 1.0])  # float32 in a header
+def test_a_spacing_that_nearly_is_the_prepared_one_goes_back_as_it_came(edge):
+    edges = (float(np.float32(edge)),) * 3
+    geometry = Geometry(SHAPE, ((0, 1), (1, 1), (2, 1)), (0,) * 3, SHAPE, edges, (1.0,) * 3)
+    prepared = geometry.resample(np.ones(SHAPE, np.float32))
+    assert prepared.shape == geometry.shape
+    assert geometry.to_native(prepared[None]).shape == (1, *SHAPE)
+
+
 def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path, write_case, monkeypatch):
     folder = write_case(tmp_path / "data", 3)
     (first,) = prepare(tmp_path / "data", tmp_path / "cache")

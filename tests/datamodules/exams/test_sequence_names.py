@@ -143,6 +143,12 @@ def test_one_exam_given_as_files(tmp_path):
     touch(tmp_path, "P7_t1.nii.gz", "P7_t2.nii.gz")
     exam = single_exam({"t1": tmp_path / "P7_t1.nii.gz", "t2": tmp_path / "P7_t2.nii.gz"})
     assert (exam.case_id, exam.layout, set(exam.images)) == ("P7", "exam", {"t1", "t2"})
+    assert (
+        single_exam(
+            {m: image.path for m, image in exam.images.items()}, "brats2021"
+        ).convention.enhancing
+        == 4
+    )
     with pytest.raises(InputError, match="needs a T2"):
         single_exam({"t1": tmp_path / "P7_t1.nii.gz"})
     with pytest.raises(InputError, match="is not a file"):

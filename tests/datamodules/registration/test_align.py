@@ -181,7 +181,7 @@ def test_what_is_resampled_outlives_the_image_it_came_from(exams, tmp_path):
     aligned = {"t1": SimpleNamespace(transform=alone)}
 
     image = on_reference(found, found.volume, alone)
-    label = label_on_reference(exam, drawn, "t1", found.volume, aligned, [])
+    label, _ = label_on_reference(exam, drawn, "t1", found.volume, aligned, [])
     others = [np.full(shape, 9, dtype) for dtype in (np.float32, np.uint8) for _ in range(20)]
     inside = tuple(slice(1, -1) for _ in shape)  # the rim may lie outside by rounding
     assert len(others) == 40

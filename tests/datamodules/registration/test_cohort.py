@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from datamodules.exams.sequence_names import find_exams
+from datamodules.layouts.conventions import CANONICAL
+from datamodules.layouts.label_values import refuse_whole_tumours
 from datamodules.registration.cohort import register_cohort
 from datamodules.registration.command import main
 from datamodules.registration.folder import find_registered, is_registered, labels_on_modality
@@ -187,6 +189,35 @@ def test_a_flagged_patient_waits_for_a_person(exam):
     words = ["--data.root", str(exam.parent), "--out", str(out), "--data.missing", "zero"]
     assert main([*words, "--data.accept_flagged", "true"]) == 0
     assert [case.case_id for case in find_registered(out)] == ["P1"]
+
+
+def test_unknown_label_values_are_kept_and_mean_the_whole_tumour_alone(exam):
+    """Of 1, 2 and 4 the last may be enhancing tumour, so three regions cannot be told apart."""
+    edit(file(exam, "seg"), lambda a, m: (np.where(a == 3, 4, a).astype(np.uint8), m))
+    out = exam.parent.parent / "out"
+    (case,), _ = register_cohort(find_exams(exam.parent), out, progress=False)
+    assert case.convention.regions == ("WT",)
+    assert 4 in np.unique(nib.load(case.label).dataobj)
+    assert any("the label holds 4, so its values are read as whole" in n for n in case.notices)
+    assert find_registered(out)[0].convention == case.convention
+    with pytest.raises(InputError, match=r"give data\.labels a meaning"):
+        refuse_whole_tumours([case], "three regions are asked for", "take one")
+    report = json.loads((out / "P1" / "registration.json").read_text())
+    report["convention"] = CANONICAL.to_dict()  # as an earlier version wrote
+    (out / "P1" / "registration.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match="wrote unknown label values as oedema"):
+        find_registered(out)
+    (case,), _ = register_cohort(find_exams(exam.parent), out, progress=False)
+    assert case.convention.regions == ("WT",)
+
+
+def test_masks_of_an_exam_that_was_registered_before_mean_what_is_asked_for_now(exam):
+    file(exam, "seg").unlink()
+    out = exam.parent.parent / "out"
+    for labels, name in ((None, "unstated"), ("brats2021", "brats2021")):
+        (case,), _ = register_cohort(find_exams(exam.parent, labels), out, progress=False)
+        assert case.convention.name == name
+        assert find_registered(out)[0].convention == case.convention
 
 
 def nan(array, affine):

@@ -36,7 +36,7 @@ def validate(gallery, score, voxels):
     trainer = SimpleNamespace(is_global_zero=True, callback_metrics={"val/dice/mean": score})
     outputs = {"case": case, "predicted": predicted, "reference": reference}
     gallery.on_validation_batch_end(trainer, module, outputs, {}, 0)
-    gallery.on_validation_end(trainer, module)
+    gallery.on_train_epoch_end(trainer, module)
     return trainer
 
 

@@ -35,6 +35,10 @@ def test_it_rises_by_equal_steps_and_falls_as_a_cosine():
     assert 0 < found[-1] < 0.02
 
 
+def test_it_stays_at_nothing_after_a_given_length():
+    assert rates(8, warmup_steps=1, total_steps=4)[4:] == pytest.approx([0, 0, 0, 0])
+
+
 @pytest.mark.parametrize("total", [0, 3])
 def test_a_given_length_is_longer_than_the_warm_up(total):
     with pytest.raises(InputError, match=f"warmup_steps is 3 of {total} optimiser steps"):

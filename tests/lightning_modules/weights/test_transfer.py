@@ -101,6 +101,14 @@ def test_a_fusion_of_several_of_the_class_or_of_none_is_refused(backbone_files, 
         make(lambda *_: DynUNet(4, 3, "tiny", norm="instance"), one)
 
 
+def test_frozen_coarser_outputs_are_no_part_of_the_loss(backbone_files, batch):
+    options = {"network": DynUNet, "weights": backbone_files[0], "loss": DiceLoss()}
+    plain = BackboneModule(**options).eval()
+    deep = BackboneModule(**options, frozen="features", deep_supervision=True).eval()
+    assert torch.equal(deep.compute_loss(batch), plain.compute_loss(batch))
+    assert "deep supervision had no effect, the coarser output layers are frozen" in deep.remarks()
+
+
 @pytest.mark.parametrize(
     ("network", "output"), [(DynUNet, "output_block."), (SegResNet, "conv_final.")]
 )

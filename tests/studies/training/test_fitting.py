@@ -1,4 +1,5 @@
 import re
+from contextlib import nullcontext
 from functools import wraps
 from types import SimpleNamespace
 
@@ -20,6 +21,29 @@ from studies.runs.run import Run
 from studies.tracking import weights_and_biases
 from studies.training.fitting import Training, concerns
 from tests.conftest import SHRUNKEN
+
+
+@pytest.mark.parametrize(
+    ("settings", "accepted"),
+    [
+        ({"val_check_interval": 0.5}, True),
+        ({"val_check_interval": 0.7}, False),
+        ({"val_check_interval": 5}, True),
+        ({"val_check_interval": 20}, False),
+        ({"val_check_interval": 20, "check_val_every_n_epoch": None}, True),
+        ({"val_check_interval": 15, "check_val_every_n_epoch": None}, False),
+        ({"val_check_interval": 0.5, "limit_train_batches": 3}, True),
+        ({"val_check_interval": 2, "limit_train_batches": 0.5}, False),
+    ],
+)
+def test_a_validation_scores_the_weights_that_are_saved(settings, accepted):
+    session = Training.__new__(Training)
+    session.rehearsal = False
+    settings = {"check_val_every_n_epoch": 1, **settings}
+    data = SimpleNamespace(train_dataloader=lambda: range(10))
+    session.plan = SimpleNamespace(config={"trainer": settings}, data=data)
+    with nullcontext() if accepted else pytest.raises(InputError, match="would not score"):
+        session._check_interval()
 
 
 def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_something_else():
