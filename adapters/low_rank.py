@@ -72,7 +72,8 @@ class LowRankSam(EarlyFusionSam):
     https://arxiv.org/abs/2304.13785, section 3.2), after Hu et al., "LoRA"
     (https://arxiv.org/abs/2106.09685). Updates act on queries and values of all attention blocks.
     SAMed's images have three colours; here a 1x1 convolution makes them of four modalities, as for
-    `EarlyFusionSam`. Convolution, updates and decoder are trained.
+    `EarlyFusionSam`. Convolution, updates and decoder are trained; SAMed also trains the
+    prompt encoder's one default embedding, which stays frozen here.
 
     Args:
         variant: as for `FrozenSam`.

@@ -229,6 +229,8 @@ def test_overlays_lie_over_an_experiment(overlay, home):
         assert config["scheduler"]["class_path"] == "lightning_modules.WarmupCosine"
     elif overlay == "nnunet_recipe":
         assert config["output_bias"] is None
+        recipe = {"squared_pred": False, "batch": False, "bce_weight": 1.0}
+        assert config["loss"]["init_args"] == recipe  # nothing of the experiment's loss
         weights = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state_dict"]
         deep = {name for name in weights if "deep_heads" in name}
         assert deep == {"network.deep_heads.0.weight", "network.deep_heads.0.bias"}
