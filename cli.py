@@ -1,12 +1,12 @@
 """The ``lightning`` command: a table of subcommands, each imported only when it is used."""
 
-import errno
 import gc
 import importlib
 import sys
 from collections.abc import Callable
 
-from errors import InputError
+from errors import InputError, TerminatedError
+from files import FULL
 
 COMMANDS = {
     "fit": (
@@ -107,15 +107,15 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"lightning {words[0]}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(
             f"lightning {words[0]}: stopped; what is finished is kept, and a training goes on with "
             "--resume.",
             file=sys.stderr,
         )
-        return 130
+        return 143 if isinstance(stop, TerminatedError) else 130  # as a shell names the signals
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         where = f" ({error.filename})" if error.filename else ""
         print(

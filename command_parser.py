@@ -2,9 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from errors import InputError
+
+
+def at_home(text: str) -> Path:
+    """Return a path as typed; a shell leaves ~ behind an equals sign to the command."""
+    return Path(text).expanduser()
 
 
 def with_examples(text: str, examples: Sequence[str]) -> str:
@@ -38,10 +44,22 @@ class CommandParser(argparse.ArgumentParser):
         """Parse as argparse does.
 
         Raises:
-            InputError: An option is given twice with different values.
+            InputError: An option is given twice with different values, or an unknown one stands
+                before a positional argument, which would be taken for its value.
         """
         self.given = {}
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        words = [str(word) for word in args or ()]
+        for action in self._get_positional_actions():
+            value = getattr(found, action.dest, None)
+            place = words.index(value) if value in words else 0
+            before = words[place - 1] if place else ""
+            if before.startswith("--") and "=" not in before and before in rest:
+                raise InputError(
+                    f"{before} {value} stands before the {action.dest}: name that first, as in "
+                    f"`{self.prog} {action.dest.upper()} {before} {value}`."
+                )
+        return found, rest
 
 
 class _StoreOnce(argparse.Action):

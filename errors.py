@@ -8,3 +8,7 @@ class InputError(ValueError):
     The command line prints that sentence alone; every other exception is a fault of the program
     and keeps its traceback.
     """
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The system or a scheduler asked this process to end (SIGTERM)."""

@@ -1,5 +1,6 @@
-"""Files that appear whole, JSON that is checked, shared locks, and the cores of this process."""
+"""Files that appear whole, JSON and YAML that are checked, shared locks, this process."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -7,11 +8,14 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from filelock import FileLock
 
 from errors import InputError
@@ -24,6 +28,7 @@ ALLOCATED = ("SLURM_CPUS_PER_TASK", ON_NODE)  # cores of a SLURM job
 TASKS = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")  # such as 4(x2)
 OWN_GROUPS = Path("/proc/self/cgroup")  # control groups of this process, where Linux has them
 GROUPS = Path("/sys/fs/cgroup")
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what a user may have of it
 
 
 def write_atomically(
@@ -113,6 +118,18 @@ def take(handle: IO[str], *, shared: bool) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def end_with_parent() -> None:
+    """End this worker of a pool when its parent is gone, for which it would wait for ever."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(70)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def cores() -> int:
@@ -225,3 +242,17 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
     return content
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML whose keys stand once: the later of two would silently replace the earlier."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a key that stands twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key != "<<" and keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)

@@ -37,7 +37,8 @@ class MedNeXt(DeeplySupervised, nets.MedNeXt):
     Kernels of 3, residual connections everywhere; 5,551,043 parameters as S and 17,533,635 as M,
     with four modalities and three outputs. Layers that halve the grid expand as their own level, as
     in MONAI; in the authors' M the first two expand as the next level (17,549,091 parameters).
-    `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+    `forward(image)` is `head(features(image))`: (B, in_channels, D, H, W) to logits
+    (B, out_channels, D, H, W).
 
     The last feature map is a residual sum, on which the authors put neither norm nor activation,
     so its scale grows in training. For fusion heads, which take maps of one scale, `features`

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cli
+from errors import TerminatedError
 from tests.conftest import SHRUNKEN
 
 
@@ -40,6 +41,42 @@ def test_a_full_disk_and_a_stop_are_told_in_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr("studies.commands.compare.main", stopped)
     assert cli.main(["compare"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+    def terminated(_):
+        raise TerminatedError
+
+    def no_more(_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("studies.commands.compare.main", terminated)
+    assert cli.main(["compare"]) == 143
+    capsys.readouterr()
+    monkeypatch.setattr("studies.commands.compare.main", no_more)
+    assert "the disk is full" in refused(capsys, "compare")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "more.yaml holds no keys such as model"),
+        ("# only a comment\n", "more.yaml holds no keys such as model"),
+        ("trainer: 3\n", "more.yaml has 3 under trainer: expected settings"),
+        ("trainer:\n", "more.yaml has None under trainer"),
+        ("trainer:\n\tmax_epochs: 3\n", "more.yaml is no YAML, mend it"),
+        ("trainer: {max_epochs: 3}\ntrainer: {max_steps: 2}\n", "the key 'trainer' stands twice"),
+        ("trainer:\n  max_epochs: 3\n  max_epochs: 4\n", "the key 'max_epochs' stands twice"),
+    ],
+)
+def test_a_wrong_configuration_file_is_named(in_workplace, tmp_path, capsys, content, message):
+    (tmp_path / "more.yaml").write_text(content)
+    assert message in refused(capsys, *fit("--config", str(tmp_path / "more.yaml")))
+
+
+@pytest.mark.parametrize("command", ["benchmark", "sweep", "reproduce"])
+def test_the_value_of_an_option_is_not_taken_for_the_file(capsys, command):
+    message = refused(capsys, command, "--data.root", "/data", "some.yaml")
+    assert "--data.root /data stands before the " in message
+    assert f"as in `lightning {command} " in message
 
 
 def test_no_experiment(in_workplace, capsys):

@@ -6,7 +6,7 @@ expected. A new kind of file is a model here and one call of `validated`.
 
 import re
 import reprlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
 
@@ -27,6 +27,7 @@ from datamodules.layouts.conventions import CLASSES, LabelConvention
 from datamodules.layouts.placeholders import names_a_case
 from datamodules.layouts.prediction_names import DEFAULT, EXAMPLE, pattern_fault
 from errors import InputError
+from files import UniqueKeys
 
 Model = TypeVar("Model", bound=BaseModel)
 _PLAIN = {  # pydantic's names of types in words that people use of files
@@ -366,19 +367,6 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML whose keys stand once: the later of two would silently replace the earlier."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if key != "<<" and keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path, option: str) -> Any:
     """A YAML file's content.
 
@@ -391,7 +379,7 @@ def read_yaml(path: Path, option: str) -> Any:
     """
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
-        return yaml.load(text, _UniqueKeys)
+        return yaml.load(text, UniqueKeys)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"{option} {path} cannot be read as YAML ({' '.join(str(error).split())}): mend or "

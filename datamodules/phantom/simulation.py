@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from datamodules.layouts.case_files import MODALITIES
 from datamodules.phantom.anatomy import Anatomy, brain_grid, draw_anatomy, draw_pose
 from datamodules.phantom.exam import write_exam
@@ -26,7 +26,7 @@ from datamodules.phantom.scanner import acquire
 from datamodules.phantom.signal import simulate_signals
 from datamodules.phantom.variety import PIECES, Pieces, check_pieces, noise_factors
 from errors import InputError
-from files import cores, whole_folder
+from files import cores, end_with_parent, whole_folder
 from progress import Bar
 
 PHANTOM_VERSION = 8  # part of every cache key: raise it whenever one byte of a phantom changes
@@ -246,7 +246,7 @@ def generate_cohort(
                 _write_patient(job)
                 bar.update()
             return
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent)
         try:
             for done in as_completed([pool.submit(_write_patient, job) for job in missing]):
                 done.result()
@@ -262,7 +262,7 @@ def main(argv: Sequence[str]) -> int:
         description="Write a cohort of simulated (SYNTHETIC) glioma patients.",
         examples=["lightning phantom --out phantoms --patients 20 --layout brats2023"],
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=at_home, required=True, help="folder to write")
     parser.add_argument("--patients", type=int, default=40, help="how many (default 40)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other patients")
     parser.add_argument(

@@ -12,7 +12,7 @@ from datamodules.layouts.case_files import CaseFiles
 from datamodules.registration.folder import SHEET, accept, finished, registered_case, rename
 from datamodules.registration.patient import exam_problems, register_patient, sources_of
 from errors import InputError
-from files import cores, shared_lock
+from files import cores, end_with_parent, shared_lock
 from progress import Bar
 
 _PAIRS = 3  # sequences registered to T2; more threads for one patient would be idle
@@ -126,7 +126,7 @@ def _register(
             yield exam.case_id, _attempt(exam, out, missing, min(usable, _PAIRS))
         return
     threads = max(1, min(usable // processes, _PAIRS))
-    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent)
     try:
         jobs = {pool.submit(_attempt, exam, out, missing, threads): exam for exam in exams}
         for job in as_completed(jobs):

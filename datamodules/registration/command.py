@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from datamodules.check_table import plain
 from datamodules.exams.sequence_names import sort_exams
 from datamodules.layouts.case_files import CaseFiles
@@ -67,7 +67,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data.root", dest="root", required=True, help="folder of exams, one folder a patient"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=at_home, required=True, help="folder to write")
     parser.add_argument(
         "--data.labels",
         dest="labels",
@@ -94,9 +94,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="true: use flagged registrations too, after a look at their sheets",
     )
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
-    options = parser.parse_args(list(argv))
-    options.out = options.out.expanduser()
-    return options
+    return parser.parse_args(list(argv))
 
 
 def _is_waiting(exam: CaseFiles, out: Path, missing: str) -> bool:

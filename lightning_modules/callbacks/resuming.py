@@ -4,6 +4,7 @@ Lightning stores weights, optimisers, schedulers and counts in a checkpoint. The
 that Lightning loses when the folder is moved, is stored here.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning_modules.contracts.protocols import Monitored
 
 STOPS = "gliofuse_stops"  # key in checkpoints: whether the training had decided to end
+SECONDS = "gliofuse_seconds"  # key in checkpoints: how long was trained, over all sessions
 
 
 def checkpoints(folder: Path, model: Monitored) -> list[Callback]:
@@ -70,23 +72,30 @@ class Ending(Callback):
     Args:
         max_steps: steps over all optimisers, after which training ends with a validation; None:
             no limit.
+
+    Attributes:
+        before: seconds of the sessions before this one.
     """
 
     def __init__(self, max_steps: int | None = None) -> None:
         self.max_steps = max_steps
         self.ended = False
+        self.before = 0.0
+        self.began = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the decision."""
         checkpoint[STOPS] = bool(trainer.should_stop)
+        checkpoint[SECONDS] = self.before + time.monotonic() - self.began
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore the decision."""
         self.ended = bool(checkpoint.get(STOPS, False))
+        self.before = float(checkpoint.get(SECONDS, 0.0))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the trainer again if the decision was made before the resume."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
@@ -185,8 +186,10 @@ class RunProgress(ProgressBar):
         self._open_cases(trainer, trainer.num_predict_batches)
 
     def on_predict_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Advance by a patient."""
+        """Advance by a patient; end where the process was asked to, which Lightning overlooks."""
         self._advance()
+        if trainer.received_sigterm:
+            raise SIGTERMException
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""

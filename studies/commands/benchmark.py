@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from studies.benchmarks.benchmark_file import integers, read_benchmark
 from studies.benchmarks.plan import BenchmarkPlan, check_forwarded, make_plan
@@ -115,7 +115,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("file", help="such as experiments/benchmarks/dual_fusion.yaml")
     parser.add_argument(
-        "--out", type=Path, help="folder of the benchmark (default: benchmarks/NAME)"
+        "--out", type=at_home, help="folder of the benchmark (default: benchmarks/NAME)"
     )
     parser.add_argument("--folds", type=int, help="folds of cross-validation instead of the file's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the file's")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.statistics.comparison import METHODS
@@ -82,8 +82,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         help="comma-separated, e.g. dice,nsd or slices/dice or dice/WT; default: dice,hd95",
     )
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="what is printed")
-    parser.add_argument("--out", type=Path, help="folder of the files; default: comparisons/A-vs-B")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--out", type=at_home, help="folder to write; default: comparisons/A-vs-B")
+    parser.add_argument("--runs_dir", type=at_home, default=Path("runs"), help="folder of all runs")
     parser.add_argument(
         "--allow_different_patients",
         type=_boolean,

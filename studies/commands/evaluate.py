@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from datamodules.layouts.conventions import CONVENTIONS, REGIONS, LabelConvention
 from datamodules.layouts.label_files import named_convention
 from errors import InputError
 from evaluation.metrics.empty_rules import EMPTY_RULES, rule_named
+from files import end_with_parent
 from outputs import Outputs
 from studies.runs.input_record import InputRecord, check_writable
 from studies.scores.mask_folders import Masks, Pair, find_masks, pair_up
@@ -66,13 +67,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     names = ", ".join(CONVENTIONS)
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=at_home,
         required=True,
         help="folder of label maps: <case>.nii.gz, <case>_seg.nii.gz, or a layout of BraTS, MSD or "
         "nnU-Net; <case>_probabilities.nii.gz beside them (4-D) is used for calibration",
     )
     parser.add_argument(
-        "--references", type=Path, required=True, help="folder of references, named likewise"
+        "--references", type=at_home, required=True, help="folder of references, named likewise"
     )
     parser.add_argument(
         "--labels",
@@ -101,7 +102,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         choices=("true", "false"),
         help="score the other cases if references have no prediction",
     )
-    parser.add_argument("--out", type=Path, help="folder to write (default: the predictions')")
+    parser.add_argument("--out", type=at_home, help="folder to write (default: the predictions')")
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -114,9 +115,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="processes; more than one pays from about fifty cases on (default: %(default)s)",
     )
     options = parser.parse_args(list(argv))
-    options.predictions = options.predictions.expanduser()
-    options.references = options.references.expanduser()
-    options.out = (options.out or options.predictions).expanduser()
+    options.out = options.out or options.predictions
     if options.regions is not None:
         wanted = [region for region in options.regions.replace(" ", "").split(",") if region]
         if not wanted or not set(wanted) <= set(REGIONS):
@@ -374,7 +373,7 @@ def score_pairs(
     with ExitStack() as stack:
         run: Any = map
         if options.workers > 1:  # spawned: torch's threads do not survive a fork
-            pool = ProcessPoolExecutor(options.workers, get_context("spawn"))
+            pool = ProcessPoolExecutor(options.workers, get_context("spawn"), end_with_parent)
             run = stack.enter_context(pool).map
         try:
             scored = zip(pairs, run(attempt, pairs), strict=True)

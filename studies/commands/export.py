@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from outputs import Outputs
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         ],
     )
     parser.add_argument("run", help="folder of a finished run, experiment/id, or an experiment")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, such as weights")
+    parser.add_argument("--out", type=at_home, required=True, help="folder to write: weights")
     parser.add_argument("--name", help="name of the files (default: the experiment's)")
     parser.add_argument(
         "--scores",
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         help="per_case.csv of a test of this run on other patients, and a name for the model card; "
         "may be given more than once",
     )
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--runs_dir", type=at_home, default=Path("runs"), help="folder of all runs")
     options = parser.parse_args(list(argv))
     tables = []
     for word in options.scores:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     run = find_run(options.run, options.runs_dir)
     name = options.name or run.experiment
     content, manifest = exported(run, tables)
-    outputs = Outputs(options.out.expanduser(), "--out")
+    outputs = Outputs(options.out, "--out")
     outputs.check([f"{name}.ckpt", f"{name}.json", f"{name}.md"], [run.best_checkpoint])
 
     def checked(file: Path) -> None:

@@ -11,5 +11,6 @@ def main(words: list[str]) -> int:
     try:
         ExperimentCLI("fit", line)
     except AlreadyFinishedError as finished:
-        print(finished)
+        if str(finished):
+            print(finished)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from evaluation.figures.box_plots import comparison_png
 from evaluation.figures.curves import systems_curves_png
@@ -388,9 +388,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         help="folder of a benchmark, or tested runs as for `lightning compare`: a run folder, an "
         "experiment, experiment/id, a per_case.csv file, NAME=RUN",
     )
-    parser.add_argument("--out", type=Path, help="the page; default: report.html")
+    parser.add_argument("--out", type=at_home, help="the page; default: report.html")
     parser.add_argument("--reference", help="system the others are tested against; default: first")
-    parser.add_argument("--runs_dir", type=Path, help="folder of all runs (default: runs)")
+    parser.add_argument("--runs_dir", type=at_home, help="folder of all runs (default: runs)")
     parser.add_argument(
         "--pictures",
         choices=("true", "false"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from files import cores
 from lightning_modules.weights.checkpoints import read_checkpoint
@@ -223,17 +223,17 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("run", help="folder of a run, experiment/id, or an experiment's newest run")
     parser.add_argument(
-        "--source", type=Path, default=Path("runs"), help="folder of all runs (default: runs)"
+        "--source", type=at_home, default=Path("runs"), help="folder of all runs (default: runs)"
     )
     parser.add_argument(
         "--runs_dir",
-        type=Path,
+        type=at_home,
         default=Path("reproductions"),
         help="where it is trained (default: reproductions)",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=at_home,
         help="folder of the comparison and its logs (default: RUNS_DIR/studies/EXPERIMENT-ID)",
     )
     parser.add_argument(

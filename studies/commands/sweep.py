@@ -10,7 +10,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-from command_parser import CommandParser
+from command_parser import CommandParser, at_home
 from errors import InputError
 from evaluation.tables.per_case import write_csv
 from outputs import Outputs
@@ -221,7 +221,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         examples=["lightning sweep experiments/sweeps/fusion_attention.yaml --dry-run"],
     )
     parser.add_argument("file", help="such as experiments/sweeps/fusion_attention.yaml")
-    parser.add_argument("--out", type=Path, help="folder of the sweep (default: sweeps/NAME)")
+    parser.add_argument("--out", type=at_home, help="folder of the sweep (default: sweeps/NAME)")
     parser.add_argument("--count", type=int, help="number of trials; may be raised later")
     parser.add_argument("--seed", type=int, help="seed of random and bayes trials (default: 0)")
     add_dry_run(

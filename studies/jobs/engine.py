@@ -1,6 +1,5 @@
 """Run the jobs of a study: skip finished ones, record failures, and go on with the rest."""
 
-import errno
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from errors import InputError
-from files import write_atomically
+from files import FULL, write_atomically
 from studies.jobs.graph import Job
 from studies.jobs.study_files import STATE, claim
 from studies.jobs.workers import Task, Workers
@@ -21,7 +20,7 @@ from studies.tracking.weights_and_biases import GROUP
 LOST = ("failed", "blocked")
 ENDED = ("finished", "stopped", *LOST)
 ELSEWHERE = "is trained by another process"
-FULL_DISK = os.strerror(errno.ENOSPC)
+FULL_DISK = tuple(map(os.strerror, FULL))
 REFUSED = 2  # exit status of a command with a wrong input, or whose run is locked
 SEEN_WITHIN = 5.0  # seconds
 TURN = 0.2  # seconds between looks at the running jobs
@@ -223,7 +222,7 @@ class Engine:
         last = task.last_line()
         runs = job.run.folder.parents[1]
         room = min(shutil.disk_usage(place).free for place in (self.folder, runs) if place.exists())
-        if FULL_DISK in last or room < NO_ROOM:
+        if any(text in last for text in FULL_DISK) or room < NO_ROOM:
             self.disk_full = True
         ending = f"it stopped with status {status}" if status else "it left no whole result"
         return f"{job.damage() or ending} ({last})"
@@ -286,6 +285,6 @@ def study_folder(folder: Path, kind: str = "", shared: str = "") -> Iterator[boo
     except KeyboardInterrupt:
         raise InputError("Stopped: repeat the command to go on; finished jobs are kept.") from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise InputError(full_disk(folder)) from error
         raise

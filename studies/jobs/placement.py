@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from command_parser import at_home
 from errors import InputError
 from files import cores
 from studies.jobs.graph import Job
@@ -16,7 +17,7 @@ from studies.tracking.weights_and_biases import check_account
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command with jobs has."""
     add = parser.add_argument
-    add("--runs_dir", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    add("--runs_dir", type=at_home, default=Path("runs"), help="folder of all runs (default: runs)")
     add("--jobs", type=int, help="jobs at once on this machine (default: by its GPUs or cores)")
     add("--ray", metavar="ADDRESS", help="run the jobs on this Ray cluster, such as auto")
     add(

@@ -142,7 +142,8 @@ class RayWorkers:
 
     def start(self, task: Task, threads: int | None) -> None:
         """Hand a task over with this project's and W&B's environment variables."""
-        own = {k: v for k, v in os.environ.items() if k.startswith(("GLIOFUSE_", "WANDB_"))}
+        kept = ("GLIOFUSE_", "WANDB_", "TORCH_HOME")
+        own = {name: value for name, value in os.environ.items() if name.startswith(kept)}
         own["OMP_NUM_THREADS"] = str(threads or self.cpus)
         task.environment = {**own, **task.environment}
         self.references[task.id] = (self.remote.remote(task), task)

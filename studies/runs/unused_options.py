@@ -98,6 +98,11 @@ def check_typed(command: str, line: CommandLine) -> None:
                 f"{words[0]} stands alone: every option has a name, such as --config FILE or "
                 "--ckpt_path FILE."
             )
+        if name == "seed_everything" and _value(words).lower() in ("true", "false"):
+            raise InputError(
+                f"--{name} is {_value(words)}: expected a number, so that the training can be "
+                "repeated."
+            )
         if name in VALUED and not _value(words):
             raise InputError(f"--{name} has no value: give one behind it, or leave it out.")
     _check_repeated(line)

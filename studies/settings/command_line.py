@@ -1,6 +1,7 @@
 """The command line: its experiment, overlays and options, and those that stages get."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,20 @@ class CommandLine:
     def has(self, name: str) -> bool:
         """Whether an option stands on the command line."""
         return any(found == name for found, _ in self.options)
+
+    def expand_home(self, *names: str) -> None:
+        """Replace ~ in the values of options, which a shell leaves behind an equals sign."""
+
+        def expanded(word: str) -> str:
+            name, equals, value = word.partition("=")
+            if word.startswith("--"):
+                return f"{name}{equals}{os.path.expanduser(value)}"
+            return os.path.expanduser(word)
+
+        self.options = [
+            (name, [*map(expanded, words)] if name in names else words)
+            for name, words in self.options
+        ]
 
     def check(self) -> None:
         """Refuse a command line without an experiment, or with files that do not exist.

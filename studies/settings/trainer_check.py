@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L  # noqa: N812, the name its own documentation uses
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from datamodules.base import CohortData
 from errors import InputError
 
 REFUSALS = (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError)
@@ -170,3 +171,30 @@ def _holds_objects(value: Any) -> bool:
     """Whether a setting describes an object by its class, to be built later."""
     inside = value if isinstance(value, list) else [value]
     return any(isinstance(one, Mapping) and "class_path" in one for one in inside)
+
+
+def check_interval(settings: Mapping[str, Any], data: CohortData) -> None:
+    """Refuse a validation interval that does not end where an epoch is saved.
+
+    Args:
+        settings: the trainer's.
+        data: prepared and split.
+
+    Raises:
+        InputError: with the numbers that fit.
+    """
+    interval, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
+    if not isinstance(interval, int | float) or interval == 1.0:
+        return
+    batches = len(data.train_dataloader())
+    if isinstance(limit, int | float):
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    every = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    over_epochs = settings.get("check_val_every_n_epoch") is None
+    if batches % every and not (over_epochs and every % batches == 0):
+        raise InputError(
+            f"trainer.val_check_interval is {interval}: a validation every {every} of the "
+            f"{batches} batches of an epoch would not score the weights at its end, which are "
+            f"saved: expected a number of batches that divides {batches}"
+            + (", or a multiple of it." if over_epochs else ".")
+        )

@@ -27,7 +27,7 @@ from lightning_modules.callbacks.run_progress import RunProgress
 from lightning_modules.contracts.settings import UseSettings
 from lightning_modules.ensemble import EnsembleModule
 from lightning_modules.segmentation import UNPROCESSED, SegmentationModule
-from lightning_modules.weights.checkpoints import load_module, read_checkpoint
+from lightning_modules.weights.checkpoints import load_module, load_weights, read_checkpoint
 from outputs import Outputs, lies_in, refuse_among_inputs
 from studies.jobs.graph import VARIANTS
 from studies.runs.checkpoint_settings import RULES, CheckpointSettings, check_preparation
@@ -91,6 +91,9 @@ class Application(Session):
             )
         if self.subcommand == "test" and arguments.results_dir:
             self._refuse_other_results(Path(arguments.results_dir))
+        elif self.subcommand == "test":
+            folder = self.run.folder
+            check_writable(folder, f"the run's folder {folder}", "folder as --results_dir")
         arguments.trainer.precision = "32-true"  # the model chooses inference precision itself
         if self.subcommand != "test":
             arguments.trainer.logger = False
@@ -186,8 +189,7 @@ class Application(Session):
             )
         first = self.restored.checkpoints[0]
         checkpoint = read_checkpoint(first)
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
+        load_weights(model, checkpoint, first)
         check_preparation(model.card, data.identity(), first)
         data.stored_split = stored_split(self.restored.cards)
         callbacks: list[Any] = [RunProgress(self.run.experiment, self._progress_file())]

@@ -40,6 +40,7 @@ from studies.runs.environment import (
     versions,
 )
 from studies.runs.exposure import Exposure, check_checkpoint
+from studies.runs.input_record import check_writable
 from studies.runs.planning import (
     Plan,
     architecture,
@@ -57,7 +58,7 @@ from studies.settings.trainer import (
     limit_of_steps,
     with_whole_checkpoints,
 )
-from studies.settings.trainer_check import explained
+from studies.settings.trainer_check import check_interval, explained
 from studies.tracking import weights_and_biases
 from studies.tracking.artifacts import sources
 from studies.training.likeness import described_training
@@ -87,6 +88,7 @@ class Training(Session):
         self.rehearsal = bool(arguments.trainer.fast_dev_run)  # leaves no reusable files
         self.gallery = ValidationGallery(self.run.folder / "overlays")
         self.filed: dict[str, Any] = {}  # settings of the W&B run
+        self.ending = Ending()
 
     def prepare(self) -> None:
         """Train missing stages, set their checkpoints in the configuration, begin the run.
@@ -97,18 +99,23 @@ class Training(Session):
                 when an upstream checkpoint does not fit.
         """
         arguments = self.arguments
-        if is_main_process() and not self.rehearsal:
+        if not self.rehearsal:
+            check_writable(self.run.folder, f"--runs_dir {arguments.runs_dir}")
             if self.run.finished and not self.overwrite:
+                if not is_main_process():  # or it would wait for the others
+                    raise AlreadyFinishedError
                 weights_and_biases.answer_agent(arguments.trainer, self.plan)
                 summary = training_summary(self.run, repeated=True)
                 raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
+        if is_main_process() and not self.rehearsal:
             self.check_started()
             if self.resume and not self.run.started and not running_as_stage():
                 folder = self.run.folder
                 print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
-        self._check_interval()
+        if not self.rehearsal:
+            check_interval(self.plan.config["trainer"], self.plan.data)
         for name, file in self.plan.checkpoints().items():
             check_checkpoint(file, self.plan, name)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]
@@ -138,25 +145,6 @@ class Training(Session):
             f"Note: it was trained with post-processing {trained or 'none'}, which changes no "
             f"training; test and predict apply that of this experiment, {requested or 'none'}."
         ]
-
-    def _check_interval(self) -> None:
-        """Refuse a validation interval that does not end where an epoch is saved."""
-        settings = self.plan.config["trainer"]
-        interval, limit = settings.get("val_check_interval"), settings.get("limit_train_batches")
-        if not isinstance(interval, int | float) or interval == 1.0 or self.rehearsal:
-            return
-        batches = len(self.plan.data.train_dataloader())
-        if isinstance(limit, int | float):
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        every = interval if isinstance(interval, int) else max(1, int(batches * interval))
-        over_epochs = settings.get("check_val_every_n_epoch") is None
-        if batches % every and not (over_epochs and every % batches == 0):
-            raise InputError(
-                f"trainer.val_check_interval is {interval}: a validation every {every} of the "
-                f"{batches} batches of an epoch would not score the weights at its end, which are "
-                f"saved: expected a number of batches that divides {batches}"
-                + (", or a multiple of it." if over_epochs else ".")
-            )
 
     def check_started(self) -> None:
         """Refuse what was begun before without ``--resume``; move it aside with ``--overwrite``."""
@@ -193,7 +181,8 @@ class Training(Session):
             settings["plugins"] = with_whole_checkpoints(settings.get("plugins"))
         clip = None if model.automatic_optimization else hand_over_optimisation(model, settings)
         max_steps = limit_of_steps(settings)
-        callbacks.insert(0, Ending(max_steps))
+        self.ending = Ending(max_steps)
+        callbacks.insert(0, self.ending)
         settings.update(
             callbacks=callbacks,
             default_root_dir=None if self.rehearsal else run.folder,
@@ -246,7 +235,6 @@ class Training(Session):
             return
         run, began = self.run, time.monotonic()
         with run.lock() if trainer.is_global_zero else nullcontext():
-            spent = float(run.manifest().get("wall_seconds", 0.0))
             if run.manifest().get("status") != TRAINED:
                 self._train(trainer, model, data)
                 self._check_selected(trainer, model)
@@ -257,7 +245,7 @@ class Training(Session):
                     logged = wandb_run(trainer)
                     run.update_manifest(
                         status=TRAINED,
-                        wall_seconds=round(spent + time.monotonic() - began, 1),
+                        wall_seconds=round(self.ending.before + time.monotonic() - began, 1),
                         peak_memory_gb=peak_memory_gb(),
                         scores=self._scores(model),
                         validation_cases=self.gallery.best_rows,

@@ -20,6 +20,7 @@ from lightning_modules.weights.checkpoints import own_errors
 from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import Planner
 from studies.runs.process import stop_with_parent
+from studies.runs.request import read_settings
 from studies.runs.unused_options import HIDDEN, check_together, check_typed
 from studies.settings.command_line import DEFAULTS, CommandLine
 from studies.settings.compilation import check_compiler, compiler_of
@@ -310,6 +311,9 @@ def read_words(subcommand: str, words: list[str]) -> CommandLine:
     if _asks_for_help(line):
         ExperimentCLI(subcommand, line)  # prints and leaves
     check_typed(subcommand, line)
+    line.expand_home("runs_dir", "output", "results_dir")
+    for file in line.configs:
+        read_settings(file)
     return line
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import lightning as L  # noqa: N812, the name its own documentation uses
 from jsonargparse import Namespace
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules.base import CohortData
+from errors import TerminatedError
 from lightning_modules.base import TrainingModule
 from studies.runs.run import Run
 from studies.tracking import weights_and_biases
@@ -39,9 +41,21 @@ class Session(ABC):
         """
 
     def execute(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
-        """Run the command, print its summary, and close W&B in any case."""
+        """Run the command, print its summary, and close W&B in any case.
+
+        Lightning answers Ctrl-C and SIGTERM by leaving without a word, SIGTERM with status 0.
+
+        Raises:
+            KeyboardInterrupt: instead; `TerminatedError` for SIGTERM.
+        """
         try:
             self._run(trainer, model, data)
+        except SIGTERMException as error:
+            raise TerminatedError from error
+        except SystemExit as error:
+            if trainer.interrupted:
+                raise KeyboardInterrupt from error
+            raise
         finally:
             weights_and_biases.finish()
 

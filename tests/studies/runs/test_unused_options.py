@@ -72,6 +72,11 @@ def test_a_setting_that_another_leaves_without_meaning_is_refused(words, data, m
     check_together(line, data, {})  # files are left alone
 
 
+def test_a_seed_is_a_number():
+    with pytest.raises(InputError, match="--seed_everything is false: expected a number"):
+        check_typed("fit", CommandLine.parse(["--seed_everything", "false"]))
+
+
 def test_phantoms_that_are_mixed_with_patients_have_settings():
     words = ["--data.phantom_seed=3", "--data.phantom_patients=20", "--data.phantoms=0.5"]
     check_together(CommandLine.parse(words), {"root": "/x", "phantoms": 0.5}, {})

@@ -1,12 +1,21 @@
 """An invalid trainer setting is one sentence that names it, before anything is prepared."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 import cli
 from datamodules import BraTSPatchDataModule
 from errors import InputError
 from studies.settings import trainer_check
-from studies.settings.trainer_check import DEFAULTS, build_trainer, check_trainer, explained
+from studies.settings.trainer_check import (
+    DEFAULTS,
+    build_trainer,
+    check_interval,
+    check_trainer,
+    explained,
+)
 
 CPU = {"accelerator": "cpu", "logger": {"class_path": "a.Logger"}, "callbacks": []}
 
@@ -109,3 +118,22 @@ def test_it_is_refused_before_the_data_are_prepared(words, tmp_path, monkeypatch
     configs = ["--config", "experiments/fusion.yaml"]
     assert cli.main(["fit", *configs, f"--trainer.{words[0]}", words[1]]) == 2
     assert capsys.readouterr().err.startswith(f"lightning fit: trainer.{words[0]} is ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "accepted"),
+    [
+        ({"val_check_interval": 0.5}, True),
+        ({"val_check_interval": 0.7}, False),
+        ({"val_check_interval": 5}, True),
+        ({"val_check_interval": 20}, False),
+        ({"val_check_interval": 20, "check_val_every_n_epoch": None}, True),
+        ({"val_check_interval": 15, "check_val_every_n_epoch": None}, False),
+        ({"val_check_interval": 0.5, "limit_train_batches": 3}, True),
+        ({"val_check_interval": 2, "limit_train_batches": 0.5}, False),
+    ],
+)
+def test_a_validation_scores_the_weights_that_are_saved(settings, accepted):
+    data = SimpleNamespace(train_dataloader=lambda: range(10))
+    with nullcontext() if accepted else pytest.raises(InputError, match="would not score"):
+        check_interval({"check_val_every_n_epoch": 1, **settings}, data)

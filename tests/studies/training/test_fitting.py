@@ -1,5 +1,4 @@
 import re
-from contextlib import nullcontext
 from functools import wraps
 from types import SimpleNamespace
 
@@ -7,12 +6,13 @@ import lightning as L  # noqa: N812, the name its own documentation uses
 import pytest
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Adam
 
 import cli
 from datamodules import loading
 from datamodules.base import CohortDataModule
-from errors import InputError
+from errors import InputError, TerminatedError
 from evaluation.tables.per_case import write_csv
 from lightning_modules import FeatureTransitionModule
 from lightning_modules.weights.checkpoints import WholeCheckpoints, is_whole
@@ -21,29 +21,6 @@ from studies.runs.run import Run
 from studies.tracking import weights_and_biases
 from studies.training.fitting import Training, concerns
 from tests.conftest import SHRUNKEN
-
-
-@pytest.mark.parametrize(
-    ("settings", "accepted"),
-    [
-        ({"val_check_interval": 0.5}, True),
-        ({"val_check_interval": 0.7}, False),
-        ({"val_check_interval": 5}, True),
-        ({"val_check_interval": 20}, False),
-        ({"val_check_interval": 20, "check_val_every_n_epoch": None}, True),
-        ({"val_check_interval": 15, "check_val_every_n_epoch": None}, False),
-        ({"val_check_interval": 0.5, "limit_train_batches": 3}, True),
-        ({"val_check_interval": 2, "limit_train_batches": 0.5}, False),
-    ],
-)
-def test_a_validation_scores_the_weights_that_are_saved(settings, accepted):
-    session = Training.__new__(Training)
-    session.rehearsal = False
-    settings = {"check_val_every_n_epoch": 1, **settings}
-    data = SimpleNamespace(train_dataloader=lambda: range(10))
-    session.plan = SimpleNamespace(config={"trainer": settings}, data=data)
-    with nullcontext() if accepted else pytest.raises(InputError, match="would not score"):
-        session._check_interval()
 
 
 def test_early_stopping_of_a_study_is_left_out_of_a_stage_that_measures_something_else():
@@ -219,6 +196,24 @@ def test_killed_while_it_concludes_a_training_concludes_again_and_trains_nothing
     assert (len(fits), len(asked)) == (1, 2)
     assert asked[0] == asked[1]
     assert (run.folder / "curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("left", "interrupted", "expected"),
+    [
+        (SystemExit(1), True, KeyboardInterrupt),
+        (SIGTERMException(), True, TerminatedError),
+        (SystemExit(3), False, SystemExit),
+    ],
+)
+def test_what_lightning_leaves_without_a_word_is_a_stop(monkeypatch, left, interrupted, expected):
+    def leave(*words):
+        raise left
+
+    monkeypatch.setattr(Training, "_run", leave)
+    with pytest.raises(expected) as stop:
+        Training.__new__(Training).execute(SimpleNamespace(interrupted=interrupted), None, None)
+    assert stop.type is expected
 
 
 def test_what_may_change_the_last_digits_is_said(tmp_path):
