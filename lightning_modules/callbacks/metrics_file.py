@@ -122,7 +122,10 @@ class ValidationGallery(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save this epoch when it is the best so far, as ``best.ckpt`` is saved."""
-        model = cast(Monitored, pl_module)
+        self.keep_best(trainer, cast(Monitored, pl_module))
+
+    def keep_best(self, trainer: L.Trainer, model: Monitored) -> None:
+        """Save the latest validation when it is the best so far."""
         if model.monitor not in trainer.callback_metrics:  # before the first validation
             return
         score = float(trainer.callback_metrics[model.monitor])

@@ -357,6 +357,7 @@ class Training(Session):
     def _validate_once(self, trainer: L.Trainer, model: TrainingModule, data: CohortData) -> None:
         trainer.validate(model, datamodule=data, verbose=False)
         trainer.save_checkpoint(self.run.best_checkpoint)
+        self.gallery.keep_best(trainer, model)
         self.gallery.publish(trainer)
 
     def _scores(self, model: TrainingModule) -> dict[str, float]:

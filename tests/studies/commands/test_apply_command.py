@@ -47,7 +47,7 @@ def test_a_mistyped_setting_of_an_overlay_is_told_with_the_overlay(
     assert cli.main([subcommand, *words]) == 2
     sentence = "mine.yaml: there is no data.batchsize in"
     assert sentence in capsys.readouterr().err
-    Path("mine.yaml").write_text("")
+    Path("mine.yaml").write_text("trainer: {max_epochs: 2}")
     config["data"] = {**data, "init_args": {"batchsize": 2}}  # of another version
     assert cli.main([subcommand, *words]) == 2
     assert "best.ckpt: there is no data.batchsize in" in capsys.readouterr().err
