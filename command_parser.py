@@ -9,7 +9,7 @@ from errors import InputError
 
 
 def at_home(text: str) -> Path:
-    """Return a path as typed; a shell leaves ~ behind an equals sign to the command."""
+    """Return a typed path with its ~ replaced, which a shell does not do after an equals sign."""
     return Path(text).expanduser()
 
 

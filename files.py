@@ -28,7 +28,7 @@ ALLOCATED = ("SLURM_CPUS_PER_TASK", ON_NODE)  # cores of a SLURM job
 TASKS = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")  # such as 4(x2)
 OWN_GROUPS = Path("/proc/self/cgroup")  # control groups of this process, where Linux has them
 GROUPS = Path("/sys/fs/cgroup")
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what a user may have of it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a full quota
 
 
 def write_atomically(
@@ -121,7 +121,7 @@ def take(handle: IO[str], *, shared: bool) -> bool:
 
 
 def end_with_parent() -> None:
-    """End this worker of a pool when its parent is gone, for which it would wait for ever."""
+    """End this worker of a pool when its parent dies; it would wait for new work for ever."""
     parent = parent_process()
 
     def watch() -> None:

@@ -181,7 +181,7 @@ def accept(folder: Path, report: dict[str, Any]) -> None:
 def rename(folder: Path, report: dict[str, Any], exam: CaseFiles) -> dict[str, Any]:
     """Record the exam's patient as its names are read now; return the updated report.
 
-    So is what the values of a mask will mean, where the exam has no label that they are read by.
+    For an exam without a label, record also the convention that its masks are written in.
     """
     stated: dict[str, Any] = {"patient_id": exam.patient_id, "place": exam.place}
     if exam.label is None:

@@ -59,9 +59,9 @@ def label_on_reference(
     alignments: Mapping[str, Alignment],
     notices: list[str],
 ) -> tuple[Array, LabelConvention]:
-    """The drawn label on the reference's grid, nearest neighbour, and what it means.
+    """The drawn label on the reference's grid, nearest neighbour, and its convention.
 
-    What the notices say of it is added to them.
+    Remarks on the label are appended to `notices`.
     """
     import SimpleITK as sitk  # noqa: N813 - its customary name
 
@@ -94,8 +94,8 @@ def _label_values(
 ) -> tuple[Array, LabelConvention]:
     """Whole numbers of a label map, and its convention after a check.
 
-    Where no meaning is stated and a value is unknown, no value says more than whole tumour: of 1,
-    2 and 4 the last may be enhancing tumour.
+    Without a stated meaning, one unknown value turns the label into a mask of the whole tumour: a
+    label of 1, 2 and 4 may be one of BraTS, where 4 is enhancing tumour.
     """
     values = small_labels(array, "the label")
     present = {int(value) for value in np.unique(values)} - {0}
@@ -105,10 +105,9 @@ def _label_values(
         notices.append(
             f"the label holds {named}, so its values {WHOLE_ONLY}: data.labels says what they mean"
         )
-        known = [
-            value for kind in ("oedema", "necrosis", "enhancing") for value in UNSTATED.of(kind)
-        ]
-        return values, LabelConvention.whole_tumour(UNSTATED.name, *known, *unknown)
+        first = UNSTATED.of("oedema")  # masks are written with it
+        others = sorted((convention.values | present) - {0, *first})
+        return values, LabelConvention.whole_tumour(UNSTATED.name, *first, *others)
     contradiction = contradicts(convention, present)
     if contradiction:
         raise InputError(contradiction)

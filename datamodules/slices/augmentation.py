@@ -102,8 +102,8 @@ def _turn(
     cosine, sine = float(np.cos(angle)), float(np.sin(angle))
     turn = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]])
     grid = F.affine_grid(turn, [1, 1, *image.shape[1:]], align_corners=False)
-    # `grid_sample` fills with 0 beyond the slice, so the background is made 0 for it.
     brain = (image != BACKGROUND).any(0, keepdim=True)
+    # `grid_sample` fills with 0 beyond the slice, so the background is made 0 for it.
     layers = torch.cat([image.float() - BACKGROUND, brain.float()])
     turned, share = F.grid_sample(layers[None], grid, align_corners=False)[0].split([4, 1])
     filled = torch.where(share > 0.5, turned / share.clamp_min(0.5), 0.0) + BACKGROUND

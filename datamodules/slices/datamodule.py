@@ -46,7 +46,7 @@ class RegisteredSliceDataModule(CohortDataModule[SliceCase]):
         labels: What label values mean, whatever the names: a BraTS layout, msd or a YAML file;
             unset: as the layout says, and of exams 1 necrosis, 2 oedema, 3 enhancing.
         missing: `error` refuses a patient that lacks a modality; `zero` fills it with the
-                background.
+            background.
         whole_head: Accept heads with skull and skin.
         accept_flagged: Use patients whose registration is flagged as failed.
         spacing: Pixel edge in mm; the distance of slices stays as it is.

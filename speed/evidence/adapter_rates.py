@@ -44,10 +44,6 @@ SIZES = {  # those of the papers, and others
     "sam_bottleneck": ("1.0e-3", "ratio", ("0.25", "0.5")),
     "sam_adapter": ("3.0e-4", "first_blocks", ("6", "10")),
 }
-PAPER_SIZES = {  # at which the rates were chosen
-    "sam_low_rank": ("--model.network.rank", "4"),
-    "sam_bottleneck": ("--model.network.ratio", "0.25"),
-}
 
 
 class Trial(NamedTuple):
@@ -59,10 +55,18 @@ class Trial(NamedTuple):
     seed: int = 0
 
 
+def paper_size(system: str) -> tuple[str, ...]:
+    """Return the options of a system's size in its paper, at which the rates are compared."""
+    if system not in SIZES:
+        return ()
+    _, name, sizes = SIZES[system]
+    return f"--model.network.{name}", sizes[0]
+
+
 TRIALS = {
     "rates": [
         *(
-            Trial(system, rate, PAPER_SIZES.get(system, ()))
+            Trial(system, rate, paper_size(system))
             for system, rates in RATES.items()
             for rate in rates
         ),

@@ -13,7 +13,7 @@ from datamodules.layouts.conventions import REGIONS
 from errors import InputError
 from files import UniqueKeys
 from studies.jobs.graph import Variant
-from studies.settings.command_line import find_config
+from studies.settings.command_line import find_config, read_settings
 
 KEYS = (
     "name",
@@ -241,7 +241,7 @@ def _entry(item: Any, path: Path) -> Entry:
         )
     only_keys(described, ENTRY_KEYS, f"{path}: an experiment")
     file = str(described["file"])
-    find_config(file)
+    read_settings(file)
     overlays = _files(described, path)
     system = described.get("label") or " + ".join(Path(name).stem for name in [file, *overlays])
     options = option_words(described.get("options") or {}, f"{path}: {system}")
@@ -273,7 +273,7 @@ def _over_patients(entries: list[Entry], given: Any, path: Path) -> list[Entry]:
 def _files(content: Mapping[str, Any], path: Path) -> list[str]:
     files = [str(name) for name in as_list(content, "overlays", path)]
     for name in files:
-        find_config(name)
+        read_settings(name)
     return files
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from datamodules.layouts.case_files import MODALITIES
 from studies.runs.checkpoint_settings import find_checkpoints
 from studies.runs.environment import is_main_process
-from studies.runs.request import applied_options, applied_settings, read_settings
+from studies.runs.request import applied_options, applied_settings
 from studies.runs.unused_options import plain_name
-from studies.settings.command_line import CommandLine
+from studies.settings.command_line import CommandLine, read_settings
 from studies.training.applying import Application
 from studies.training.fit_parser import FitParser
 from studies.training.lightning_cli import ExperimentCLI, read_words

@@ -15,7 +15,7 @@ from studies.commands.report import write_report
 from studies.jobs.display import Display, title
 from studies.jobs.engine import Engine, study_folder
 from studies.jobs.placement import add_options, check_options, concurrency, make_workers
-from studies.settings.command_line import CommandLine, add_dry_run, find_config
+from studies.settings.command_line import CommandLine, add_dry_run
 from studies.training.fit_parser import make_planner
 from studies.training.lightning_cli import quiet
 
@@ -34,8 +34,6 @@ def main(words: Sequence[str]) -> int:
         benchmark.seeds = integers(options.seeds, "--seeds", largest=2**32 - 1)
     line = CommandLine.parse(rest)
     check_forwarded(line)
-    for file in line.configs:
-        find_config(file)
     folder = options.out or Path("benchmarks") / benchmark.name
     plan = make_plan(benchmark, make_planner(options.runs_dir), line)
     if options.dry_run:

@@ -21,7 +21,9 @@ def main(argv: Sequence[str]) -> int:
         ],
     )
     parser.add_argument("run", help="folder of a finished run, experiment/id, or an experiment")
-    parser.add_argument("--out", type=at_home, required=True, help="folder to write: weights")
+    parser.add_argument(
+        "--out", type=at_home, required=True, help="folder to write, such as weights"
+    )
     parser.add_argument("--name", help="name of the files (default: the experiment's)")
     parser.add_argument(
         "--scores",

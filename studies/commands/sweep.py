@@ -25,7 +25,7 @@ from studies.jobs.graph import Job, JobGraph
 from studies.jobs.placement import add_options, check_options, concurrency, make_workers
 from studies.jobs.study_files import STATE
 from studies.runs.unused_options import check_forwarded, plain_name
-from studies.settings.command_line import CommandLine, add_dry_run, find_config
+from studies.settings.command_line import CommandLine, add_dry_run
 from studies.settings.unknown_names import placed
 from studies.training.fit_parser import make_planner
 from studies.training.lightning_cli import quiet
@@ -101,8 +101,6 @@ def main(words: Sequence[str]) -> int:
     line = CommandLine.parse(rest)
     check_forwarded(line)
     check_unswept(sweep, line)
-    for file in line.configs:
-        find_config(file)
     if options.seed is not None and sweep.method == "grid":
         raise InputError(f"--seed is for random trials, {sweep.file} is a grid: leave it out.")
     seed = integers(options.seed or 0, "--seed")[0]

@@ -12,10 +12,10 @@ from datamodules.cases.intensity import named
 from errors import InputError
 from lightning_modules.weights.checkpoints import read_card
 from studies.runs.planning import postprocessing_of
-from studies.runs.request import GROUPS, Request, Trained, read_settings, settings_of, value_at
+from studies.runs.request import GROUPS, Request, Trained, settings_of, value_at
 from studies.runs.run import Run, finished_runs
 from studies.runs.unused_options import check_together
-from studies.settings.command_line import CommandLine, find_file
+from studies.settings.command_line import CommandLine, find_file, read_settings
 from studies.settings.regions import without_regions
 
 # Data settings that must equal those of the training.

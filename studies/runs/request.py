@@ -11,9 +11,8 @@ import yaml
 from datamodules.slices.random_split import PAPER_TEST_SHARE, is_by_slice
 from datamodules.splits import TEST_SHARE, check_fold, make_split
 from errors import InputError
-from files import UniqueKeys
 from studies.runs.unused_options import check_typed, plain_name
-from studies.settings.command_line import CommandLine, find_config
+from studies.settings.command_line import SECTIONS, CommandLine, read_settings
 from studies.settings.protocol import PROTOCOL
 
 SPLIT = ("n_folds", "fold", "split_seed", "split_file", "protocol", "split_by")
@@ -25,7 +24,7 @@ TRAINING = (
 )
 MODEL_APPLIED = ("overlap", "precision", "postprocessing", "weights")  # may differ from training
 PLACES = ("weights",)  # paths of files that the checkpoint identifies by content
-GROUPS = ("data", "model", "trainer", "seed_everything")  # the first three hold settings
+GROUPS = (*SECTIONS, "seed_everything")
 
 
 @dataclass(frozen=True)
@@ -193,28 +192,6 @@ def settings_of(line: CommandLine, *, experiment: bool) -> list[Setting]:
             text = " ".join(filter(None, [words[0].partition("=")[2], *words[1:]]))
             found += [Setting(path, f"--{name}") for path in _option_leaves(plain_name(name), text)]
     return found
-
-
-def read_settings(file: str) -> dict[str, Any]:
-    """Return the content of a configuration file.
-
-    Raises:
-        InputError: when it is not YAML with keys, a key stands twice, or one of model, data and
-            trainer holds no settings.
-    """
-    try:
-        content = yaml.load(find_config(file).read_text(encoding="utf-8"), UniqueKeys)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{file} is no YAML, mend it: {' '.join(str(error).split())}") from error
-    if not content or not isinstance(content, dict):
-        raise InputError(f"{file} holds no keys such as model, data and trainer: see experiments/.")
-    for name in GROUPS[:3]:
-        if name in content and not isinstance(content[name], dict | str):
-            raise InputError(
-                f"{file} has {content[name]!r} under {name}: expected settings, each on a line of "
-                "its own and further in."
-            )
-    return content
 
 
 def value_at(config: Any, path: Sequence[str]) -> Any:

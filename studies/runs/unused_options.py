@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from errors import InputError
-from studies.settings.command_line import CommandLine
+from studies.settings.command_line import CommandLine, read_settings
 from studies.settings.protocol import PROTOCOL
 
 APPLY = ("validate", "test", "predict")
@@ -83,14 +83,14 @@ def plain_name(name: str) -> str:
 
 
 def check_typed(command: str, line: CommandLine) -> None:
-    """Refuse a typed option that the command would not use.
+    """Refuse a typed option that the command would not use, and a file that holds no settings.
 
     Args:
         command: fit, validate, test or predict.
         line: its command line.
 
     Raises:
-        InputError: naming the option and what to do instead.
+        InputError: naming the option or the file, and what to do instead.
     """
     for name, words in line.options:
         if not words[0].startswith("-"):
@@ -127,6 +127,8 @@ def check_typed(command: str, line: CommandLine) -> None:
             what = INSTEAD_OF_DIR if plain.endswith("_dir") else "leave it out"
         if what is not None and not _turns_off(plain, words):
             raise InputError(f"--{name} has no effect in {command}: {what}.")
+    for file in line.configs:
+        read_settings(file)
 
 
 def check_forwarded(line: CommandLine, own: Iterable[str] = ()) -> None:
@@ -163,8 +165,8 @@ def check_together(line: CommandLine, data: Mapping[str, Any], model: Mapping[st
         group, _, setting = plain_name(name).partition(".")
         if group == "model" and setting == "size" and model.get("variant") is not None:
             raise InputError(
-                f"--{name} has no effect beside model.variant ({model['variant']}), which says it "
-                "all: leave one of both out."
+                f"--{name} has no effect beside model.variant ({model['variant']}), which settles "
+                "the size: leave one of both out."
             )
         if group != "data" or _value(words) in ("null", "None"):
             continue

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from errors import InputError
+from files import UniqueKeys
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "experiments" / "defaults.yaml"
@@ -17,6 +18,7 @@ DEFAULTS = ROOT / "experiments" / "defaults.yaml"
 UPSTREAM_MODEL_KEYS = ("model.size", "model.init_args.size")
 UPSTREAM_KEYS = ("seed_everything", "runs_dir", "resume", "overwrite")
 UPSTREAM_PREFIXES = ("data", "trainer")
+SECTIONS = ("data", "model", "trainer")  # of a configuration file, with settings in each
 
 
 @dataclass
@@ -138,12 +140,9 @@ class CommandLine:
         """Return the settings of one of ``configs``.
 
         Raises:
-            InputError: when the file does not exist.
-            yaml.YAMLError: when the file is not YAML.
+            InputError: as `read_settings`.
         """
-        if name in self.contents:
-            return self.contents[name]
-        return yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+        return self.contents[name] if name in self.contents else read_settings(name)
 
     def typed(self) -> list[str]:
         """Return the command line as it was typed, configuration files first."""
@@ -205,3 +204,25 @@ def find_file(name: str) -> Path:
     """Return the path of a file as given or, where only the project has it, in the project."""
     given = Path(name).expanduser()
     return given if given.is_file() or not (ROOT / given).is_file() else ROOT / given
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """Return the content of a configuration file.
+
+    Raises:
+        InputError: when it is not YAML with keys, a key stands twice, or one of model, data and
+            trainer holds no settings.
+    """
+    try:
+        content = yaml.load(find_config(file).read_text(encoding="utf-8"), UniqueKeys)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{file} is no YAML, mend it: {' '.join(str(error).split())}") from error
+    if not content or not isinstance(content, dict):
+        raise InputError(f"{file} holds no keys such as model, data and trainer: see experiments/.")
+    for name in SECTIONS:
+        if name in content and not isinstance(content[name], dict | str):
+            raise InputError(
+                f"{file} has {content[name]!r} under {name}: expected settings, each on a line of "
+                "its own and further in."
+            )
+    return content

@@ -100,13 +100,14 @@ class Training(Session):
         """
         arguments = self.arguments
         if not self.rehearsal:
-            check_writable(self.run.folder, f"--runs_dir {arguments.runs_dir}")
             if self.run.finished and not self.overwrite:
                 if not is_main_process():  # or it would wait for the others
                     raise AlreadyFinishedError
                 weights_and_biases.answer_agent(arguments.trainer, self.plan)
                 summary = training_summary(self.run, repeated=True)
                 raise AlreadyFinishedError("\n".join([summary, *self._other_rules()]))
+            check_writable(self.run.folder, f"--runs_dir {arguments.runs_dir}")
+            check_interval(self.plan.config["trainer"], self.plan.data)
         if is_main_process() and not self.rehearsal:
             self.check_started()
             if self.resume and not self.run.started and not running_as_stage():
@@ -114,8 +115,6 @@ class Training(Session):
                 print(f"Note: there is nothing to resume in {folder}: it begins.", flush=True)
             for notice in former_runs(self.plan):
                 print(f"Note: {notice}", flush=True)
-        if not self.rehearsal:
-            check_interval(self.plan.config["trainer"], self.plan.data)
         for name, file in self.plan.checkpoints().items():
             check_checkpoint(file, self.plan, name)
         arguments.trainer.precision = self.plan.config["trainer"]["precision"]

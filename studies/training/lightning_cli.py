@@ -20,7 +20,6 @@ from lightning_modules.weights.checkpoints import own_errors
 from studies.runs.checkpoint_settings import CheckpointSettings
 from studies.runs.planning import Planner
 from studies.runs.process import stop_with_parent
-from studies.runs.request import read_settings
 from studies.runs.unused_options import HIDDEN, check_together, check_typed
 from studies.settings.command_line import DEFAULTS, CommandLine
 from studies.settings.compilation import check_compiler, compiler_of
@@ -76,7 +75,7 @@ class ExperimentCLI(LightningCLI):
         self.restored = restored
         self.session: Session | None = None
         self.planned_data: CohortData | None = None  # of fit, prepared and split
-        options = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
+        defaults = {"default_config_files": [str(DEFAULTS)], "exit_on_error": False}
         super().__init__(
             model_class=L.LightningModule,
             datamodule_class=L.LightningDataModule,
@@ -87,10 +86,7 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={
                 "exit_on_error": False,
-                **{
-                    name: {**options, "description": DESCRIPTIONS[name]}
-                    for name in self.subcommands()
-                },
+                **{name: dict(defaults) for name in self.subcommands()},
             },
             args=[subcommand, *line.words()],
             auto_configure_optimizers=False,
@@ -102,6 +98,7 @@ class ExperimentCLI(LightningCLI):
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, BriefParser)  # this CLI's `parser_class` is one
+        parser.description = DESCRIPTIONS[subcommand]
         parser.examples = EXAMPLES[subcommand]
         for action in parser._actions:  # stored configurations contain them
             if action.dest in HIDDEN and (subcommand == "fit" or action.dest != "ckpt_path"):
@@ -312,8 +309,6 @@ def read_words(subcommand: str, words: list[str]) -> CommandLine:
         ExperimentCLI(subcommand, line)  # prints and leaves
     check_typed(subcommand, line)
     line.expand_home("runs_dir", "output", "results_dir")
-    for file in line.configs:
-        read_settings(file)
     return line
 
 

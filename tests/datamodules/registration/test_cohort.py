@@ -192,7 +192,7 @@ def test_a_flagged_patient_waits_for_a_person(exam):
 
 
 def test_unknown_label_values_are_kept_and_mean_the_whole_tumour_alone(exam):
-    """Of 1, 2 and 4 the last may be enhancing tumour, so three regions cannot be told apart."""
+    """A 4 may be enhancing tumour, so such a label does not tell three regions apart."""
     edit(file(exam, "seg"), lambda a, m: (np.where(a == 3, 4, a).astype(np.uint8), m))
     out = exam.parent.parent / "out"
     (case,), _ = register_cohort(find_exams(exam.parent), out, progress=False)
